@@ -1,0 +1,49 @@
+# Each target makes .venv and installs into it first, if needed. Another Python: make test PYTHON=python3.12
+# Not from PyPI, and asked for where they are missed: ffmpeg (videos), chromium (viewer tests).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types install
+
+help:
+	@echo "make demo    learn a semantic video of a dynamic scene, and watch it (minutes)"
+	@echo "make test    run all tests; make test ARGS='-m \"not slow\"' for the quick ones"
+	@echo "make lint    check style; make format to repair it"
+	@echo "make types   check types"
+
+demo: $(INSTALLED)
+	$(BIN)/semfield demo $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+# uv installs in half a minute what takes pip three, and needs no compiler (pyproject.toml, [tool.uv]).
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=..." * (sys.version_info < (3, 10)))'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
+		|| echo "uv cannot be had: pip takes some minutes, and needs a C++ compiler"
+	if test -x $(BIN)/uv; then \
+		$(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'; \
+	else \
+		$(BIN)/python -m pip install --editable '.[dev]'; \
+	fi
+	touch $@

@@ -1,0 +1,22 @@
+"""The console command `semfield`. Modules of subcommands import light: what is heavy is imported where it is used."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the subcommand that the command line names.
+
+    Args:
+        args: the command line without the program's name; that of the process if None.
+    """
+    import tyro
+
+    from semfield_ns.cli.camera_path import camera_path
+    from semfield_ns.cli.demo import demo
+    from semfield_ns.cli.synthetic import synthetic
+
+    commands: dict[str, Callable[..., Any]] = {"demo": demo, "camera-path": camera_path, "synthetic": synthetic}
+    tyro.extras.subcommand_cli_from_dict(
+        commands, prog="semfield", description="Semantic neural fields of your scenes, with Nerfstudio.", args=args
+    )

@@ -1,0 +1,199 @@
+"""Long work in steps that are remembered: what is finished and has the same inputs is not done again."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from semfield_ns.errors import SemfieldError
+
+if TYPE_CHECKING:
+    import rich.progress
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PROGRESS = (
+    re.compile(r"^\s*\d+ \((?P<percent>\d+(?:\.\d+)?)%\)"),  # a line of ns-train's table
+    re.compile(r"[━╸╺].*?(?P<done>\d+)/(?P<total>\d+)"),  # a bar of rich with a count
+    re.compile(r"[━╸╺].*?(?P<percent>\d+(?:\.\d+)?)%"),  # a bar of rich with a percentage
+)
+_CHUNK = 65536
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a longer piece of work."""
+
+    name: str
+    """short, unique: names the marker and the log"""
+    title: str
+    """what a person reads while it runs"""
+    inputs: dict[str, Any]
+    """what the result depends on, besides the results of earlier steps; JSON values"""
+    outputs: tuple[Path, ...]
+    """files or folders that are there afterwards"""
+    run: Callable[[Progress], None]
+    """does the work and reports the share that is done; 1 is all of it"""
+
+
+class StepRunner:
+    """Runs steps one after the other, leaving a marker for each finished one.
+
+    A step's key is a hash of its inputs and of the key before it, so a changed input also repeats all later steps.
+
+    Args:
+        folder: for the markers.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run_all(self, steps: Sequence[Step]) -> None:
+        """Does what is not done yet, with a progress bar for each step.
+
+        Raises:
+            SemfieldError: a step fails, or does not make what it should.
+        """
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+        console = Console(soft_wrap=True, highlight=False)
+        columns = (TextColumn("  "), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        keys = step_keys(steps)
+        for number, step in enumerate(steps, start=1):
+            heading = f"[bold]\\[{number}/{len(steps)}][/bold] {step.title}"
+            if self.is_done(step, keys[step.name]):
+                console.print(f"{heading} [dim](done before)[/dim]")
+                continue
+            console.print(heading)
+            start = time.monotonic()
+            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+                task = bar.add_task(step.name, total=1.0)
+                step.run(partial(_show, bar, task))
+            missing = [path for path in step.outputs if not path.exists()]
+            if missing:
+                raise SemfieldError(f"The step {step.name!r} ended without writing {missing[0]}.")
+            seconds = time.monotonic() - start
+            self.mark(step, keys[step.name], seconds)
+            for path in step.outputs:
+                console.print(f"      {path}", style="dim", markup=False)
+            console.print(f"      {seconds:.0f} s", style="dim")
+
+    def is_done(self, step: Step, key: str) -> bool:
+        """Whether the step's marker has this key and its outputs are still there."""
+        return read_marker(self.folder / f"{step.name}.json").get("key") == key and all(
+            path.exists() for path in step.outputs
+        )
+
+    def mark(self, step: Step, key: str, seconds: float) -> None:
+        """Remembers the step as finished."""
+        from semfield_ns.io import write_json
+
+        write_json(self.folder / f"{step.name}.json", {"key": key, "seconds": seconds})
+
+
+def _show(bar: "rich.progress.Progress", task: "rich.progress.TaskID", share: float) -> None:
+    bar.update(task, completed=min(share, 1.0))
+
+
+def step_keys(steps: Sequence[Step]) -> dict[str, str]:
+    """The key of each step, by name."""
+    keys: dict[str, str] = {}
+    previous = ""
+    for step in steps:
+        text = json.dumps([previous, step.name, step.inputs, [str(path) for path in step.outputs]], sort_keys=True)
+        keys[step.name] = previous = hashlib.sha256(text.encode()).hexdigest()
+    return keys
+
+
+def read_marker(path: Path) -> dict[str, Any]:
+    """The content of a marker; empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def tool(name: str) -> str:
+    """A command that is installed beside this Python, such as `ns-train`.
+
+    Raises:
+        SemfieldError: it is not there.
+    """
+    path = Path(sys.executable).parent / name
+    if not path.is_file():
+        raise SemfieldError(f"{name} is not in {path.parent}: install Nerfstudio into the environment of semfield.")
+    return str(path)
+
+
+def progress_share(line: str) -> float | None:
+    """The share that a line of a Nerfstudio command reports as done; None for any other line.
+
+    Of a resumed training it goes beyond 1: ns-train counts all steps, but divides by those of this session.
+    """
+    for pattern in _PROGRESS:
+        found = pattern.search(line)
+        if found:
+            groups = found.groupdict()
+            if "percent" in groups:
+                return float(groups["percent"]) / 100
+            return int(groups["done"]) / max(int(groups["total"]), 1)
+    return None
+
+
+def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) -> None:
+    """Runs a command to its end, its output in a log file and its progress reported.
+
+    Args:
+        command: program and arguments.
+        log: file for stdout and stderr, without progress bars; an earlier one is overwritten.
+        progress: told the share that is done, as far as the command says.
+        what: name of the work, for the error.
+
+    Raises:
+        SemfieldError: the command does not exit with 0.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # FORCE_COLOR: rich draws its bars although its output is no terminal, and we read them.
+    environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
+    with (
+        log.open("w", encoding="utf-8") as sink,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        ) as child,
+    ):
+        try:
+            print(*command, file=sink, flush=True)
+            assert child.stdout is not None
+            for line in _lines(child.stdout):
+                share = progress_share(line)
+                if share is not None:
+                    progress(share)
+                if share is None or not re.search("[━╸╺]", line):
+                    print(line, file=sink, flush=True)
+            code = child.wait()
+        finally:
+            if child.poll() is None:
+                child.terminate()
+    if code != 0:
+        raise SemfieldError(f"{what} failed with exit code {code}: see the end of {log}.")
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """Lines as they come, without escape sequences; a carriage return ends a line as well; empty ones are left out."""
+    rest = b""
+    while chunk := os.read(stream.fileno(), _CHUNK):
+        *whole, rest = re.split(rb"[\r\n]", rest + chunk)
+        for line in whole:
+            text = _ANSI.sub("", line.decode("utf-8", errors="replace")).rstrip()
+            if text:
+                yield text
+    text = _ANSI.sub("", rest.decode("utf-8", errors="replace")).rstrip()
+    if text:
+        yield text

@@ -1,0 +1,166 @@
+"""Everything private to, or broken in, the libraries below us, in one place.
+
+Importing this module costs nothing: torch, torchmetrics and the rest are imported by the functions that need them.
+"""
+
+import logging
+import os
+import pickle
+import re
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from semfield_ns.errors import SemfieldError
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("semfield")
+
+TRACEBACK_VARIABLE = "SEMFIELD_TRACEBACK"
+"""Set this environment variable to 1 to see the traceback of a `SemfieldError`."""
+
+DOWNLOAD_TIMEOUT_SECONDS = 10.0
+
+NERFSTUDIO_WARNINGS = (
+    ("Using a non-tuple sequence for multidimensional indexing", UserWarning, r"nerfstudio\."),
+    (r"`torch\.cuda\.amp\.", FutureWarning, r"nerfstudio\."),
+    ("This DataLoader will create 4 worker processes", UserWarning, r"torch\.utils\.data\."),
+)
+"""What today's torch says of Nerfstudio 1.1.5 (message, category, module): a user can do nothing about it."""
+
+
+@cache
+def install() -> None:
+    """Make an uncaught `SemfieldError` end the program with its sentence and exit code 1, and silence known warnings.
+
+    Further calls do nothing.
+    """
+    for message, category, module in NERFSTUDIO_WARNINGS:
+        warnings.filterwarnings("ignore", message=message, category=category, module=module)
+    previous_hook = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sentence = None if os.environ.get(TRACEBACK_VARIABLE) == "1" else error_sentence(error, trace)
+        if sentence is None:
+            previous_hook(kind, error, trace)
+        else:
+            print(sentence, file=sys.stderr, flush=True)
+
+    sys.excepthook = hook
+
+
+def error_sentence(error: BaseException, trace: TracebackType | None = None) -> str | None:
+    """What to tell a user about an uncaught error, or None when it is not one meant for users."""
+    # Errors of data loader workers and of spawned processes carry the worker's traceback in their message.
+    text = str(error)
+    from_worker = re.search(r"\n\S*SemfieldError: (.+)\s*\Z", text, re.DOTALL)
+    if from_worker:
+        return from_worker.group(1).strip()
+    if isinstance(error, SemfieldError):
+        return text
+    return _unreadable_checkpoint(error, trace)
+
+
+def _unreadable_checkpoint(error: BaseException, trace: TracebackType | None) -> str | None:
+    """A sentence for a checkpoint of ours that Nerfstudio does not find or `torch.load` cannot read, else None."""
+    frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    loaders = [frame for frame in frames if frame.f_code.co_name in ("eval_load_checkpoint", "_load_checkpoint")]
+    if not loaders:
+        return None
+    values = loaders[0].f_locals
+    # A function of (config, pipeline) when a run is opened, a method of the trainer when one is resumed.
+    owner = values.get("self")
+    config = values.get("config", getattr(owner, "config", None))
+    if not _is_ours(values.get("pipeline", getattr(owner, "pipeline", None))):
+        return None
+    path: Path | None = values.get("load_path") or getattr(config, "load_checkpoint", None)
+    missing = isinstance(error, AssertionError | IndexError | FileNotFoundError)
+    if missing:
+        place = path or f"in {getattr(config, 'load_dir', None)}"
+        return f"There is no checkpoint {place}: train until the first one is saved."
+    in_torch_load = any(frame.f_globals.get("__name__") == "torch.serialization" for frame in frames)
+    if in_torch_load and isinstance(error, RuntimeError | EOFError | OSError | KeyError | pickle.UnpicklingError):
+        return f"Cannot read the checkpoint {path}: it is damaged or incomplete; delete it and use an older one."
+    return None
+
+
+def _is_ours(pipeline: object) -> bool:
+    return any(kind.__module__.partition(".")[0] == "semfield_ns" for kind in type(pipeline).__mro__)
+
+
+@cache
+def allow_nerfstudio_checkpoints() -> None:
+    """Let `torch.load(weights_only=True)`, the default since torch 2.6, read what Nerfstudio's trainer saves.
+
+    Its checkpoints hold numpy scalars in the states of the learning-rate schedulers. Numbers only: arrays of Python
+    objects stay forbidden. Checkpoints name numpy's module as it was called where they were written.
+    """
+    import numpy as np
+    import torch
+
+    major, minor = torch.__version__.split(".")[:2]
+    if (int(major), int(minor)) < (2, 6):
+        return
+    scalar: Any = np.float64(0.0).__reduce__()[0]
+    numbers = (np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.float16, np.float32, np.float64)
+    torch.serialization.add_safe_globals(
+        [
+            np.dtype,
+            *(type(np.dtype(number)) for number in numbers),
+            (scalar, "numpy.core.multiarray.scalar"),
+            (scalar, "numpy._core.multiarray.scalar"),
+        ]
+    )
+
+
+ImageMetric = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+
+@cache
+def lazy_lpips(device: str = "cpu") -> ImageMetric | None:
+    """The LPIPS metric, built at the first call, or None (said once in the log) where its weights cannot be had.
+
+    Args:
+        device: where to compute it.
+
+    Returns:
+        A function of two image batches [B, 3, H, W] in [0, 1] that gives a scalar. It is a plain function, so a model
+        may keep it without LPIPS getting into its parameters and checkpoints.
+    """
+    import torch
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    try:
+        with _socket_timeout(DOWNLOAD_TIMEOUT_SECONDS):
+            metric = LearnedPerceptualImagePatchSimilarity(normalize=True).to(device)
+    # OSError: no network, a full disk; RuntimeError: a damaged download.
+    except (OSError, RuntimeError) as error:
+        logger.warning("LPIPS is left out: its AlexNet weights are neither in the cache nor can be had (%s).", error)
+        return None
+    metric.eval()
+
+    def lpips(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return metric(prediction.to(device).clamp(0.0, 1.0), truth.to(device).clamp(0.0, 1.0))
+
+    return lpips
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """New connections give up after so many seconds: torch.hub downloads without a limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,189 @@
+"""Files read with errors that name them, and written whole or not at all."""
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from PIL import Image
+
+from semfield_ns.errors import SemfieldError
+
+# What a truncated, foreign or unreadable image, array or archive can raise while it is decoded.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an exception's text, without file names (the caller names the file)."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return next(iter(text.strip().splitlines()), "") or type(error).__name__
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it to `path` if the block succeeds, delete it if it does not.
+
+    Missing parent folders are made. The temporary name keeps the suffix, which numpy and PIL look at.
+    Raises SemfieldError naming `path` when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise SemfieldError(
+            f"Cannot write {path} ({reason(error)}): free some space or choose another folder."
+        ) from error
+    finally:
+        _unlink_quietly(temporary)
+
+
+def _unlink_quietly(path: Path) -> None:
+    with suppress(OSError):  # a folder that never came to be, or went read-only: there is nothing to tidy up
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused (they are not JSON)."""
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write a PNG atomically. image: (H,W) or (H,W,3|4) uint8, or (H,W) uint16."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.ascontiguousarray(image)).save(temporary)
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write one array as .npy, atomically."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Write named arrays as a compressed .npz, atomically."""
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def require_file(path: Path, what: str) -> Path:
+    """Return `path`, or raise SemfieldError saying that the file for `what` is missing."""
+    if not path.is_file():
+        raise SemfieldError(f"{capital(what)}: the file {path} is missing.")
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Raises SemfieldError with the line where it goes wrong."""
+    require_file(path, "scene description")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SemfieldError(f"{path} is not valid JSON ({reason(error)}).") from error
+
+
+def image_size(path: Path, what: str = "image") -> tuple[int, int]:
+    """(height, width) from the image's header, without decoding it. `what` says whose file it is, for the error."""
+    require_file(path, what)
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _DECODE_ERRORS as error:
+        raise _unreadable(path, what, error) from error
+
+
+def read_image(path: Path, what: str = "image") -> Image.Image:
+    """Decode a whole image. `what` says whose file it is, for the error of a missing or broken one."""
+    require_file(path, what)
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except _DECODE_ERRORS as error:
+        raise _unreadable(path, what, error) from error
+
+
+def read_npy(path: Path, what: str = "array") -> np.ndarray:
+    """Read a .npy file (never a pickle)."""
+    require_file(path, what)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except _DECODE_ERRORS as error:
+        raise _unreadable(path, what, error) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise SemfieldError(f"{capital(what)}: {path} is an archive, a single array (.npy) is wanted.")
+    return array
+
+
+def read_npz(path: Path, what: str = "arrays") -> dict[str, np.ndarray]:
+    """Read every array of a .npz file (never a pickle)."""
+    require_file(path, what)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (*_DECODE_ERRORS, AttributeError, TypeError, zipfile.LargeZipFile) as error:
+        raise _unreadable(path, what, error) from error
+
+
+def npy_shape(path: Path, what: str = "array") -> tuple[int, ...]:
+    """Shape of a .npy array from its header."""
+    require_file(path, what)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (*_DECODE_ERRORS, AttributeError) as error:
+        raise _unreadable(path, what, error) from error
+
+
+def npz_shapes(path: Path, what: str = "arrays") -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays in a .npz file from their headers, without inflating them."""
+    require_file(path, what)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {Path(name).stem: _npy_header_shape(archive, name) for name in archive.namelist()}
+    except _DECODE_ERRORS as error:
+        raise _unreadable(path, what, error) from error
+
+
+def _npy_header_shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read_header(member)[0]
+
+
+def _unreadable(path: Path, what: str, error: BaseException) -> SemfieldError:
+    # PIL repeats the whole path and more in some messages: the kind of error is enough then.
+    detail = reason(error)
+    detail = "truncated or not in the format its name says" if str(path) in detail else detail
+    return SemfieldError(f"{capital(what)}: cannot read {path} ({detail}): replace the file.")
+
+
+def capital(text: str) -> str:
+    """`text` with its first letter in upper case: a sentence may begin with it."""
+    return text[:1].upper() + text[1:]

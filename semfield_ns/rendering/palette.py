@@ -1,0 +1,59 @@
+"""Labels to colours: one palette for the viewer, the videos and the figures."""
+
+import colorsys
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from torch import Tensor
+
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+
+
+def default_palette(num_classes: int) -> UInt8[np.ndarray, "C 3"]:
+    """Colours for classes that come without any, the same at every call.
+
+    Hues are a golden-ratio sequence, so that the first few classes, whatever their number, are far apart; brightness
+    alternates, so that hues that do come close still differ.
+
+    Args:
+        num_classes: C, at least 0.
+
+    Returns:
+        [C, 3] sRGB colours, all distinct for C up to 256 and none of them black.
+    """
+    levels = ((0.75, 0.95), (0.55, 0.70), (0.95, 0.55))  # (saturation, value)
+    colors = [colorsys.hsv_to_rgb((i * GOLDEN_RATIO) % 1.0, *levels[i % len(levels)]) for i in range(num_classes)]
+    return (np.asarray(colors, dtype=np.float64).reshape(-1, 3) * 255).round().astype(np.uint8)
+
+
+def unit_colors(colors: Shaped[Tensor, "C 3"] | Shaped[np.ndarray, "C 3"]) -> Float[Tensor, "C 3"]:
+    """Integer colours in 0 to 255, or float colours in [0, 1], as float32 in [0, 1]."""
+    table = torch.as_tensor(colors)
+    return table.float() if table.is_floating_point() else table.float() / 255.0
+
+
+def colorize_labels(
+    labels: Int[Tensor, "*batch"], colors: Shaped[Tensor, "C 3"] | Shaped[np.ndarray, "C 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """Paints class ids with the palette.
+
+    Args:
+        labels: class ids in 0 to C - 1; any negative id means "no label" and becomes black.
+        colors: the palette, integers in 0 to 255 or floats in [0, 1].
+
+    Returns:
+        [..., 3] float32 in [0, 1] on the device of `labels`.
+
+    Raises:
+        IndexError: an id is C or more (on the CPU; CUDA reports it as a device-side assertion).
+    """
+    table = unit_colors(colors).to(labels.device)
+    painted = table[labels.long().clamp(min=0)]
+    return torch.where((labels < 0)[..., None], 0.0, painted)
+
+
+def hex_color(color: Shaped[np.ndarray, "3"] | tuple[int, int, int]) -> str:
+    """`#rrggbb` of a colour given as three integers in 0 to 255."""
+    red, green, blue = (int(channel) for channel in color)
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -1,0 +1,88 @@
+"""Points in space to pixels of source views, and features under those pixels. Pure functions on tensors.
+
+Coordinates are Nerfstudio's: OpenGL camera-to-world poses (x right, y up, z backwards), pixel centres at +0.5.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def distort(
+    xy: Float[Tensor, "*batch 2"], distortion: Float[Tensor, "*batch 6"]
+) -> Float[Tensor, "*batch 2"]:
+    """Applies Nerfstudio's OpenCV distortion (k1, k2, k3, k4, p1, p2) to normalised image coordinates, y down."""
+    k1, k2, k3, k4, p1, p2 = distortion.unbind(dim=-1)
+    x, y = xy.unbind(dim=-1)
+    r2 = x * x + y * y
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    dx = 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+    dy = 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
+    return torch.stack([x * radial + dx, y * radial + dy], dim=-1)
+
+
+def project(
+    points: Float[Tensor, "*batch 3"],
+    camera_to_world: Float[Tensor, "*batch 3 4"],
+    intrinsics: Float[Tensor, "*batch 4"],
+    distortion: Float[Tensor, "*batch 6"] | None = None,
+    min_depth: float = 1e-3,
+) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
+    """Projects world points into cameras.
+
+    Args:
+        points: world coordinates.
+        camera_to_world: OpenGL poses.
+        intrinsics: fx, fy, cx, cy in pixels.
+        distortion: OpenCV coefficients in Nerfstudio's order, or None for pinholes.
+        min_depth: depths below it are clamped in the division, so that gradients stay finite.
+
+    Returns:
+        Pixel coordinates (x right, y down; the centre of the first pixel is (0.5, 0.5)) and depth along the optical
+        axis, negative behind the camera.
+    """
+    local = torch.einsum("...ji,...j->...i", camera_to_world[..., :3], points - camera_to_world[..., 3])
+    depth = -local[..., 2]
+    xy = torch.stack([local[..., 0], -local[..., 1]], dim=-1) / depth.clamp(min=min_depth)[..., None]
+    if distortion is not None:
+        xy = distort(xy, distortion)
+    return xy * intrinsics[..., :2] + intrinsics[..., 2:], depth
+
+
+def inside(
+    pixels: Float[Tensor, "*batch 2"], depth: Float[Tensor, "*batch"], size: Float[Tensor, "*batch 2"]
+) -> Bool[Tensor, "*batch"]:
+    """Whether a projected point is in front of its camera and in its image of size (width, height)."""
+    return (depth > 0) & (pixels >= 0).all(dim=-1) & (pixels <= size).all(dim=-1)
+
+
+def gather_bilinear(
+    table: Tensor, index: Int[Tensor, "*batch"], grid_xy: Float[Tensor, "*batch 2"]
+) -> Float[Tensor, "*batch dim"]:
+    """Bilinear look-up in a stack of grids that are stored channels-last.
+
+    `grid_sample` wants one grid a batch entry; here every point may ask another frame, and the table needs no gradient.
+
+    Args:
+        table: (frames, h, w, dim), any float type.
+        index: the frame that each point asks.
+        grid_xy: position in cells, x right, y down, with the centre of the first cell at (0, 0); clamped to the border.
+
+    Returns:
+        Interpolated features; differentiable in `grid_xy`.
+    """
+    _, height, width, dim = table.shape
+    x = grid_xy[..., 0].clamp(0, width - 1)
+    y = grid_xy[..., 1].clamp(0, height - 1)
+    x0, y0 = x.detach().floor().clamp(max=max(width - 2, 0)), y.detach().floor().clamp(max=max(height - 2, 0))
+    fx, fy = (x - x0)[..., None], (y - y0)[..., None]
+    base = (index * height + y0.long()) * width + x0.long()
+    right, down = int(width > 1), width * int(height > 1)
+    flat = table.reshape(-1, dim)
+
+    def corner(offset: int) -> Tensor:
+        return flat[base + offset].float()
+
+    top = corner(0) * (1 - fx) + corner(right) * fx
+    bottom = corner(down) * (1 - fx) + corner(down + right) * fx
+    return top * (1 - fy) + bottom * fy

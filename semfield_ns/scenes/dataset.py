@@ -1,0 +1,159 @@
+"""The pictures of a scene with all their per-pixel data, at the resolution of the cameras."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from PIL import Image
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.io import capital, read_image, read_npy
+from semfield_ns.scenes.flow import read_flow
+from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.scenes.scene import Frame
+
+_RGB_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+
+
+class SceneDataset(InputDataset):
+    """Images and, where the scene has them, labels, masks, depth and flow; everything resized to the camera.
+
+    An item has, besides Nerfstudio's `image_idx`, `image` [H,W,3] and `mask` [H,W,1]:
+
+    - semantics: int64 [H,W,1] class ids, IGNORE (-1) where there is no label; always when the scene has classes
+    - dynamic_mask: float32 [H,W,1], 1 moving, 0 still, -1 unknown; when any frame of the scene has one
+    - depth: float32 [H,W,1], z-depth in scene units or raw disparity (metadata "depth_kind"), 0 where unknown;
+      when any frame has one
+    - flow_forward, flow_backward: float32 [H,W,3] (dx, dy in px, valid 0 or 1); when any frame has one
+
+    Nothing is kept in memory: Nerfstudio's data managers keep the batches. Files that cannot be decoded raise
+    SemfieldError naming the frame and the file.
+    """
+
+    exclude_batch_keys_from_device = [  # noqa: RUF012 (Nerfstudio declares it so)
+        *InputDataset.exclude_batch_keys_from_device,
+        "semantics",
+        "dynamic_mask",
+        "depth",
+        "flow_forward",
+        "flow_backward",
+    ]
+
+    def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
+        super().__init__(dataparser_outputs, scale_factor)
+        if "frames" not in self.metadata:
+            raise SemfieldError("SceneDataset reads scenes of the semfield-data dataparser: choose that dataparser.")
+        self.frames: list[Frame] = self.metadata["frames"]
+        self.label_map = self.metadata["label_map"]
+        self._has = {
+            key: any(getattr(frame, key) is not None for frame in self.frames)
+            for key in ("dynamic_mask_path", "depth_path", "flow_fwd_path", "flow_bwd_path", "mask_path")
+        }
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an item, px."""
+        return int(self.cameras.height[index]), int(self.cameras.width[index])
+
+    def get_numpy_image(self, image_idx: int) -> npt.NDArray[np.uint8]:
+        """(H,W,3) uint8. Transparency is dropped."""
+        frame = self.frames[image_idx]
+        image = read_image(frame.image_path, f"{frame.where}, image")
+        if image.mode not in _RGB_MODES:
+            raise SemfieldError(f"{capital(frame.where)}: {frame.image_path} is a {image.mode} image, not 8-bit RGB.")
+        height, width = self.size(image_idx)
+        image = image.convert("RGB")
+        if image.size != (width, height):
+            image = image.resize(
+                (width, height), Image.Resampling.BOX if width < image.width else Image.Resampling.BICUBIC
+            )
+        return np.array(image)
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
+        """One item, as listed above."""
+        image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
+        data: dict[str, Any] = {"image_idx": image_idx, "image": image}
+        if self._has["mask_path"]:
+            data["mask"] = self._mask(image_idx, "mask_path", "mask", missing=1.0) > 0.5
+        return data | self.get_metadata(data)
+
+    def get_metadata(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        """Everything but the image and the mask."""
+        index = int(data["image_idx"])
+        items = {}
+        if self.label_map is not None:
+            items["semantics"] = self.semantics(index)
+        if self._has["dynamic_mask_path"]:
+            items["dynamic_mask"] = self._mask(index, "dynamic_mask_path", "dynamic mask", missing=-1.0)
+        if self._has["depth_path"]:
+            items["depth"] = self._depth(index)
+        for key, field in (("flow_forward", "flow_fwd_path"), ("flow_backward", "flow_bwd_path")):
+            if self._has["flow_fwd_path"] or self._has["flow_bwd_path"]:
+                items[key] = self._flow(index, field)
+        return items
+
+    def semantics(self, index: int) -> Int[Tensor, "H W 1"]:
+        """Class ids of one frame; IGNORE everywhere if its label is absent or hidden."""
+        frame, size = self.frames[index], self.size(index)
+        if self.label_map is None or frame.semantic_path is None:
+            return torch.full((*size, 1), IGNORE, dtype=torch.int64)
+        ids = self.label_map.read(frame.semantic_path, size, f"{frame.where}, label image", resize=True)
+        return torch.from_numpy(ids)[..., None]
+
+    def _mask(self, index: int, field: str, what: str, missing: float) -> Float[Tensor, "H W 1"]:
+        frame, (height, width) = self.frames[index], self.size(index)
+        path: Path | None = getattr(frame, field)
+        if path is None:
+            return torch.full((height, width, 1), missing)
+        image = read_image(path, f"{frame.where}, {what}")
+        values = np.array(image if image.mode in ("1", "L", "P", "I", "I;16") else image.convert("L"))
+        mask = _resize((values > 0).astype(np.uint8), height, width, cv2.INTER_NEAREST)
+        return torch.from_numpy(mask.astype(np.float32))[..., None]
+
+    def _depth(self, index: int) -> Float[Tensor, "H W 1"]:
+        frame, (height, width) = self.frames[index], self.size(index)
+        if frame.depth_path is None:
+            return torch.zeros((height, width, 1))
+        depth = read_depth(frame) * self.metadata["depth_scale"]
+        # Metric depth has holes (0) and edges that must not be averaged across.
+        smooth = self.metadata["depth_kind"] == "disparity"
+        depth = _resize(depth.astype(np.float32), height, width, cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
+        return torch.from_numpy(depth)[..., None]
+
+    def _flow(self, index: int, field: str) -> Float[Tensor, "H W 3"]:
+        frame, (height, width) = self.frames[index], self.size(index)
+        path: Path | None = getattr(frame, field)
+        if path is None:
+            return torch.zeros((height, width, 3))
+        flow, valid = read_flow(path, f"{frame.where}, optical flow")
+        scale = np.array([width / flow.shape[1], height / flow.shape[0]], dtype=np.float32)
+        flow = _resize(flow * scale, height, width, cv2.INTER_NEAREST)  # no flow between that of two things
+        valid = _resize(valid.astype(np.uint8), height, width, cv2.INTER_NEAREST)
+        return torch.from_numpy(np.concatenate([flow, valid[..., None].astype(np.float32)], axis=-1))
+
+
+def read_depth(frame: Frame) -> Float[np.ndarray, "H W"]:
+    """Values of a frame's depth file (.npy, or 16-bit PNG), 0 where they are not finite or negative."""
+    assert frame.depth_path is not None
+    where = f"{frame.where}, depth"
+    if frame.depth_path.suffix == ".npy":
+        values = read_npy(frame.depth_path, where)
+        values = values.squeeze() if values.ndim > 2 else values
+    else:
+        values = np.array(read_image(frame.depth_path, where))
+    if values.ndim != 2 or values.dtype.kind not in "fiu":
+        raise SemfieldError(f"{capital(where)}: {frame.depth_path} has the shape {values.shape}, not a map (H, W).")
+    values = values.astype(np.float32)
+    return np.where(np.isfinite(values) & (values > 0), values, np.float32(0))
+
+
+def _resize(values: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
+    if values.shape[:2] == (height, width):
+        return values
+    return cv2.resize(values, (width, height), interpolation=interpolation)

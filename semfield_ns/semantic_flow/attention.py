@@ -1,0 +1,87 @@
+"""Flow features, flow attention and the semantic network (paper, section 3.3).
+
+A point's semantics are read from its *flow*: one token for each frame that it visits (before, after, now), each the
+image feature under the traced point there and how far the point has moved. The tokens attend to each other, and the
+result, joined with the field's own feature, gives the logits.
+"""
+
+import torch
+from jaxtyping import Float
+from nerfstudio.field_components.encodings import NeRFEncoding
+from torch import Tensor, nn
+
+TOKENS = 3
+
+
+class FlowAttention(nn.Module):
+    """Self-attention over the tokens of a flow, with residual and LayerNorm.
+
+    Args:
+        feature_dim: channels of an image feature.
+        dim: channels of a token.
+        heads: attention heads.
+        displacement_frequencies: octaves of the encoding of (displacement, time difference).
+    """
+
+    def __init__(self, feature_dim: int, dim: int = 64, heads: int = 4, displacement_frequencies: int = 4) -> None:
+        super().__init__()
+        self.displacement_encoding = NeRFEncoding(
+            in_dim=4,
+            num_frequencies=displacement_frequencies,
+            min_freq_exp=-2.0,
+            max_freq_exp=displacement_frequencies - 3.0,
+            include_input=True,
+        )
+        # One channel more: whether the frame sees the traced point at all.
+        self.embed = nn.Linear(feature_dim + 1 + self.displacement_encoding.get_out_dim(), dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.norm = nn.LayerNorm(dim)
+        self.out_dim = TOKENS * dim
+
+    def forward(
+        self,
+        features: Float[Tensor, "*batch 3 feature"],
+        visible: Float[Tensor, "*batch 3 1"],
+        displacements: Float[Tensor, "*batch 3 3"],
+        durations: Float[Tensor, "*batch 3 1"],
+    ) -> Float[Tensor, "*batch flow"]:
+        """The flow feature of each point.
+
+        Args:
+            features: image features under the traced points, for the frames before, after and now.
+            visible: 1 where that frame sees the point's pixel, else 0.
+            displacements: traced point minus the point itself, world units.
+            durations: the frame's time minus the point's, in frames.
+        """
+        moved = self.displacement_encoding(torch.cat([displacements, durations], dim=-1))
+        tokens = self.embed(torch.cat([features * visible, visible, moved], dim=-1))
+        flat = tokens.reshape(-1, TOKENS, tokens.shape[-1])
+        attended, _ = self.attention(flat, flat, flat, need_weights=False)
+        return self.norm(flat + attended).reshape(*tokens.shape[:-2], self.out_dim)
+
+
+class SemanticNetwork(nn.Module):
+    """[context, field feature] -> hidden -> hidden / 2 -> class logits. Without context it is the point-based head.
+
+    Args:
+        context_dim: channels read off images (flow feature or static feature); 0 for none.
+        field_dim: channels of the field's own feature.
+        num_classes: logits.
+        hidden: width of the first layer.
+    """
+
+    def __init__(self, context_dim: int, field_dim: int, num_classes: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(context_dim + field_dim, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden // 2),
+            nn.ReLU(),
+            nn.Linear(hidden // 2, num_classes),
+        )
+
+    def forward(
+        self, context: Float[Tensor, "*batch context"] | None, field: Float[Tensor, "*batch field"]
+    ) -> Float[Tensor, "*batch classes"]:
+        """Logits before the softmax."""
+        return self.layers(field if context is None else torch.cat([context, field], dim=-1))

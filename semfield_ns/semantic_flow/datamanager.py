@@ -1,0 +1,146 @@
+"""The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.pixel_samplers import PixelSamplerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
+from semfield_ns.scenes.dataset import SceneDataset
+from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSamplerConfig
+from semfield_ns.semantic_flow.propagation import Flow, propagate
+from semfield_ns.teachers.base import Teacher
+from semfield_ns.teachers.cache import scene_features
+
+Encoder = Literal["auto", "classical", "resnet18"]
+
+
+def build_encoder(name: Encoder, device: torch.device | str, stride: int) -> Teacher:
+    """The frame encoder. "auto" is ResNet-18 where its weights are at hand, else the classical descriptor; the log says which.
+
+    Raises:
+        SemfieldError: "resnet18" without weights.
+    """
+    from semfield_ns.teachers.classical import ClassicalTeacher
+    from semfield_ns.teachers.resnet import ResNetTeacher
+
+    if name == "classical":
+        return ClassicalTeacher(stride)
+    try:
+        return ResNetTeacher(device=device)
+    except SemfieldError as error:
+        if name == "resnet18":
+            raise
+        CONSOLE.log(f"Frame encoder: classical descriptor, because {str(error)[0].lower()}{str(error)[1:]}")
+        return ClassicalTeacher(stride)
+
+
+@dataclass
+class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
+    """Nerfstudio's data manager over a dynamic scene."""
+
+    _target: type = field(default_factory=lambda: SemanticFlowDataManager)
+    dataparser: SemfieldDataParserConfig = field(default_factory=SemfieldDataParserConfig)
+    """The scene."""
+    pixel_sampler: PixelSamplerConfig = field(default_factory=MotionPixelSamplerConfig)
+    """Draws half of the rays on moving things."""
+    encoder: Encoder = "auto"
+    """Frame encoder whose features are gathered along flows."""
+    encoder_stride: int = 2
+    """Pixels per cell of the classical encoder."""
+    encoder_dim: int = 48
+    """The most channels of a feature; more are reduced by principal components of the scene's own frames."""
+    propagate_labels: bool = True
+    """Carry labels along the given flow to unlabelled frames, as weighted targets."""
+    propagation_half_life: float = 4.0
+    """Frames of chained flow after which a carried label counts half."""
+
+
+class FlowDataset(SceneDataset):
+    """A scene's frames, with labels carried along flow beside their own where there are any."""
+
+    propagated: dict[int, Tensor] | None = None
+    """Frame -> [height, width, 2]: class id (or `IGNORE`) and confidence."""
+
+    def get_metadata(self, data: dict) -> dict:
+        """Adds "propagated_label" to the entries of the scene."""
+        metadata = super().get_metadata(data)
+        if self.propagated is not None:
+            height, width = data["image"].shape[:2]
+            nothing = torch.zeros(height, width, 2)
+            metadata["propagated_label"] = self.propagated.get(data["image_idx"], nothing)
+        return metadata
+
+
+class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
+    """Rays of a video. Everything the model reads about frames goes through `train_dataset.metadata`."""
+
+    config: SemanticFlowDataManagerConfig
+
+    def create_train_dataset(self) -> FlowDataset:
+        """The training frames, with their cameras and encoder features in `metadata`."""
+        dataset = super().create_train_dataset()
+        dataset.metadata["cameras"] = dataset.cameras
+        encoder = build_encoder(self.config.encoder, self.device, self.config.encoder_stride)
+        dataset.metadata["source_features"] = scene_features(
+            list(dataset.image_filenames),
+            lambda index: dataset.get_image_float32(index)[..., :3],
+            encoder,
+            self.config.encoder_dim,
+        )
+        return dataset
+
+    def setup_train(self) -> None:
+        """Says what the scene lacks, carries labels, then sets up Nerfstudio's loaders."""
+        sample = self.train_dataset[0]
+        absent = {
+            "flow_forward": "no optical flow: flow losses are off",
+            "depth": "no depth: depth losses are off",
+            "dynamic_mask": "no motion masks: every ray trains both branches, mask losses are off",
+            "semantics": "no labels: semantic losses are off",
+        }
+        for key, message in absent.items():
+            if key not in sample:
+                CONSOLE.log(f"This scene has {message}.")
+        if self.config.propagate_labels and "semantics" in sample and "flow_forward" in sample:
+            self.train_dataset.propagated = self._propagated_labels()
+        super().setup_train()
+
+    def _propagated_labels(self) -> dict[int, Tensor] | None:
+        entries = [self.train_dataset[index] for index in range(len(self.train_dataset))]
+        labelled = self.train_dataset.metadata["labelled"]
+        if len(labelled) == len(entries):
+            return None
+        labels = {index: entries[index]["semantics"][..., 0].numpy() for index in labelled}
+        flows = {
+            key: [_flow(entry.get(key)) for entry in entries] for key in ("flow_forward", "flow_backward")
+        }
+        carried = propagate(
+            labels, flows["flow_forward"], flows["flow_backward"], half_life=self.config.propagation_half_life
+        )
+        return {
+            frame: torch.from_numpy(np.stack([value.labels, value.confidence], axis=-1).astype(np.float32))
+            for frame, value in carried.items()
+        }
+
+    @property
+    def dynamic_fraction(self) -> float:
+        """Part of the rays of a step that are drawn on moving things."""
+        return self.train_pixel_sampler.dynamic_fraction
+
+    @dynamic_fraction.setter
+    def dynamic_fraction(self, value: float) -> None:
+        self.train_pixel_sampler.dynamic_fraction = value
+
+
+def _flow(entry: Tensor | None) -> Flow | None:
+    """A dataset's flow entry [height, width, 3]; None where no pixel is valid (the end of a clip)."""
+    if entry is None or not bool((entry[..., 2] > 0.5).any()):
+        return None
+    return Flow(entry[..., :2].numpy(), entry[..., 2].numpy() > 0.5)

@@ -1,0 +1,85 @@
+"""The video that flow features are read from: cameras, times and encoder features of the training frames."""
+
+import torch
+from jaxtyping import Float, Int
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor, nn
+
+from semfield_ns.rendering.projection import gather_bilinear, inside, project
+
+
+class SourceFrames(nn.Module):
+    """Training frames as a look-up: which frame a time is, and which feature a world point has in a frame.
+
+    Nothing here is learned or stored in checkpoints: cameras come from the scene, features from the cache.
+
+    Args:
+        cameras: training cameras in world (scene) units, `times` in [0, 1].
+        features: (frames, h, w, dim) encoder features, any float type.
+    """
+
+    def __init__(self, cameras: Cameras, features: Float[Tensor, "frames h w dim"]) -> None:
+        super().__init__()
+        times = cameras.times.reshape(-1).float()
+        # One frame a time step: with several cameras at a time, the first listed is the source of features.
+        table, inverse = torch.unique(times, sorted=True, return_inverse=True)
+        first = torch.full((len(table),), len(times), dtype=torch.long)
+        first.scatter_reduce_(0, inverse, torch.arange(len(times)), reduce="amin")
+
+        def constant(name: str, value: Tensor) -> None:
+            self.register_buffer(name, value, persistent=False)
+
+        constant("times", table)
+        poses = cameras.camera_to_worlds[first].float()
+        constant("poses", poses)
+        constant("intrinsics", torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], dim=-1)[first].float())
+        constant("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
+        distortion = cameras.distortion_params
+        self.distorted = distortion is not None and bool((distortion != 0).any())
+        constant("distortion", distortion[first].float() if self.distorted else torch.zeros(len(table), 6))
+        constant("features", features[first])
+        self.feature_dim = features.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def to_frames(self, times: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 1"]:
+        """Normalised times to fractional frame numbers, linear between the frames' own times."""
+        if len(self) == 1:
+            return torch.zeros_like(times)
+        times = times.clamp(self.times[0], self.times[-1])
+        upper = torch.searchsorted(self.times, times.contiguous()).clamp(1, len(self) - 1)
+        low, high = self.times[upper - 1], self.times[upper]
+        return (upper - 1) + (times - low) / (high - low)
+
+    def time_near(self, pose: Float[Tensor, "3 4"]) -> Float[Tensor, "1"]:
+        """Normalised time of the point of the camera's own path that is nearest to a pose's position.
+
+        Views that come without a time (interpolated paths) get the time at which the camera stood there.
+        """
+        if len(self) == 1:
+            return self.times[:1]
+        start, end = self.poses[:-1, :, 3], self.poses[1:, :, 3]
+        along = end - start
+        fraction = ((pose[:, 3].to(start) - start) * along).sum(-1) / along.square().sum(-1).clamp(min=1e-12)
+        fraction = fraction.clamp(0, 1)
+        distance = (start + fraction[:, None] * along - pose[:, 3].to(start)).square().sum(-1)
+        best = distance.argmin()
+        return (self.times[best] + fraction[best] * (self.times[best + 1] - self.times[best]))[None]
+
+    def project(
+        self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
+    ) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
+        """Pixels (centres at +0.5) and depths of world points in the frames numbered `step`."""
+        distortion = self.distortion[step] if self.distorted else None
+        return project(points, self.poses[step], self.intrinsics[step], distortion)
+
+    def gather(
+        self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
+    ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch 1"]]:
+        """Features under world points in the frames numbered `step`, and 1 where the frame covers the point's pixel."""
+        pixels, depth = self.project(points, step)
+        size = self.sizes[step]
+        cells = torch.tensor(self.features.shape[2:0:-1], dtype=pixels.dtype, device=pixels.device)
+        visible = inside(pixels.detach(), depth.detach(), size)[..., None].float()
+        return gather_bilinear(self.features, step, pixels / size * cells - 0.5), visible

@@ -1,0 +1,188 @@
+"""The losses, each a pure function of what was rendered and what was given. No loss changes its inputs.
+
+Masks select rays; a loss over no ray is zero (and keeps its graph), so that a frame without dynamic pixels is no
+special case.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from semfield_ns.scenes.labels import IGNORE
+
+
+@dataclass
+class LossWeights:
+    """Coefficients of the losses. Defaults are the paper's; 0 switches a loss off."""
+
+    rgb: float = 3.0
+    """Squared error of the blended colour; of the static branch alone in stage 1."""
+    rgb_dynamic: float = 1.0
+    """Squared error of the dynamic branch alone, on dynamic rays."""
+    rgb_warp: float = 1.0
+    """The same, rendered from where the samples are in the next and the previous frame."""
+    flow: float = 0.02
+    """Induced optical flow against the given flow, mean absolute error in pixels, each direction."""
+    flow_slow: float = 0.01
+    """Length of the scene flow: what need not move stands still."""
+    flow_temporal: float = 0.1
+    """Forward plus backward scene flow (acceleration), world units."""
+    flow_spatial: float = 0.1
+    """Difference of the scene flow of neighbouring samples of a ray."""
+    flow_second_order: float = 0.1
+    """Acceleration at the next and the previous frame."""
+    flow_cycle: float = 1.0
+    """Tracing there and back returns to the point."""
+    mask: float = 0.1
+    """Blending: zero on static rays, its rendered sum equals the motion mask."""
+    entropy: float = 0.001
+    """Entropy of the dynamic weights along a ray and of the blending: one surface, one branch."""
+    depth_blending: float = 1.0
+    """Blending is zero further than `depth_thickness` (relative) from the given depth, on dynamic rays."""
+    static_flow: float = 0.5
+    """Scene flow is zero on static rays."""
+    depth: float = 0.04
+    """Given depth (relative error of inverse depth) or disparity (median and MAD normalised)."""
+    depth_order: float = 0.1
+    """On static rays the dynamic branch is not in front of the static one."""
+    semantics: float = 0.16
+    """Cross-entropy of the blended logits."""
+    semantics_dynamic: float = 0.08
+    """Cross-entropy of the dynamic branch alone, on dynamic rays."""
+    semantics_static: float = 0.08
+    """Cross-entropy of the static branch alone, on static rays."""
+    semantics_warp: float = 0.1
+    """Cross-entropy, against the label now, of the logits rendered at the next and previous frame, where flow is valid."""
+    semantics_propagated: float = 0.16
+    """Cross-entropy against labels carried along the given optical flow to unlabelled frames, weighted by confidence."""
+    interlevel: float = 1.0
+    """Nerfstudio's proposal loss."""
+    distortion: float = 0.002
+    """Nerfstudio's distortion loss: compact weights along a ray."""
+
+
+def masked_mean(values: Float[Tensor, "*shape"], mask: Tensor) -> Float[Tensor, ""]:
+    """Mean of `values` where `mask` (broadcast to them, may be weights) says; 0 over nothing."""
+    mask = mask.to(values.dtype).expand(values.shape)
+    return (values * mask).sum() / mask.sum().clamp(min=1e-6)
+
+
+def color(
+    rendered: Float[Tensor, "rays 3"], truth: Float[Tensor, "rays 3"], mask: Bool[Tensor, "rays 1"]
+) -> Float[Tensor, ""]:
+    """Mean squared error on masked rays."""
+    return masked_mean((rendered - truth).square(), mask)
+
+
+def induced_flow(
+    projected: Float[Tensor, "rays 2"],
+    target: Float[Tensor, "rays 2"],
+    mask: Bool[Tensor, "rays 1"],
+    limit: float,
+) -> Float[Tensor, ""]:
+    """Mean absolute error in pixels between where the surface goes and where the given flow says, capped at `limit`."""
+    return masked_mean((projected - target).abs().clamp(max=limit), mask)
+
+
+def inverse_depth(
+    disparity: Float[Tensor, "rays 1"], depth: Float[Tensor, "rays 1"], mask: Bool[Tensor, "rays 1"]
+) -> Float[Tensor, ""]:
+    """Relative error of inverse depth, `|disparity * depth - 1|`, capped at 1; 0 for perfect depth.
+
+    Args:
+        disparity: rendered inverse distance, 1 / world units.
+        depth: given distance in world units.
+        mask: rays that have one.
+    """
+    return masked_mean((disparity * depth - 1).abs().clamp(max=1.0), mask)
+
+
+def normalised_disparity(
+    disparity: Float[Tensor, "rays 1"],
+    given: Float[Tensor, "rays 1"],
+    frame: Int[Tensor, "rays"],
+    mask: Bool[Tensor, "rays 1"],
+    min_rays: int = 12,
+) -> Float[Tensor, ""]:
+    """Squared error after each side was normalised by median and mean absolute deviation, frame by frame.
+
+    A monocular disparity is known up to a scale and shift of its frame. Frames with fewer than `min_rays` masked rays in
+    the batch are left out: their statistics would be noise.
+    """
+    errors = []
+    for index in torch.unique(frame[mask[:, 0]]):
+        rays = mask[:, 0] & (frame == index)
+        if int(rays.sum()) >= min_rays:
+            errors.append((_robust(disparity[rays]) - _robust(given[rays])).square().clamp(max=4.0).mean())
+    return torch.stack(errors).mean() if errors else disparity.sum() * 0.0
+
+
+def _robust(values: Float[Tensor, "rays 1"]) -> Float[Tensor, "rays 1"]:
+    centred = values - values.median()
+    return centred / centred.abs().mean().clamp(min=1e-6)
+
+
+def blending_mask(
+    blending: Float[Tensor, "rays samples 1"],
+    rendered: Float[Tensor, "rays 1"],
+    dynamic: Bool[Tensor, "rays 1"],
+    static: Bool[Tensor, "rays 1"],
+) -> Float[Tensor, ""]:
+    """Blending to 0 on static rays, and the rendered dynamic weight to the motion mask."""
+    inside = masked_mean(blending.square(), static[:, None])
+    return inside + masked_mean((rendered - dynamic.float()).square(), dynamic | static)
+
+
+def entropy(
+    dynamic_weights: Float[Tensor, "rays samples 1"], blending: Float[Tensor, "rays samples 1"]
+) -> Float[Tensor, ""]:
+    """Entropy of the normalised dynamic weights of a ray plus that of the blending of a sample."""
+    p = dynamic_weights / dynamic_weights.sum(dim=-2, keepdim=True).clamp(min=1e-6)
+    along = -(p * p.clamp(min=1e-8).log()).sum(dim=-2).mean()
+    b = blending.clamp(1e-6, 1 - 1e-6)
+    return along - (b * b.log() + (1 - b) * (1 - b).log()).mean()
+
+
+def depth_blending(
+    blending: Float[Tensor, "rays samples 1"],
+    distance: Float[Tensor, "rays samples 1"],
+    depth: Float[Tensor, "rays 1"],
+    mask: Bool[Tensor, "rays 1"],
+    thickness: float,
+) -> Float[Tensor, ""]:
+    """Squared blending of samples further than `thickness` (relative to the depth) from the given depth."""
+    away = (distance / depth[:, None].clamp(min=1e-6) - 1).abs() > thickness
+    return masked_mean(blending.square(), mask[:, None] & away)
+
+
+def depth_order(
+    dynamic: Float[Tensor, "rays 1"], static: Float[Tensor, "rays 1"], mask: Bool[Tensor, "rays 1"]
+) -> Float[Tensor, ""]:
+    """On static rays the inverse depth of the dynamic branch does not exceed that of the (fixed) static one."""
+    return masked_mean(torch.relu(dynamic - static.detach()).square(), mask)
+
+
+def length(flow: Float[Tensor, "rays samples 3"], mask: Tensor) -> Float[Tensor, ""]:
+    """Mean absolute scene flow, world units; `mask` broadcasts over rays and samples."""
+    return masked_mean(flow.abs(), mask)
+
+
+def along_ray(flow: Float[Tensor, "rays samples 3"], distance: Float[Tensor, "rays samples 1"]) -> Float[Tensor, ""]:
+    """Difference of the flow of neighbouring samples, less the further (relatively) they are apart."""
+    gap = (distance[:, 1:] / distance[:, :-1].clamp(min=1e-6) - 1).abs().detach()
+    return ((flow[:, 1:] - flow[:, :-1]).abs() * torch.exp(-2 * gap)).mean()
+
+
+def cross_entropy(
+    logits: Float[Tensor, "rays classes"],
+    labels: Int[Tensor, "rays"],
+    weight: Float[Tensor, "rays"],
+    class_weights: Float[Tensor, "classes"] | None = None,
+) -> Float[Tensor, ""]:
+    """Weighted cross-entropy over the rays that have a label; rays marked `IGNORE` or of weight 0 do not count."""
+    known = (labels != IGNORE) & (weight > 0)
+    values = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="none")
+    return masked_mean(values, known * weight)

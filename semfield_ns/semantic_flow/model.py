@@ -1,0 +1,444 @@
+"""Semantic Flow (ICLR 2024): the semantic field of a dynamic scene, learned from flows.
+
+Read `get_outputs` and `render` first: rays are sampled, both branches evaluated and blended, the few samples that matter
+are traced to the neighbouring frames, and what the frames show there becomes logits.
+"""
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
+from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
+from nerfstudio.model_components.renderers import DepthRenderer, SemanticRenderer
+from nerfstudio.model_components.scene_colliders import NearFarCollider
+from nerfstudio.models.base_model import Model, ModelConfig
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
+from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.rendering.flow_color import flow_to_color
+from semfield_ns.rendering.palette import colorize_labels
+from semfield_ns.semantic_flow import objectives
+from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation
+from semfield_ns.semantic_flow.fields import DynamicField, FlowField, SamplingDensity, StaticField
+from semfield_ns.semantic_flow.frames import SourceFrames
+from semfield_ns.semantic_flow.losses import LossWeights
+from semfield_ns.semantic_flow.presentation import screen_flow
+from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches
+from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, trace_neighbours
+from semfield_ns.semantic_flow.warp import WarpKind, build_warp
+from semfield_ns.semantic_flow.warped import has_neighbour, random_step, render_warped
+from semfield_ns.viewer.panel import SemanticPanel
+
+
+@dataclass
+class SemanticFlowModelConfig(ModelConfig):
+    """One set of classes; the presets differ in these values only."""
+
+    _target: type = field(default_factory=lambda: SemanticFlowModel)
+    warp: WarpKind = "auto"
+    """Map from the world to the cube that encodings see: one wide perspective camera, or a contraction."""
+    num_samples: int = 64
+    """Samples of a ray at which the fields are evaluated."""
+    num_proposal_samples: tuple[int, ...] = ()
+    """Samples of a ray for each density that places samples; empty for stratified samples alone (the paper)."""
+    num_flow_samples: int = 64
+    """Samples of a ray, those that weigh most, at which flows, image features and logits are computed."""
+    static_encoding: EncodingConfig = field(default_factory=lambda: EncodingConfig(kind="frequency"))
+    """Of positions, in the static field."""
+    flow_encoding: EncodingConfig = field(default_factory=lambda: EncodingConfig(kind="frequency"))
+    """Of positions and time, in the velocity field."""
+    dynamic_encoding: EncodingConfig = field(default_factory=lambda: EncodingConfig(kind="none"))
+    """Of positions and time, in the dynamic field, beside the velocity field's trunk."""
+    proposal_encoding: EncodingConfig = field(
+        default_factory=lambda: EncodingConfig(kind="planes", channels=8, resolutions=(64,))
+    )
+    """Of the densities that place samples."""
+    implementation: Implementation = "torch"
+    """Backend of hash grids; "tcnn" needs tinycudann and a GPU."""
+    static_width: int = 256
+    """Channels of the static trunk."""
+    static_blocks: int = 5
+    """Residual blocks of the static trunk."""
+    flow_width: int = 128
+    """Channels of the velocity trunk."""
+    flow_blocks: int = 2
+    """Residual blocks of the velocity trunk."""
+    dynamic_width: int = 128
+    """Channels of the dynamic trunk."""
+    dynamic_blocks: int = 3
+    """Residual blocks of the dynamic trunk."""
+    pixel_features: Literal["everywhere", "semantics"] = "everywhere"
+    """Where image features are used: in the radiance trunks too (the paper), or on the semantic path only."""
+    latent_dim: int = 256
+    """Channels of the learned code of the scene in the velocity field."""
+    max_velocity: float = 1.0
+    """Bound of a velocity component, world units a frame."""
+    semantic_head: Literal["flow", "point"] = "flow"
+    """"flow": attended flow features; "point": the field's feature alone, the baseline."""
+    token_dim: int = 64
+    """Channels of a token of the flow attention."""
+    attention_heads: int = 4
+    """Heads of the flow attention."""
+    semantic_gradient: bool = True
+    """Let semantic losses move density (the paper); False stops them at the rendering weights."""
+    stage_one_steps: int = 60000
+    """Steps that train the static branch on static pixels before everything else starts."""
+    freeze_static: bool = True
+    """Keep the static branch as stage 1 left it."""
+    warp_directions: Literal["both", "random"] = "both"
+    """Neighbouring frames rendered in a step: both (the paper), or one of them at random (half the price)."""
+    depth_thickness: float = 0.03
+    """Half thickness of a dynamic surface, relative to its depth, for the depth-blending loss."""
+    flow_error_limit: float = 0.1
+    """Errors of the induced flow are capped at this part of the image width: beyond it, the given flow is wrong."""
+    proposal_anneal_steps: int = 500
+    """Steps after the start of a stage over which samples go from spread to concentrated."""
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+    """Coefficients of the losses."""
+    eval_num_rays_per_chunk: int = 4096
+    """Rays rendered at once in evaluation and in the viewer."""
+
+
+class SemanticFlowModel(Model):
+    """A thin Nerfstudio model around the fields of this package."""
+
+    config: SemanticFlowModelConfig
+
+    def populate_modules(self) -> None:
+        """Builds fields, sampler, renderers and semantic heads from the config and the scene's metadata."""
+        super().populate_modules()
+        config, metadata = self.config, self.kwargs["metadata"]
+        self.label_map = metadata.get("label_map")
+        self.metric_depth = metadata.get("depth_kind") == "metric"
+        cameras: Cameras = metadata["cameras"]
+        near, far = metadata["near"], metadata["far"]
+        # reset_near_plane would sample from distance 0 in evaluation, where inverse depth has no end.
+        self.collider = NearFarCollider(near_plane=near, far_plane=far, reset_near_plane=False)
+        self.frames = SourceFrames(cameras, metadata["source_features"])
+        if len(self.frames) < 2:
+            raise SemfieldError(
+                "This scene has one time step; semantic-flow learns from motion and needs at least two frames with "
+                "different times."
+            )
+        num_frames = len(self.frames)
+        warp = build_warp(config.warp, cameras, near)
+        conditioned = config.pixel_features == "everywhere"
+        image_dim = self.frames.feature_dim if conditioned else 0
+        static = StaticField(
+            warp, config.static_encoding, config.static_width, config.static_blocks, image_dim, config.implementation
+        )
+        flow = FlowField(
+            warp,
+            config.flow_encoding,
+            num_frames,
+            width=config.flow_width,
+            blocks=config.flow_blocks,
+            latent_dim=config.latent_dim,
+            max_velocity=config.max_velocity,
+        )
+        dynamic = DynamicField(flow, config.dynamic_encoding, config.dynamic_width, config.dynamic_blocks, 2 * image_dim)
+        self.branches = RadianceBranches(static, flow, dynamic, conditioned)
+        self.heads = None
+        if self.label_map is not None:
+            self.heads = SemanticHeads(
+                config.semantic_head,
+                len(self.label_map.classes),
+                self.frames.feature_dim,
+                static.out_dim,
+                dynamic.out_dim,
+                config.token_dim,
+                config.attention_heads,
+            )
+            self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
+            self.panel = SemanticPanel(self.label_map.names, self.label_map.colors)
+        self.initial_sampler = LinearDisparitySampler()
+        self.proposals = nn.ModuleList(
+            SamplingDensity(warp, config.proposal_encoding, num_frames) for _ in config.num_proposal_samples
+        )
+        if self.proposals:
+            self.proposal_sampler = ProposalNetworkSampler(
+                num_proposal_samples_per_ray=config.num_proposal_samples,
+                num_nerf_samples_per_ray=config.num_samples,
+                num_proposal_network_iterations=len(self.proposals),
+                initial_sampler=self.initial_sampler,
+            )
+        self.render_sum = SemanticRenderer()
+        self.render_depth = DepthRenderer(method="expected")
+        self.feature_colors = FixedPCA(self.frames.feature_dim).fit(self.frames.features, seed=0)
+        self.stage = 2
+        self.confusion_matrix: ConfusionMatrix | None = None
+
+    def checkpoint_info(self) -> dict[str, str]:
+        """What a checkpoint of this model fits; compared, entry by entry, when it is loaded."""
+        classes = [] if self.label_map is None else list(self.label_map.names)
+        return {
+            "method": "semantic-flow",
+            "version": "1",
+            "classes": ", ".join(classes),
+            "feature dimension": str(self.frames.feature_dim),
+            "field backend": self.config.implementation,
+        }
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Groups "static", "flow", "dynamic", and where the model has them "semantics" and "proposals"."""
+        groups = {
+            "static": list(self.branches.static.parameters()),
+            "flow": list(self.branches.flow.parameters()),
+            "dynamic": list(self.branches.dynamic.parameters()),
+        }
+        if self.heads is not None:
+            groups["semantics"] = list(self.heads.parameters())
+        if self.proposals:
+            groups["proposals"] = list(self.proposals.parameters())
+        return groups
+
+    def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+        """Before each step: which stage it belongs to, and how concentrated samples are."""
+        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.set_step)]
+
+    def set_step(self, step: int) -> None:
+        """Puts the model into the stage of a training step."""
+        stage_one = step < self.config.stage_one_steps
+        self.stage = 1 if stage_one else 2
+        since = step if stage_one else step - self.config.stage_one_steps
+        frozen = not stage_one and self.config.freeze_static
+        self.branches.static.requires_grad_(not frozen)
+        if self.heads is not None:
+            self.heads.static.requires_grad_(not frozen)
+        if self.proposals:
+            self.proposal_sampler.set_anneal(min(1.0, (since + 1) / max(self.config.proposal_anneal_steps, 1)))
+            self.proposal_sampler.step_cb(step)
+
+    def dynamic_fraction(self, step: int) -> float:
+        """Part of a training step's rays that should be dynamic: none in stage 1, half in stage 2."""
+        return 0.0 if step < self.config.stage_one_steps else 0.5
+
+    # ---------------------------------------------------------------------------------------------- rendering
+
+    def sample(self, bundle: RayBundle, time: Tensor) -> tuple[Any, list[Tensor], list[Any]]:
+        """Samples along rays, with the weights and samples of the proposal levels."""
+        if not self.proposals:
+            return self.initial_sampler(bundle, num_samples=self.config.num_samples), [], []
+        return self.proposal_sampler(bundle, density_fns=[partial(net, time=time) for net in self.proposals])
+
+    def radiance(self, bundle: RayBundle, with_dynamic: bool) -> tuple[Radiance, Tensor, list[Tensor], list[Any]]:
+        """Both branches along rays, the depth of the rays, and what the proposal losses need."""
+        time = self.frames.to_frames(bundle.times)
+        samples, weights, levels = self.sample(bundle, time)
+        radiance = self.branches(samples, time, self.frames, with_dynamic)
+        depth = self.render_depth(radiance.weights.total, samples)
+        return radiance, depth, [*weights, radiance.weights.total], [*levels, samples]
+
+    def logits(self, kept: Radiance, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Rendered logits [rays, classes]: blended, static branch alone, dynamic branch alone."""
+        step = kept.time[:, 0].round().long().clamp(0, len(self.frames) - 1)
+        static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
+        hold = (lambda w: w) if self.config.semantic_gradient else torch.Tensor.detach
+        alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
+        if trajectory is None:
+            return alone_static, alone_static, torch.zeros_like(alone_static)
+        dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames)
+        blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
+        return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""
+        if not self.training:
+            return self.present(self.render(ray_bundle))
+        radiance, depth, weights, levels = self.radiance(ray_bundle, with_dynamic=self.stage == 2)
+        kept = radiance.top(self.config.num_flow_samples)
+        trajectory = None
+        if self.stage == 2:
+            trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
+        logits = self.logits(kept, trajectory) if self.heads is not None else (None, None, None)
+        rgb = (radiance.weights.static * radiance.static.color).sum(dim=-2)
+        if radiance.dynamic is not None:
+            rgb = rgb + (radiance.weights.dynamic * radiance.dynamic.color).sum(dim=-2)
+        render = objectives.TrainingRender(radiance, kept, rgb, *logits, trajectory)
+        return {
+            "rgb": rgb,
+            "depth": depth,
+            "render": render,
+            "weights_list": weights,
+            "ray_samples_list": levels,
+            "directions_norm": ray_bundle.metadata["directions_norm"],
+        }
+
+    def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
+        """Every loss, times its weight, by the name of its field in `LossWeights`."""
+        config, render = self.config, outputs["render"]
+        targets = objectives.Targets.from_batch(batch, outputs["directions_norm"], self.metric_depth, self.device)
+        values = objectives.radiance_losses(render, targets, self.metric_depth, config.depth_thickness)
+        values |= objectives.semantic_losses(render, targets)
+        limit = config.flow_error_limit * float(self.frames.sizes[0, 0])
+        values |= objectives.induced_flow_loss(render.kept, render.trajectory, targets, self.frames, limit)
+        if render.trajectory is not None:
+            values |= objectives.scene_flow_losses(render.kept, render.trajectory, targets)
+            steps = (1, -1) if config.warp_directions == "both" else (random_step(),)
+            for step in steps:
+                for name, value in self._warped_losses(render, targets, step).items():
+                    values[name] = values[name] + value if name in values else value
+        if self.proposals:
+            values["interlevel"] = interlevel_loss(outputs["weights_list"], outputs["ray_samples_list"])
+            values["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
+        weights = asdict(config.loss_weights)
+        return {name: weights[name] * value for name, value in values.items() if weights[name] != 0}
+
+    def _warped_losses(self, render: objectives.TrainingRender, targets: objectives.Targets, step: int) -> dict:
+        eligible = targets.dynamic[:, 0] & has_neighbour(render.kept.time, step, len(self.frames))
+        rays = torch.nonzero(eligible)[:, 0]
+        if len(rays) == 0:
+            return {}
+        origin = render.kept.rays(rays)
+        trajectory = _trajectory_rays(render.trajectory, rays)
+        warped = render_warped(
+            origin, trajectory, step, self.branches, self.heads, self.frames, not self.config.semantic_gradient
+        )
+        return objectives.warped_losses(
+            warped, origin.points, targets, rays, self.heads is not None, len(self.frames)
+        )
+
+    def render(self, bundle: RayBundle) -> dict[str, Tensor]:
+        """Everything about rays, raw: float32 [rays, channels].
+
+        rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and scene_flow_forward, scene_flow_backward, surface
+        in world units; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
+        """
+        radiance, depth, _, _ = self.radiance(bundle, with_dynamic=True)
+        dynamic, weights = radiance.dynamic, radiance.weights
+        total = weights.total
+        rgb = (weights.static * radiance.static.color + weights.dynamic * dynamic.color).sum(dim=-2)
+        outputs = {
+            "rgb": rgb,
+            "depth": depth,
+            "accumulation": total.sum(dim=-2),
+            "dynamic_weight": weights.dynamic.sum(dim=-2),
+            "rgb_static": self.render_sum(radiance.static.color, radiance.static_weights),
+            "rgb_dynamic": self.render_sum(dynamic.color, radiance.dynamic_weights),
+        }
+        kept = radiance.top(self.config.num_flow_samples)
+        trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
+        kept_total = kept.weights.total
+        normaliser = kept_total.sum(dim=-2).clamp(min=1e-4)
+        outputs["surface"] = self.render_sum(kept.points, kept_total) / normaliser
+        for name, traced in (("forward", trajectory.after), ("backward", trajectory.before)):
+            outputs[f"scene_flow_{name}"] = self.render_sum(traced - kept.points, kept.weights.dynamic) / normaliser
+        now = trajectory.steps[:, None, 2].expand(kept.points.shape[:-1])
+        features, visible = self.frames.gather(trajectory.now, now)
+        outputs["features"] = self.render_sum(features * visible, kept_total) / normaliser
+        if self.heads is not None:
+            outputs["logits"] = self.logits(kept, trajectory)[0]
+        return outputs
+
+    def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:
+        """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3.
+
+        Args:
+            raw: of `render`, any leading shape.
+            camera: the camera that looked; optical flow is shown as this camera, standing still, would see it. Without
+                it (point cloud export) there are no flow outputs.
+        """
+        kept = ("rgb", "rgb_static", "rgb_dynamic", "depth", "accumulation", "dynamic_weight")
+        outputs = {name: raw[name] for name in kept}
+        for name in ("rgb", "rgb_static", "rgb_dynamic", "accumulation", "dynamic_weight"):
+            outputs[name] = outputs[name].clamp(0, 1)
+        outputs["features_pca"] = self.feature_colors(raw["features"])
+        if self.heads is not None:
+            logits = raw["logits"]
+            labels = logits.argmax(dim=-1)
+            visible = self.panel.visible_classes().to(labels.device)[labels][..., None]
+            color = colorize_labels(labels, self.palette)
+            # A hidden class shows the scene, dimmed, so that one still sees where it is.
+            outputs["semantics_colormap"] = torch.where(visible, color, 0.25 * outputs["rgb"])
+            outputs["semantics_confidence"] = logits.softmax(dim=-1).amax(dim=-1, keepdim=True)
+            outputs["semantics"] = labels[..., None].float()
+        if camera is not None:
+            for name in ("forward", "backward"):
+                flow = screen_flow(raw["surface"], raw[f"scene_flow_{name}"], camera)
+                outputs[f"flow_{name}"] = flow_to_color(flow, max_magnitude=0.04 * float(camera.width[0]))
+        return outputs
+
+    @torch.no_grad()
+    def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
+        """`render` for every pixel of one camera: logits, features, scene flow and the rest, unclamped.
+
+        A camera without a time gets that of the nearest point of the training path.
+        """
+        camera = camera.to(self.device)
+        if camera.times is None:
+            camera.times = self.frames.time_near(camera.camera_to_worlds.reshape(-1, 3, 4)[0]).reshape(1, 1)
+        bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
+        height, width = bundle.origins.shape[:2]
+        if self.collider is not None:
+            bundle = self.collider(bundle)
+        chunks: dict[str, list[Tensor]] = {}
+        size = self.config.eval_num_rays_per_chunk
+        for start in range(0, len(bundle), size):
+            for name, value in self.render(bundle.get_row_major_sliced_ray_bundle(start, start + size)).items():
+                chunks.setdefault(name, []).append(value)
+        return {name: torch.cat(parts).reshape(height, width, -1) for name, parts in chunks.items()}
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box=None) -> dict[str, Tensor]:
+        """The outputs of the contract for one camera; see `present`."""
+        return self.present(self.raw_outputs_for_camera(camera), camera.to(self.device))
+
+    # ---------------------------------------------------------------------------------------------- evaluation
+
+    def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
+        """PSNR of the training rays; in stage 1 it counts dynamic rays too, if the batch has any."""
+        error = (outputs["rgb"] - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
+        return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
+
+    def begin_evaluation(self) -> None:
+        """Starts counting over a set of images."""
+        self.confusion_matrix = None if self.label_map is None else ConfusionMatrix(len(self.label_map.classes))
+
+    def end_evaluation(self) -> dict[str, float]:
+        """Metrics of the whole set: dataset mIoU, accuracies, IoU of every class that occurs."""
+        matrix = self.confusion_matrix
+        if matrix is None or matrix.total == 0:
+            return {}
+        result = {"miou": matrix.miou, "accuracy": matrix.accuracy, "mean_class_accuracy": matrix.mean_class_accuracy}
+        for name, value in zip(self.label_map.names, matrix.per_class_iou, strict=True):
+            if value == value:
+                result[f"iou_{name}"] = float(value)
+        return result
+
+    def get_image_metrics_and_images(self, outputs, batch) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM, LPIPS (where its weights are at hand) and the image's own mIoU; pictures beside their truth."""
+        from semfield_ns.evaluation.image_quality import image_quality
+
+        truth = batch["image"][..., :3].to(outputs["rgb"])
+        metrics = image_quality(outputs["rgb"], truth)
+        images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
+        if "semantics" in batch and self.heads is not None:
+            labels = batch["semantics"][..., 0].to(self.device)
+            predicted = outputs["semantics"][..., 0].long()
+            if bool((labels >= 0).any()):
+                metrics["miou_image"] = float(image_miou(predicted, labels, len(self.label_map.classes)))
+                if self.confusion_matrix is not None:
+                    self.confusion_matrix.update(predicted, labels)
+            images["semantics"] = torch.cat([colorize_labels(labels, self.palette), outputs["semantics_colormap"]], dim=1)
+        return metrics, images
+
+
+def _trajectory_rays(trajectory: Trajectory, rays: Tensor) -> Trajectory:
+    return Trajectory(
+        points=trajectory.points[rays],
+        time=trajectory.time[rays],
+        now=trajectory.now[rays],
+        before=trajectory.before[rays],
+        after=trajectory.after[rays],
+        steps=trajectory.steps[rays],
+    )
+

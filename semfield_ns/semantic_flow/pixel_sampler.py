@@ -1,0 +1,62 @@
+"""Pixels for a training step: a given part of them on moving things, drawn without looking at labels."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
+from torch import Tensor
+
+
+@dataclass
+class MotionPixelSamplerConfig(PixelSamplerConfig):
+    """Draws `dynamic_fraction` of the rays from pixels that the motion masks call dynamic."""
+
+    _target: type = field(default_factory=lambda: MotionPixelSampler)
+
+
+class MotionPixelSampler(PixelSampler):
+    """Nerfstudio's sampler, with two pools of pixels. The pools are indexed once, when the images change.
+
+    Without motion masks every pixel is in one pool. A pool that is empty (no dynamic pixel anywhere) gives its part to
+    the other.
+    """
+
+    def __init__(self, config: PixelSamplerConfig, **kwargs) -> None:
+        super().__init__(config, **kwargs)
+        self.dynamic_fraction = 0.5
+        self._indexed: Tensor | None = None
+        self._pools: tuple[Tensor, Tensor] | None = None
+
+    def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
+        """Gathers [rays, ...] values of every per-pixel entry of `batch`; see the base class."""
+        mask = batch.get("dynamic_mask")
+        if mask is None:
+            return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
+        if self._indexed is not mask:
+            usable = batch["mask"][..., 0] > 0.5 if "mask" in batch else torch.ones_like(mask[..., 0], dtype=torch.bool)
+            dynamic = mask[..., 0] > 0.5
+            self._pools = tuple(torch.nonzero((pool & usable).flatten())[:, 0] for pool in (dynamic, ~dynamic))
+            self._indexed = mask
+        self._shape = mask.shape[:3]
+        return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
+
+    def sample_method(
+        self, batch_size: int, num_images: int, image_height: int, image_width: int, mask=None, device="cpu"
+    ) -> Int[Tensor, "rays 3"]:
+        """(image, row, column) of `batch_size` pixels, dynamic ones first."""
+        if self._pools is None:
+            return super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
+        moving, still = self._pools
+        count = round(batch_size * self.dynamic_fraction)
+        if len(moving) == 0:
+            count = 0
+        elif len(still) == 0:
+            count = batch_size
+        flat = torch.cat([_draw(moving, count), _draw(still, batch_size - count)])
+        _, height, width = self._shape
+        return torch.stack([flat // (height * width), flat // width % height, flat % width], dim=-1).to(device)
+
+
+def _draw(pool: Tensor, count: int) -> Tensor:
+    return pool[torch.randint(len(pool), (count,), device=pool.device)] if count else pool[:0]

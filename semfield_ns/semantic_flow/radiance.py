@@ -1,0 +1,174 @@
+"""Static and dynamic radiance at the samples of rays, blended; and the few samples per ray that flows start from."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, Int
+from nerfstudio.cameras.rays import RaySamples
+from torch import Tensor, nn
+
+from semfield_ns.semantic_flow.blending import BlendedWeights, alpha, blend, single_weights
+from semfield_ns.semantic_flow.fields import DynamicField, FlowField, StaticField
+from semfield_ns.semantic_flow.frames import SourceFrames
+from semfield_ns.semantic_flow.semantics import trace_neighbours
+
+
+@dataclass
+class StaticSamples:
+    """The static branch at samples."""
+
+    feature: Float[Tensor, "rays samples dim"]
+    alpha: Float[Tensor, "rays samples 1"]
+    color: Float[Tensor, "rays samples 3"]
+
+
+@dataclass
+class DynamicSamples:
+    """The dynamic branch at samples."""
+
+    feature: Float[Tensor, "rays samples dim"]
+    alpha: Float[Tensor, "rays samples 1"]
+    color: Float[Tensor, "rays samples 3"]
+    blending: Float[Tensor, "rays samples 1"]
+
+
+@dataclass
+class Radiance:
+    """Both branches at the samples of rays. `dynamic` is None in stage 1. World units; time in frames."""
+
+    points: Float[Tensor, "rays samples 3"]
+    directions: Float[Tensor, "rays samples 3"]
+    time: Float[Tensor, "rays 1"]
+    distance: Float[Tensor, "rays samples 1"]
+    """Along the ray."""
+    deltas: Float[Tensor, "rays samples 1"]
+    static: StaticSamples
+    dynamic: DynamicSamples | None
+    weights: BlendedWeights
+    static_weights: Float[Tensor, "rays samples 1"]
+    """Weights of the static branch rendered alone."""
+    dynamic_weights: Float[Tensor, "rays samples 1"]
+    """Weights of the dynamic branch rendered alone; zeros in stage 1."""
+
+    def top(self, count: int) -> "Radiance":
+        """The `count` samples of each ray that weigh most in any of the three renders, near to far.
+
+        What follows (trajectories, image features, logits) is integrated with these weights only, so the price of the
+        semantic path does not depend on the number of samples that geometry needs.
+        """
+        if count >= self.points.shape[1]:
+            return self
+        importance = self.weights.total + self.dynamic_weights
+        index = importance.detach()[..., 0].topk(count, dim=-1).indices.sort(dim=-1).values
+        return _gather(self, index)
+
+    def rays(self, chosen: Tensor) -> "Radiance":
+        """The rays of a boolean mask or of indices."""
+        return _index(self, chosen)
+
+
+def _gather(value, index: Int[Tensor, "rays kept"]):
+    """Picks samples in every [rays, samples, channels] tensor of a nested dataclass."""
+    if isinstance(value, Tensor):
+        if value.dim() < 3:
+            return value
+        return value.gather(1, index[..., None].expand(-1, -1, value.shape[-1]))
+    return None if value is None else type(value)(*(_gather(getattr(value, f.name), index) for f in fields(value)))
+
+
+def _index(value, chosen: Tensor):
+    if isinstance(value, Tensor):
+        return value[chosen]
+    return None if value is None else type(value)(*(_index(getattr(value, f.name), chosen) for f in fields(value)))
+
+
+class RadianceBranches(nn.Module):
+    """The three fields of a scene, evaluated together.
+
+    Args:
+        static: static radiance.
+        flow: velocities.
+        dynamic: dynamic radiance on top of the flow field's trunk.
+        conditioned: feed image features into the radiance trunks at every sample, as the paper does: the static branch
+            gets the feature of the nearest frame, the dynamic branch that and the mean of the features at the traced
+            points in the frames before and after.
+    """
+
+    def __init__(self, static: StaticField, flow: FlowField, dynamic: DynamicField, conditioned: bool) -> None:
+        super().__init__()
+        self.static = static
+        self.flow = flow
+        self.dynamic = dynamic
+        self.conditioned = conditioned
+
+    def forward(
+        self, samples: RaySamples, time: Float[Tensor, "rays 1"], frames: SourceFrames, with_dynamic: bool
+    ) -> Radiance:
+        """Evaluates the branches.
+
+        Args:
+            samples: of Nerfstudio's samplers.
+            time: of each ray, in frames.
+            frames: for conditioned branches.
+            with_dynamic: False in stage 1.
+        """
+        points = samples.frustums.get_positions()
+        directions = samples.frustums.directions.expand(points.shape)
+        deltas = samples.deltas
+        static = self.evaluate_static(points, directions, deltas, time, frames)
+        dynamic = self.evaluate_dynamic(points, directions, deltas, time, frames) if with_dynamic else None
+        static_weights = single_weights(static.alpha)
+        if dynamic is None:
+            dynamic_weights = torch.zeros_like(static_weights)
+            weights = BlendedWeights(static=static_weights, dynamic=dynamic_weights)
+        else:
+            dynamic_weights = single_weights(dynamic.alpha)
+            weights = blend(static.alpha, dynamic.alpha, dynamic.blending)
+        return Radiance(
+            points=points,
+            directions=directions,
+            time=time,
+            distance=(samples.frustums.starts + samples.frustums.ends) / 2,
+            deltas=deltas,
+            static=static,
+            dynamic=dynamic,
+            weights=weights,
+            static_weights=static_weights,
+            dynamic_weights=dynamic_weights,
+        )
+
+    def evaluate_static(
+        self, points: Tensor, directions: Tensor, deltas: Tensor, time: Tensor, frames: SourceFrames
+    ) -> StaticSamples:
+        """The static branch at world points, shapes as in `Radiance`."""
+        shape = points.shape[:-1]
+        injected = None
+        if self.conditioned:
+            now = time.round().long().clamp(0, len(frames) - 1)
+            features, visible = frames.gather(points, now.expand(shape))
+            injected = (features * visible).reshape(-1, frames.feature_dim)
+        feature = self.static.features(points.reshape(-1, 3), injected)
+        color = self.static.color(feature, directions.reshape(-1, 3))
+        density = self.static.density(feature).reshape(*shape, 1)
+        return StaticSamples(feature.reshape(*shape, -1), alpha(density, deltas), color.reshape(*shape, 3))
+
+    def evaluate_dynamic(
+        self, points: Tensor, directions: Tensor, deltas: Tensor, time: Tensor, frames: SourceFrames
+    ) -> DynamicSamples:
+        """The dynamic branch at world points at `time` [rays, 1], shapes as in `Radiance`."""
+        shape = points.shape[:-1]
+        injected = self._traced_features(points, time, frames) if self.conditioned else None
+        clock = time[:, None].expand(*shape, 1).reshape(-1, 1)
+        feature = self.dynamic.features(self.flow, points.reshape(-1, 3), clock, injected)
+        color = self.dynamic.color(feature, directions.reshape(-1, 3))
+        density = self.dynamic.density(feature).reshape(*shape, 1)
+        blending = self.dynamic.blending(feature).reshape(*shape, 1)
+        return DynamicSamples(feature.reshape(*shape, -1), alpha(density, deltas), color.reshape(*shape, 3), blending)
+
+    def _traced_features(self, points: Tensor, time: Tensor, frames: SourceFrames) -> Tensor:
+        trajectory = trace_neighbours(points, time, self.flow, len(frames))
+        traced = torch.stack([trajectory.before, trajectory.after, trajectory.now], dim=-2)
+        features, visible = frames.gather(traced, trajectory.steps[:, None, :].expand(traced.shape[:-1]))
+        features = features * visible
+        both = torch.cat([features[..., 2, :], features[..., :2, :].mean(dim=-2)], dim=-1)
+        return both.reshape(-1, both.shape[-1])

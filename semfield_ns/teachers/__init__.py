@@ -1,0 +1,1 @@
+"""2-D feature extractors behind one small protocol, and their cache."""

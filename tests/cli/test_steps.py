@@ -1,0 +1,118 @@
+import sys
+
+import pytest
+
+from semfield_ns.cli.steps import Step, StepRunner, progress_share, run_child, step_keys, tool
+from semfield_ns.errors import SemfieldError
+
+
+def make_steps(folder, calls, **inputs):
+    """Two steps; `inputs` are those of the first."""
+
+    def step(name, values):
+        def run(progress):
+            calls.append(name)
+            progress(0.5)
+            (folder / name).write_text(name)
+
+        return Step(name, f"Step {name}", values, (folder / name,), run)
+
+    return [step("first", inputs), step("second", {})]
+
+
+def test_finished_steps_are_not_done_again(tmp_path, capsys):
+    calls = []
+    StepRunner(tmp_path / "markers").run_all(make_steps(tmp_path, calls))
+    StepRunner(tmp_path / "markers").run_all(make_steps(tmp_path, calls))
+    assert calls == ["first", "second"]
+    assert capsys.readouterr().out.count("done before") == 2
+
+
+def test_other_inputs_repeat_this_step_and_all_later_ones(tmp_path):
+    calls = []
+    runner = StepRunner(tmp_path / "markers")
+    runner.run_all(make_steps(tmp_path, calls, seed=0))
+    runner.run_all(make_steps(tmp_path, calls, seed=1))
+    assert calls == ["first", "second"] * 2
+    first, second = (step_keys(make_steps(tmp_path, calls, seed=seed)) for seed in (0, 1))
+    assert first["first"] != second["first"] and first["second"] != second["second"]
+
+
+def test_a_lost_output_is_made_again(tmp_path):
+    calls = []
+    runner = StepRunner(tmp_path / "markers")
+    runner.run_all(make_steps(tmp_path, calls))
+    (tmp_path / "second").unlink()
+    runner.run_all(make_steps(tmp_path, calls))
+    assert calls == ["first", "second", "second"]
+
+
+def test_a_failed_step_leaves_no_marker_and_ends_the_work(tmp_path):
+    calls = []
+    steps = make_steps(tmp_path, calls)
+
+    def fail(progress):
+        raise SemfieldError("no luck")
+
+    broken = Step("first", "Step first", {}, steps[0].outputs, fail)
+    runner = StepRunner(tmp_path / "markers")
+    with pytest.raises(SemfieldError, match="no luck"):
+        runner.run_all([broken, steps[1]])
+    assert calls == [] and not (tmp_path / "markers").exists()
+    runner.run_all(steps)
+    assert calls == ["first", "second"]
+
+
+def test_a_step_that_makes_nothing_is_an_error(tmp_path):
+    with pytest.raises(SemfieldError, match=r"'idle' ended without writing .*nothing"):
+        StepRunner(tmp_path).run_all([Step("idle", "Idle", {}, (tmp_path / "nothing",), lambda progress: None)])
+
+
+@pytest.mark.parametrize(
+    "line, share",
+    [
+        ("1200 (60.00%)         12.3 ms              3 m", 0.6),
+        ("1500 (300.00%)        12.3 ms", 3.0),
+        ("🎥 Rendering 🎥 ━━━━━╸━━━━━ 12/48(25.0%) 1.2 fps 0:00:10", 0.25),
+        ("Evaluating all images ━━━━ 3/24 0:00:12", 0.125),
+        ("Loading ━━━━━ 40%", 0.4),
+        ("loss 3/24", None),
+        ("Done loading checkpoint 50%", None),
+        ("", None),
+    ],
+)
+def test_progress_lines_of_nerfstudio(line, share):
+    assert progress_share(line) == share
+
+
+def test_a_child_reports_progress_and_its_log_has_no_bars(tmp_path):
+    code = (
+        "import time\n"
+        "from rich.progress import Progress, BarColumn, MofNCompleteColumn\n"
+        "print('hello')\n"
+        "with Progress(BarColumn(), MofNCompleteColumn()) as bar:\n"
+        "    task = bar.add_task('', total=4)\n"
+        "    for _ in range(4):\n"
+        "        bar.advance(task)\n"
+        "        bar.refresh()\n"
+        "print('10 (50.00%) 3 ms')\n"
+    )
+    seen = []
+    run_child([sys.executable, "-c", code], tmp_path / "logs" / "child.log", seen.append, "The child")
+    assert {0.25, 0.5, 0.75, 1.0} <= set(seen) and seen[-1] == 0.5
+    text = (tmp_path / "logs" / "child.log").read_text()
+    assert "hello" in text and "10 (50.00%)" in text and "━" not in text and "\x1b" not in text
+
+
+def test_a_child_that_fails_is_one_sentence_with_its_log(tmp_path):
+    log = tmp_path / "child.log"
+    code = "import sys; print('the reason', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(SemfieldError, match=rf"The child failed with exit code 3: see the end of {log}\."):
+        run_child([sys.executable, "-c", code], log, lambda share: None, "The child")
+    assert "the reason" in log.read_text()
+
+
+def test_tools_come_from_the_environment_of_this_python():
+    assert tool("python").endswith("/python")
+    with pytest.raises(SemfieldError, match="ns-no-such-tool is not in"):
+        tool("ns-no-such-tool")

@@ -1,0 +1,15 @@
+import os
+from pathlib import Path
+
+import pytest
+
+_DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real scenes; tests that need them skip where they are not."""
+    root = Path(os.environ.get("SEMFIELD_DATA") or _DEFAULT_DATA)
+    if not root.is_dir():
+        pytest.skip(f"no real scenes at {root}; set SEMFIELD_DATA to their folder")
+    return root.resolve()

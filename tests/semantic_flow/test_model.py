@@ -1,0 +1,220 @@
+"""The model as a whole: gradients, losses, stages, outputs."""
+
+import copy
+
+import pytest
+import torch
+from nerfstudio.utils.colormaps import ColormapOptions, apply_colormap
+
+from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flow_paper, semantic_flow_tiny
+from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.semantic_flow import losses
+from semfield_ns.semantic_flow.blending import alpha, blend, single_weights
+from tests.semantic_flow.conftest import make_batch, make_cameras, make_model
+
+CONTRACT = {
+    "rgb", "depth", "accumulation", "semantics_colormap", "semantics_confidence", "flow_forward", "flow_backward",
+    "dynamic_weight", "rgb_static", "rgb_dynamic", "features_pca",
+}  # fmt: skip
+
+
+def train_step(model, optimizer, step: int, batch_seed: int = 0) -> dict[str, torch.Tensor]:
+    bundle, batch = make_batch(seed=batch_seed)
+    model.set_step(step)
+    optimizer.zero_grad()
+    values = model.get_loss_dict(model(bundle), batch)
+    sum(values.values()).backward()
+    optimizer.step()
+    return values
+
+
+def test_every_parameter_gets_a_gradient_and_changes(preset):
+    """Attention, scene codes and both flow directions included: none is forgotten by the losses or the optimisers."""
+    model = make_model(preset, stage_one_steps=1, freeze_static=False, warp_directions="both")
+    grouped = [p for group in model.get_param_groups().values() for p in group]
+    named = {name: p for name, p in model.named_parameters() if name != "device_indicator_param"}
+    assert {id(p) for p in grouped} == {id(p) for p in named.values()}
+    before = {name: p.detach().clone() for name, p in named.items()}
+    optimizer = torch.optim.Adam(grouped, lr=1e-2)
+    seen = set()
+    for step in range(4):
+        train_step(model, optimizer, step, step)
+        seen |= {name for name, p in named.items() if p.grad is not None and bool((p.grad != 0).any())}
+    assert seen == set(named), f"no gradient: {sorted(set(named) - seen)}"
+    unchanged = [name for name, p in named.items() if torch.equal(p, before[name])]
+    assert not unchanged
+
+
+def test_stages(preset):
+    model = make_model(preset, stage_one_steps=2, freeze_static=True)
+    assert model.dynamic_fraction(1) == 0.0 and model.dynamic_fraction(2) == 0.5
+    optimizer = torch.optim.Adam([p for g in model.get_param_groups().values() for p in g], lr=1e-2)
+    dynamic = copy.deepcopy(list(model.branches.dynamic.parameters()))
+    train_step(model, optimizer, 0)
+    assert all(torch.equal(a, b) for a, b in zip(dynamic, model.branches.dynamic.parameters(), strict=True))
+    static = copy.deepcopy(list(model.branches.static.parameters()))
+    train_step(model, optimizer, 2)
+    assert all(torch.equal(a, b) for a, b in zip(static, model.branches.static.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(dynamic, model.branches.dynamic.parameters(), strict=True))
+
+
+def test_every_loss_of_the_config_is_computed():
+    model = make_model(stage_one_steps=0, warp_directions="both")
+    model.set_step(1)
+    bundle, batch = make_batch()
+    values = model.get_loss_dict(model(bundle), batch)
+    assert set(values) == set(losses.LossWeights.__dataclass_fields__)
+    assert all(torch.isfinite(v) for v in values.values())
+
+
+@pytest.mark.parametrize("missing", ["flow_forward flow_backward", "depth", "dynamic_mask", "semantics propagated_label"])
+@pytest.mark.parametrize("step", [0, 5])
+def test_missing_inputs_switch_losses_off(missing, step):
+    model = make_model(stage_one_steps=3)
+    model.set_step(step)
+    bundle, batch = make_batch()
+    for key in missing.split():
+        batch.pop(key)
+    values = model.get_loss_dict(model(bundle), batch)
+    assert "rgb" in values and all(torch.isfinite(v) for v in values.values())
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_batch_without_dynamic_or_static_rays(value):
+    model = make_model(stage_one_steps=0)
+    model.set_step(1)
+    bundle, batch = make_batch()
+    batch["dynamic_mask"] = torch.full_like(batch["dynamic_mask"], value)
+    values = model.get_loss_dict(model(bundle), batch)
+    sum(values.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_losses_do_not_change_the_batch_and_repeat():
+    model = make_model(stage_one_steps=0, warp_directions="both").eval()
+    model.set_step(1)
+    model.train()
+    bundle, batch = make_batch()
+    kept = {key: value.clone() for key, value in batch.items()}
+    torch.manual_seed(3)
+    first = model.get_loss_dict(model(bundle), batch)
+    assert all(torch.equal(batch[key], kept[key]) for key in kept)
+    torch.manual_seed(3)
+    second = model.get_loss_dict(model(bundle), batch)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_depth_losses_vanish_for_perfect_depth():
+    depth = 2 + torch.rand(40, 1)
+    mask = torch.ones_like(depth, dtype=torch.bool)
+    assert losses.inverse_depth(1 / depth, depth, mask) < 1e-6
+    assert losses.inverse_depth(1 / (1.1 * depth), depth, mask) > 0.05
+    given = 1 / depth
+    frame = torch.zeros(40, dtype=torch.long)
+    assert losses.normalised_disparity(3 * given + 0.7, given, frame, mask) < 1e-6
+    assert losses.normalised_disparity(-given, given, frame, mask) > 0.5, "inverted depth must cost"
+
+
+def test_hand_computed_losses():
+    flow = torch.tensor([[[1.0, -1.0, 0.0]], [[0.0, 0.0, 3.0]]])
+    assert losses.length(flow, torch.tensor([[[1.0]], [[0.0]]])).item() == pytest.approx(2 / 3)
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [9.0, 0.0]])
+    labels = torch.tensor([0, IGNORE, 1])
+    loss = losses.cross_entropy(logits, labels, torch.tensor([1.0, 1.0, 0.0]))
+    assert loss.item() == pytest.approx(0.6931, abs=1e-4)
+    assert losses.cross_entropy(logits, torch.full((3,), IGNORE), torch.ones(3)) == 0
+
+
+def test_blended_weights_match_the_formula():
+    torch.manual_seed(0)
+    a_s, a_d, b = (torch.rand(4, 6, 1) for _ in range(3))
+    weights = blend(a_s, a_d, b)
+    for ray in range(4):
+        transmittance = 1.0
+        for i in range(6):
+            s, d, m = (float(v[ray, i]) for v in (a_s, a_d, b))
+            assert weights.dynamic[ray, i].item() == pytest.approx(transmittance * d * m, abs=1e-5)
+            assert weights.static[ray, i].item() == pytest.approx(transmittance * s * (1 - m), abs=1e-5)
+            transmittance *= (1 - d * m) * (1 - s * (1 - m))
+    assert torch.allclose(blend(a_s, a_d, torch.zeros_like(b)).total, single_weights(a_s), atol=1e-6)
+    assert torch.allclose(blend(a_s, a_d, torch.ones_like(b)).total, single_weights(a_d), atol=1e-6)
+    assert alpha(torch.tensor([[[-1.0]]]), torch.tensor([[[2.0]]])).item() == 0
+
+
+def test_keeping_all_samples_is_exact(preset):
+    """The semantic path on the top samples is an approximation that is exact when every sample is kept."""
+    model = make_model(preset, stage_one_steps=0).eval()
+    bundle, _ = make_batch(rays=8)
+    with torch.no_grad():
+        model.config.num_flow_samples = model.config.num_samples
+        radiance, *_ = model.radiance(model.collider(bundle), with_dynamic=True)
+        few = radiance.top(radiance.points.shape[1] - 1)
+        dropped = radiance.weights.total.sum(dim=1) - few.weights.total.sum(dim=1)
+    assert (dropped >= -1e-6).all() and (dropped <= radiance.weights.total.mean(dim=1) + 1e-4).all()
+    assert radiance.top(radiance.points.shape[1]) is radiance
+    assert (few.distance.diff(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize("time", [0.0, 0.5, 0.37, 1.0, None])
+def test_outputs_of_the_contract(preset, time):
+    model = make_model(preset).eval()
+    camera = make_cameras()[2:3]
+    camera.times = None if time is None else torch.tensor([[time]])
+    outputs = model.get_outputs_for_camera(camera)
+    assert set(outputs) >= CONTRACT
+    for name, value in outputs.items():
+        assert value.dtype == torch.float32 and value.shape[:2] == (12, 16) and value.shape[2] in (1, 3), name
+        assert torch.isfinite(value).all(), name
+        if value.shape[2] == 3:
+            assert 0 <= value.min() and value.max() <= 1, name
+        assert apply_colormap(value, ColormapOptions(normalize=True)).shape == (12, 16, 3)
+
+
+def test_outputs_without_a_camera_for_point_clouds():
+    model = make_model().eval()
+    bundle, _ = make_batch()
+    outputs = model(bundle)
+    assert {"rgb", "depth", "accumulation", "semantics_colormap"} <= set(outputs)
+    assert outputs["semantics_colormap"].shape == (96, 3)
+
+
+def test_point_head_ignores_the_images():
+    model = make_model(semantic_head="point").eval()
+    raw = model.raw_outputs_for_camera(make_cameras()[2:3])["logits"]
+    model.frames.features.normal_()
+    assert torch.equal(raw, model.raw_outputs_for_camera(make_cameras()[2:3])["logits"])
+    flow = make_model(semantic_head="flow").eval()
+    raw = flow.raw_outputs_for_camera(make_cameras()[2:3])["logits"]
+    flow.frames.features.normal_()
+    assert not torch.equal(raw, flow.raw_outputs_for_camera(make_cameras()[2:3])["logits"])
+
+
+def test_semantic_gradient_switch():
+    for on in (True, False):
+        model = make_model(stage_one_steps=0, semantic_gradient=on)
+        model.set_step(1)
+        bundle, batch = make_batch()
+        values = model.get_loss_dict(model(bundle), batch)
+        values["semantics"].backward()
+        touched = model.branches.static.density.layer.weight.grad
+        assert (touched is not None and bool((touched != 0).any())) is on
+
+
+def test_training_learns_and_repeats_bit_for_bit():
+    def run() -> list[float]:
+        model = make_model(stage_one_steps=0)
+        optimizer = torch.optim.Adam([p for g in model.get_param_groups().values() for p in g], lr=1e-2)
+        torch.manual_seed(7)
+        return [float(sum(train_step(model, optimizer, step).values()).detach()) for step in range(12)]
+
+    first = run()
+    assert first[-1] < 0.8 * first[0]
+    assert first == run()
+
+
+def test_presets_share_their_classes():
+    kinds = {type(p.config.pipeline.model) for p in (semantic_flow, semantic_flow_paper, semantic_flow_tiny)}
+    assert len(kinds) == 1
+    assert semantic_flow_paper.config.pipeline.model.static_blocks == 5
+    paper = make_model(semantic_flow_paper)
+    assert paper.branches.static.encoding.out_dim == 63 and paper.branches.flow.encoding.out_dim == 84

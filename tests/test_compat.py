@@ -1,0 +1,196 @@
+"""Errors end with one sentence, checkpoints load, and LPIPS is never in the way."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semfield_ns import compat
+from semfield_ns.errors import SemfieldError
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
+
+
+def test_a_semfield_error_ends_with_its_sentence_and_exit_code_1():
+    code = "import semfield_ns; from semfield_ns.errors import SemfieldError as E; raise E('Frame 3 is bad: fix it.')"
+    result = run_python(code)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", "Frame 3 is bad: fix it.\n")
+    result = run_python(code, SEMFIELD_TRACEBACK="1")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_other_errors_keep_their_traceback():
+    result = run_python("import semfield_ns; raise ValueError('other')")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr and "ValueError: other" in result.stderr
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, semfield_ns; print([m for m in ('torch', 'numpy', 'nerfstudio', 'cv2') if m in sys.modules])"
+    assert run_python(code).stdout.strip() == "[]"
+
+
+class FailingDataset(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise SemfieldError("Frame 7 of a.png is bad: fix it.")
+
+
+def test_errors_of_data_loader_workers_lose_the_worker_s_traceback():
+    with pytest.raises(SemfieldError) as caught:
+        next(iter(torch.utils.data.DataLoader(FailingDataset(), num_workers=1)))
+    assert "Traceback" in str(caught.value)
+    assert compat.error_sentence(caught.value) == "Frame 7 of a.png is bad: fix it."
+
+
+def spawned(rank: int) -> None:
+    raise SemfieldError("Frame 7 of a.png is bad: fix it.")
+
+
+@pytest.mark.slow
+def test_errors_of_spawned_processes_lose_the_worker_s_traceback():
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException) as caught:
+        torch.multiprocessing.spawn(spawned, nprocs=1)
+    assert compat.error_sentence(caught.value) == "Frame 7 of a.png is bad: fix it."
+
+
+@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.int64(3), np.bool_(True)])
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_numpy_numbers_are_read_under_old_and_new_names(tmp_path: Path, number: np.generic, module: str):
+    compat.allow_nerfstudio_checkpoints()
+    path = tmp_path / "numbers.ckpt"
+    rename_in_pickle(path, {"lr": number}, module)
+    assert torch.load(path, weights_only=True)["lr"] == number
+
+
+def test_without_our_list_torch_refuses_such_checkpoints(tmp_path: Path):
+    path = tmp_path / "numbers.ckpt"
+    torch.save({"lr": np.float64(0.5)}, path)
+    code = f"import torch; torch.load({str(path)!r}, weights_only=True)"
+    assert "UnpicklingError" in run_python(code).stderr
+
+
+def test_python_objects_stay_forbidden(tmp_path: Path):
+    compat.allow_nerfstudio_checkpoints()
+    path = tmp_path / "objects.ckpt"
+    torch.save({"array": np.array([object()], dtype=object)}, path)
+    with pytest.raises(Exception, match="Weights only"):
+        torch.load(path, weights_only=True)
+
+
+def rename_in_pickle(path: Path, value: object, module: str) -> None:
+    """Save as torch does, with numpy's module named as another version of numpy names it."""
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for name in (b"numpy._core.multiarray", b"numpy.core.multiarray"):
+        content = content.replace(b"c" + name + b"\n", b"c" + module.encode() + b"\n")
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def fresh_lpips():
+    compat.lazy_lpips.cache_clear()
+    yield
+    compat.lazy_lpips.cache_clear()
+
+
+def test_lpips_without_weights_is_none_and_said_once(fresh_lpips, monkeypatch, caplog):
+    def no_weights(**_):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", no_weights)
+    with caplog.at_level(logging.WARNING):
+        assert compat.lazy_lpips() is None
+        assert compat.lazy_lpips() is None
+    assert len([record for record in caplog.records if "LPIPS" in record.message]) == 1
+
+
+def test_lpips_is_a_plain_function_outside_the_state_dict(fresh_lpips, monkeypatch):
+    class Metric(torch.nn.Module):
+        def __init__(self, normalize):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, prediction, truth):
+            assert float(prediction.max()) <= 1.0
+            return (prediction - truth).abs().mean() * self.weight
+
+    monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", Metric)
+    owner = torch.nn.Module()
+    owner.lpips = compat.lazy_lpips()
+    assert owner.state_dict() == {} and list(owner.parameters()) == []
+    assert float(owner.lpips(2 * torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))) == 1.0
+
+
+class Ours:
+    """Stands for a pipeline of this package."""
+
+    __module__ = "semfield_ns.pipeline"
+
+
+class Theirs:
+    pass
+
+
+def eval_load_checkpoint(config, pipeline):
+    load_path = config
+    return torch.load(load_path, map_location="cpu"), load_path
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str):
+    path = tmp_path / "step-000000001.ckpt"
+    torch.save({"step": 1, "weights": torch.zeros(1000)}, path)
+    content = {"truncated": path.read_bytes()[:500], "text": b"hello", "empty": b""}[damage]
+    path.write_bytes(content)
+    sentence = sentence_of(eval_load_checkpoint, path, Ours())
+    assert sentence is not None and str(path) in sentence and "damaged" in sentence
+    assert sentence_of(eval_load_checkpoint, path, Theirs()) is None
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path):
+    sentence = sentence_of(eval_load_checkpoint, tmp_path / "none.ckpt", Ours())
+    assert sentence is not None and "none.ckpt" in sentence and "no checkpoint" in sentence
+
+
+def sentence_of(function, *args) -> str | None:
+    with pytest.raises(Exception) as caught:
+        function(*args)
+    return compat.error_sentence(caught.value, caught.value.__traceback__)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["model", "training"])
+def test_ns_train_ends_with_the_sentence(tmp_path: Path, place: str):
+    from tiny_method import write_tiny_scene
+
+    scene = write_tiny_scene(tmp_path / "scene")
+    here = Path(__file__).parent
+    result = subprocess.run(
+        [Path(sys.executable).with_name("ns-train"), "tiny-test", "--data", scene, "--output-dir", tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(here),
+            "NERFSTUDIO_METHOD_CONFIGS": "tiny-test=tiny_method:tiny_test",
+            "TINY_FAIL": place,
+        },
+        timeout=300,
+    )
+    assert result.returncode == 1
+    assert result.stderr.rstrip().endswith(f"The {place} of the tiny method failed: unset TINY_FAIL.")
+    assert "Traceback" not in result.stderr + result.stdout

@@ -1,0 +1,256 @@
+"""What is built, installed and registered: from the sources, and from a wheel in an empty environment."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+METHODS = ("semantic-flow", "semantic-flow-paper", "semantic-flow-tiny")
+COMMANDS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "ns-process-data", "ns-install-cli")
+OPTIONAL = ("transformers", "tinycudann")
+MAX_EXTRA_SECONDS = 1.0
+
+# Rooms that a room may import, besides itself and the modules beside the rooms.
+MAY_IMPORT = {
+    "scenes": set(),
+    "rendering": set(),
+    "teachers": {"scenes"},
+    "evaluation": {"scenes", "rendering"},
+    "viewer": {"rendering", "scenes"},
+    "semantic_flow": {"scenes", "teachers", "rendering", "evaluation", "viewer"},
+    "cli": {"scenes", "teachers", "rendering", "evaluation", "viewer", "semantic_flow", "method_configs"},
+}
+
+# Put first on the path of a command: optional packages are absent, and the plugin too if asked.
+SITE_CUSTOMIZE = f"""
+import importlib.metadata, os, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {OPTIONAL!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}} (hidden by a test)", name=name)
+
+sys.meta_path.insert(0, Absent())
+
+if os.environ.get("WITHOUT_PLUGIN"):
+    every_entry_point = importlib.metadata.entry_points
+    def entry_points(**params):
+        found = every_entry_point(**params)
+        if not params:
+            return found
+        return importlib.metadata.EntryPoints(e for e in found if not e.value.startswith("semfield_ns"))
+    importlib.metadata.entry_points = entry_points
+"""
+
+RUN_COMMANDS = f"""
+import importlib.metadata, sys
+scripts = importlib.metadata.entry_points(group="console_scripts")
+for name in {COMMANDS!r}:
+    sys.argv = [name, "--help"]
+    try:
+        scripts[name].load()()
+    except SystemExit as end:
+        print(name, "ends with", end.code)
+"""
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def sources() -> list[Path]:
+    return sorted([*ROOT.glob("semfield_ns/**/*.py"), *ROOT.glob("method_configs/**/*.py")])
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a source file imports, anywhere in it; `from a import b` gives `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_folder_with_sources_is_a_listed_package():
+    folders = {str(path.parent.relative_to(ROOT)).replace(os.sep, ".") for path in sources()}
+    folders = {"semfield_ns." + name if name.startswith("method_configs") else name for name in folders}
+    assert set(pyproject()["tool"]["setuptools"]["packages"]) == folders
+
+
+def test_what_is_imported_is_declared_here_or_by_nerfstudio():
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"].values()
+    declared = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    declared += [line for line in importlib.metadata.requires("nerfstudio") or [] if "extra ==" not in line]
+    declared_names = {normalised(re.split(r"[^A-Za-z0-9_.-]", line, maxsplit=1)[0]) for line in declared}
+    distributions = importlib.metadata.packages_distributions()
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in sources()
+        for name in {dotted.partition(".")[0] for dotted in imports(path)} - set(sys.stdlib_module_names)
+        if name not in ("semfield_ns", "tinycudann")
+        and not declared_names & {normalised(d) for d in distributions.get(name, [name])}
+    }
+    assert undeclared == set()
+
+
+def normalised(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_lower_rooms_never_import_upper_ones():
+    wrong = []
+    for path in sources():
+        room = path.relative_to(ROOT).parts[1]
+        if room in MAY_IMPORT and path.relative_to(ROOT).parts[0] == "semfield_ns":
+            used = {name.split(".")[1] for name in imports(path) if name.startswith("semfield_ns.")}
+            rooms = {name for name in used if (ROOT / "semfield_ns" / name).is_dir() or name == "method_configs"}
+            wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in rooms - MAY_IMPORT[room] - {room}]
+    assert wrong == []
+
+
+def test_config_modules_keep_their_annotations():
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in sources()
+        if "__future__.annotations" in set(imports(path)) and re.search(r"^class \w+Config\b", path.read_text(), re.M)
+    ]
+    assert wrong == []
+
+
+def test_registered_objects_are_what_nerfstudio_wants():
+    from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+    from nerfstudio.plugins.types import MethodSpecification
+
+    for name in METHODS:
+        (entry_point,) = importlib.metadata.entry_points(group="nerfstudio.method_configs", name=name)
+        specification = entry_point.load()
+        assert isinstance(specification, MethodSpecification)
+        assert specification.config.method_name == name
+        assert specification.config.viewer.websocket_host == "127.0.0.1"
+    (entry_point,) = importlib.metadata.entry_points(group="nerfstudio.dataparser_configs", name="semfield-data")
+    assert isinstance(entry_point.load(), DataParserSpecification)
+
+
+class Installed:
+    """The wheel, and an environment into which it was installed."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.bin = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+        (self.wheel,) = (folder / "wheel").glob("*.whl")
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess:
+        """Run a command of the environment, in an empty folder, where optional packages are absent."""
+        clean = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        return subprocess.run(
+            [self.bin / command[0], *command[1:]],
+            capture_output=True,
+            text=True,
+            cwd=self.folder / "empty",
+            env={**clean, "PYTHONPATH": str(self.folder / "site"), "COLUMNS": "200", **environment},
+            timeout=600,
+        )
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Installed]:
+    # Beside the checkout's own environment: uv then links its cached files instead of copying eight gigabytes.
+    (ROOT / "build").mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="installed-", dir=ROOT / "build"))
+    try:
+        install_wheel(folder)
+        yield Installed(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def install_wheel(folder: Path) -> None:
+    for name in ("source", "wheel", "empty", "site"):
+        (folder / name).mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(SITE_CUSTOMIZE)
+    for name in ("semfield_ns", "method_configs"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, folder / "source" / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "source")
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    python = folder / "venv" / "bin" / "python"
+    # Run in the source folder, where uv finds the overrides that spare a compiler ([tool.uv] in pyproject.toml).
+    if uv is None:
+        check(sys.executable, "-m", "build", "--wheel", "--outdir", folder / "wheel", cwd=folder / "source")
+        check(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+        check(python, "-m", "pip", "install", *(folder / "wheel").glob("*.whl"), cwd=folder)
+    else:
+        check(uv, "build", "--wheel", "--python", sys.executable, "--out-dir", folder / "wheel", cwd=folder / "source")
+        check(uv, "venv", "--python", sys.executable, folder / "venv", cwd=folder)
+        wheels = (folder / "wheel").glob("*.whl")
+        check(uv, "pip", "install", "--python", python, *wheels, cwd=folder / "source")
+
+
+def check(*command: object, cwd: Path) -> None:
+    result = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, timeout=1800)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_one_top_level_package(installed: Installed):
+    names = zipfile.ZipFile(installed.wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"semfield_ns"}
+    assert "semfield_ns/method_configs/semantic_flow.py" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_no_top_level_method_configs_is_installed(installed: Installed):
+    result = installed.run("python", "-c", "import semfield_ns.method_configs, method_configs")
+    assert "No module named 'method_configs'" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_installed_commands_start_without_the_extras(installed: Installed):
+    result = installed.run("python", "-c", RUN_COMMANDS)
+    assert re.findall(r"^(\S+) ends with (\S+)$", result.stdout, re.M) == [(name, "0") for name in COMMANDS], (
+        result.stdout + result.stderr
+    )
+    for name in METHODS:
+        assert re.search(rf"\b{name}\b", result.stdout), name
+    result = installed.run("semfield", "--help")
+    assert result.returncode == 0, result.stderr
+    assert "demo" in result.stdout
+
+
+@pytest.mark.slow
+def test_the_plugin_adds_little_to_the_start(installed: Installed):
+    code = (
+        "import sys; sys.argv = ['ns-train', '--help']; from nerfstudio.scripts.train import entrypoint; entrypoint()"
+    )
+    seconds: dict[str, list[float]] = {"": [], "1": []}
+    for _ in range(2):
+        for hidden, times in seconds.items():
+            before = os.times()
+            result = installed.run("python", "-c", code, WITHOUT_PLUGIN=hidden)
+            after = os.times()
+            assert result.returncode == 0, result.stderr
+            assert ("semantic-flow" in result.stdout) == (hidden == "")
+            # Processor time: what else runs on the machine does not count.
+            times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    extra = min(seconds[""]) - min(seconds["1"])
+    print(f"start-up: {min(seconds['']):.2f} s with the plugin, {min(seconds['1']):.2f} s without")
+    assert extra <= MAX_EXTRA_SECONDS, f"{extra:.2f} s of {min(seconds['']):.2f} s"
