@@ -37,7 +37,7 @@ install: $(INSTALLED)
 
 # uv installs in half a minute what takes pip three, and needs no compiler (pyproject.toml, [tool.uv]).
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=..." * (sys.version_info < (3, 10)))'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo 'Python 3.10 or newer is needed: make PYTHON=...'; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
 		|| echo "uv cannot be had: pip takes some minutes, and needs a C++ compiler"

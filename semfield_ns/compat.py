@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from semfield_ns.errors import SemfieldError
@@ -32,6 +32,9 @@ DOWNLOAD_TIMEOUT_SECONDS = 10.0
 
 NERFSTUDIO_WARNINGS = (
     ("Using a non-tuple sequence for multidimensional indexing", UserWarning, r"nerfstudio\."),
+    ("Converting a tensor with requires_grad=True to a scalar", UserWarning, r"nerfstudio\."),
+    ("To copy construct from a tensor", UserWarning, r"nerfstudio\."),
+    (r"Using torch\.cross without specifying the dim", UserWarning, r"nerfstudio\."),
     (r"`torch\.cuda\.amp\.", FutureWarning, r"nerfstudio\."),
     ("This DataLoader will create 4 worker processes", UserWarning, r"torch\.utils\.data\."),
 )
@@ -67,12 +70,12 @@ def error_sentence(error: BaseException, trace: TracebackType | None = None) -> 
         return from_worker.group(1).strip()
     if isinstance(error, SemfieldError):
         return text
-    return _unreadable_checkpoint(error, trace)
-
-
-def _unreadable_checkpoint(error: BaseException, trace: TracebackType | None) -> str | None:
-    """A sentence for a checkpoint of ours that Nerfstudio does not find or `torch.load` cannot read, else None."""
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
+    return _unreadable_checkpoint(error, frames) or _missing_gpu(error, frames)
+
+
+def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str | None:
+    """A sentence for a checkpoint of ours that Nerfstudio does not find or `torch.load` cannot read, else None."""
     loaders = [frame for frame in frames if frame.f_code.co_name in ("eval_load_checkpoint", "_load_checkpoint")]
     if not loaders:
         return None
@@ -83,13 +86,24 @@ def _unreadable_checkpoint(error: BaseException, trace: TracebackType | None) ->
     if not _is_ours(values.get("pipeline", getattr(owner, "pipeline", None))):
         return None
     path: Path | None = values.get("load_path") or getattr(config, "load_checkpoint", None)
-    missing = isinstance(error, AssertionError | IndexError | FileNotFoundError)
-    if missing:
+    in_torch_load = any(frame.f_globals.get("__name__") == "torch.serialization" for frame in frames)
+    # Nerfstudio asserts that the file exists, and takes the last of a listing that may be empty or fail.
+    in_loader = frames[-1] is loaders[0] and isinstance(error, AssertionError | IndexError | FileNotFoundError)
+    if in_loader or (in_torch_load and isinstance(error, FileNotFoundError)):
         place = path or f"in {getattr(config, 'load_dir', None)}"
         return f"There is no checkpoint {place}: train until the first one is saved."
-    in_torch_load = any(frame.f_globals.get("__name__") == "torch.serialization" for frame in frames)
     if in_torch_load and isinstance(error, RuntimeError | EOFError | OSError | KeyError | pickle.UnpicklingError):
         return f"Cannot read the checkpoint {path}: it is damaged or incomplete; delete it and use an older one."
+    return None
+
+
+def _missing_gpu(error: BaseException, frames: list[FrameType]) -> str | None:
+    """A sentence for a training of ours on a machine without a GPU, where Nerfstudio expects one, else None."""
+    configs = [frame.f_locals.get("config") for frame in frames if frame.f_code.co_name == "train_loop"]
+    if any(_is_ours(getattr(config, "pipeline", None)) for config in configs) and re.search(
+        "Found no NVIDIA driver|Torch not compiled with CUDA|No CUDA GPUs are available", str(error)
+    ):
+        return "No NVIDIA GPU was found: add --machine.device-type cpu to train on the processor."
     return None
 
 

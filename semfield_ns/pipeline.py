@@ -62,7 +62,7 @@ class SemfieldPipeline(VanillaPipeline):
 
     config: SemfieldPipelineConfig
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The weights, and what the model says of itself under `INFO_KEY`."""
         state = super().state_dict(*args, **kwargs)
         if isinstance(self.model, DescribesItself):

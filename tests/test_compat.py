@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,6 +164,15 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str):
 def test_a_missing_checkpoint_is_named(tmp_path: Path):
     sentence = sentence_of(eval_load_checkpoint, tmp_path / "none.ckpt", Ours())
     assert sentence is not None and "none.ckpt" in sentence and "no checkpoint" in sentence
+
+
+def train_loop(config):
+    raise RuntimeError("Found no NVIDIA driver on your system. Please check that ...")
+
+
+def test_a_missing_gpu_is_said_with_what_to_do():
+    assert "--machine.device-type cpu" in str(sentence_of(train_loop, SimpleNamespace(pipeline=Ours())))
+    assert sentence_of(train_loop, SimpleNamespace(pipeline=Theirs())) is None
 
 
 def sentence_of(function, *args) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semfield_ns.cli.steps import Progress, Step, StepRunner, read_marker, run_child, step_keys, tool
+from semfield_ns.cli.steps import Progress, Step, StepRunner, read_marker, run_child, step_keys, tool, wait_for_earlier
 from semfield_ns.errors import SemfieldError
 
 OUTPUT_NAMES = ("rgb", "semantics_colormap", "flow_forward", "depth")
@@ -160,6 +160,7 @@ class DemoPlan:
         """Trains from the start, or from the last checkpoint of a training with the same inputs that was killed."""
         from semfield_ns.io import write_json
 
+        wait_for_earlier(self.log("train"))
         key = step_keys(self.steps())["train"]
         begun = self.markers / "train.begun.json"
         record = read_marker(begun)
@@ -237,7 +238,7 @@ class DemoPlan:
         summary: dict[str, Any] = {name: results[name] for name in ("psnr", "ssim", "miou", "accuracy")}
         summary["train_seconds"] = round(logged_seconds(self.run_dir), 1)
         summary["rays_per_second"] = round(rates[len(rates) // 2]) if rates else None
-        summary["train_steps"] = max((steps[-1] + 1 for steps, _ in scalars.values()), default=0)
+        summary["train_steps"] = newest_checkpoint(self.checkpoints)[1]
         summary |= {"scene": self.scene, "method": self.method, "labels": self.labels, "seed": self.seed}
         rest = {name: value for name, value in results.items() if name not in summary and math.isfinite(value)}
         write_json(self.metrics, summary | rest)

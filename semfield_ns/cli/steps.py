@@ -18,6 +18,11 @@ from semfield_ns.errors import SemfieldError
 if TYPE_CHECKING:
     import rich.progress
 
+try:
+    import fcntl
+except ImportError:  # Windows: no locks
+    fcntl = None  # type: ignore[assignment]
+
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PROGRESS = (
     re.compile(r"^\s*\d+ \((?P<percent>\d+(?:\.\d+)?)%\)"),  # a line of ns-train's table
@@ -150,6 +155,8 @@ def progress_share(line: str) -> float | None:
 def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) -> None:
     """Runs a command to its end, its output in a log file and its progress reported.
 
+    The log is locked for as long as the command lives, even if this process is killed; see `wait_for_earlier`.
+
     Args:
         command: program and arguments.
         log: file for stdout and stderr, without progress bars; an earlier one is overwritten.
@@ -159,30 +166,57 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
     Raises:
         SemfieldError: the command does not exit with 0.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    wait_for_earlier(log)
     # FORCE_COLOR: rich draws its bars although its output is no terminal, and we read them.
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
-    with (
-        log.open("w", encoding="utf-8") as sink,
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-        ) as child,
-    ):
-        try:
-            print(*command, file=sink, flush=True)
-            assert child.stdout is not None
-            for line in _lines(child.stdout):
-                share = progress_share(line)
-                if share is not None:
-                    progress(share)
-                if share is None or not re.search("[━╸╺]", line):
-                    print(line, file=sink, flush=True)
-            code = child.wait()
-        finally:
-            if child.poll() is None:
+    with log.open("w", encoding="utf-8") as sink:
+        # The lock belongs to the open file, which the child inherits, and goes when both have closed it.
+        _try_lock(sink)
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(sink.fileno(),) if fcntl else (),
+        ) as child:
+            try:
+                print(*command, file=sink, flush=True)
+                assert child.stdout is not None
+                for line in _lines(child.stdout):
+                    share = progress_share(line)
+                    if share is not None:
+                        progress(share)
+                    if share is None or not re.search("[━╸╺]", line):
+                        print(line, file=sink, flush=True)
+            except BaseException:
                 child.terminate()
-    if code != 0:
-        raise SemfieldError(f"{what} failed with exit code {code}: see the end of {log}.")
+                raise
+    if child.returncode != 0:
+        raise SemfieldError(f"{what} failed with exit code {child.returncode}: see the end of {log}.")
+
+
+def wait_for_earlier(log: Path) -> None:
+    """Waits until no command of an earlier start, which was killed, is at work on this log any more.
+
+    Such an orphan ends by itself when it next prints; until then it may still write checkpoints.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        if not _try_lock(file):
+            print(f"Waiting for the earlier command that still writes {log} to end", flush=True)
+            while not _try_lock(file):
+                time.sleep(0.5)
+
+
+def _try_lock(file: IO[str]) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:

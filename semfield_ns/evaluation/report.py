@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -92,7 +93,7 @@ def logged_seconds(run_dir: Path) -> float:
 
 
 def _event_files(run_dir: Path) -> list:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     paths = sorted(run_dir.glob("events.out.tfevents.*"))
     if not paths:
@@ -115,6 +116,7 @@ def training_curves_png(run_dir: Path, path: Path) -> None:
     figure = Figure(figsize=(6 * max(len(drawn), 1), 4.5))
     for index, (title, curves, logarithmic) in enumerate(drawn):
         axes = figure.add_subplot(1, len(drawn), index + 1)
+        axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
         for tag in sorted(curves):
             steps, values = curves[tag]
             marker = "." if len(steps) < 20 else None

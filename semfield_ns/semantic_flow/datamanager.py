@@ -94,6 +94,10 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             encoder,
             self.config.encoder_dim,
         )
+        # Half precision: exact to an eighth of an 8-bit level, and half the memory of a 480x270 video.
+        dataset.metadata["source_colors"] = torch.stack(
+            [dataset.get_image_float32(index)[..., :3].half() for index in range(len(dataset))]
+        )
         return dataset
 
     def setup_train(self) -> None:

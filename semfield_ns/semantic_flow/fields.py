@@ -169,6 +169,7 @@ class DynamicField(nn.Module):
         width: int,
         blocks: int,
         injected_dim: int = 0,
+        source_color: bool = False,
     ) -> None:
         super().__init__()
         self.encoding = build_encoding(encoding, 4, flow.num_frames)
@@ -178,6 +179,7 @@ class DynamicField(nn.Module):
         self.color = ColorHead(width, width)
         self.blending_head = nn.Linear(width, 1)
         nn.init.constant_(self.blending_head.bias, -1.0)
+        self.source_gate = nn.Linear(width, 1) if source_color else None
         self.out_dim = width
 
     def features(
@@ -193,6 +195,20 @@ class DynamicField(nn.Module):
         if self.encoding is not None:
             shared = torch.cat([shared, self.encoding(coordinates)], dim=-1)
         return self.trunk(shared, injected)
+
+    def gated_color(
+        self,
+        feature: Float[Tensor, "points width"],
+        directions: Float[Tensor, "points 3"],
+        source: Float[Tensor, "points 3"] | None,
+        visible: Float[Tensor, "points 1"] | None,
+    ) -> Float[Tensor, "points 3"]:
+        """The field's colour, or as far as a learned gate says, the colour `source` that the frame shows there."""
+        own = self.color(feature, directions)
+        if self.source_gate is None or source is None:
+            return own
+        gate = torch.sigmoid(self.source_gate(feature)) * visible
+        return own + gate * (source - own)
 
     def blending(self, feature: Float[Tensor, "points width"]) -> Float[Tensor, "points 1"]:
         """b in (0, 1): 1 where the point belongs to the dynamic branch."""

@@ -16,9 +16,15 @@ class SourceFrames(nn.Module):
     Args:
         cameras: training cameras in world (scene) units, `times` in [0, 1].
         features: (frames, h, w, dim) encoder features, any float type.
+        colors: (frames, height, width, 3) the images in [0, 1], any float type, where a field reads their colours.
     """
 
-    def __init__(self, cameras: Cameras, features: Float[Tensor, "frames h w dim"]) -> None:
+    def __init__(
+        self,
+        cameras: Cameras,
+        features: Float[Tensor, "frames h w dim"],
+        colors: Float[Tensor, "frames height width 3"] | None = None,
+    ) -> None:
         super().__init__()
         times = cameras.times.reshape(-1).float()
         # One frame a time step: with several cameras at a time, the first listed is the source of features.
@@ -38,6 +44,7 @@ class SourceFrames(nn.Module):
         self.distorted = distortion is not None and bool((distortion != 0).any())
         constant("distortion", distortion[first].float() if self.distorted else torch.zeros(len(table), 6))
         constant("features", features[first])
+        constant("colors", colors[first] if colors is not None else torch.zeros(len(table), 1, 1, 3))
         self.feature_dim = features.shape[-1]
 
     def __len__(self) -> int:
@@ -78,8 +85,17 @@ class SourceFrames(nn.Module):
         self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
     ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch 1"]]:
         """Features under world points in the frames numbered `step`, and 1 where the frame covers the point's pixel."""
+        return self._look_up(self.features, points, step)
+
+    def gather_color(
+        self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
+    ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 1"]]:
+        """Colours under world points, and 1 where the frame covers the point's pixel."""
+        return self._look_up(self.colors, points, step)
+
+    def _look_up(self, table: Tensor, points: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         pixels, depth = self.project(points, step)
         size = self.sizes[step]
-        cells = torch.tensor(self.features.shape[2:0:-1], dtype=pixels.dtype, device=pixels.device)
+        cells = torch.tensor(table.shape[2:0:-1], dtype=pixels.dtype, device=pixels.device)
         visible = inside(pixels.detach(), depth.detach(), size)[..., None].float()
-        return gather_bilinear(self.features, step, pixels / size * cells - 0.5), visible
+        return gather_bilinear(table, step, pixels / size * cells - 0.5), visible

@@ -45,7 +45,7 @@ class LossWeights:
     static_flow: float = 0.5
     """Scene flow is zero on static rays."""
     depth: float = 0.04
-    """Given depth (relative error of inverse depth) or disparity (median and MAD normalised)."""
+    """Given depth (`surface_depth`) or disparity (median and MAD normalised)."""
     depth_order: float = 0.1
     """On static rays the dynamic branch is not in front of the static one."""
     semantics: float = 0.16
@@ -87,17 +87,25 @@ def induced_flow(
     return masked_mean((projected - target).abs().clamp(max=limit), mask)
 
 
-def inverse_depth(
-    disparity: Float[Tensor, "rays 1"], depth: Float[Tensor, "rays 1"], mask: Bool[Tensor, "rays 1"]
+def surface_depth(
+    weights: Float[Tensor, "rays samples 1"],
+    distance: Float[Tensor, "rays samples 1"],
+    depth: Float[Tensor, "rays 1"],
+    mask: Bool[Tensor, "rays 1"],
 ) -> Float[Tensor, ""]:
-    """Relative error of inverse depth, `|disparity * depth - 1|`, capped at 1; 0 for perfect depth.
+    """Rendered mean of the relative error of inverse depth, `|depth / distance - 1|` (capped at 1) of each sample.
+
+    Zero if all weight lies at the given depth. The error of the mean depth would also be zero for weight spread evenly
+    in front of and behind the surface.
 
     Args:
-        disparity: rendered inverse distance, 1 / world units.
+        weights: of the samples; what they lack to 1 counts as an error of 1.
+        distance: of the samples along the ray, world units.
         depth: given distance in world units.
         mask: rays that have one.
     """
-    return masked_mean((disparity * depth - 1).abs().clamp(max=1.0), mask)
+    error = (depth[:, None] / distance.clamp(min=1e-6) - 1).abs().clamp(max=1.0)
+    return masked_mean((weights * error).sum(dim=-2) + 1 - weights.sum(dim=-2), mask)
 
 
 def normalised_disparity(

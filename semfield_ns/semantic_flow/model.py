@@ -78,6 +78,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Residual blocks of the dynamic trunk."""
     pixel_features: Literal["everywhere", "semantics"] = "everywhere"
     """Where image features are used: in the radiance trunks too (the paper), or on the semantic path only."""
+    source_color: bool = False
+    """Let the dynamic colour be, as far as a learned gate says, the colour of the frame at that time."""
     latent_dim: int = 256
     """Channels of the learned code of the scene in the velocity field."""
     max_velocity: float = 1.0
@@ -123,7 +125,8 @@ class SemanticFlowModel(Model):
         near, far = metadata["near"], metadata["far"]
         # reset_near_plane would sample from distance 0 in evaluation, where inverse depth has no end.
         self.collider = NearFarCollider(near_plane=near, far_plane=far, reset_near_plane=False)
-        self.frames = SourceFrames(cameras, metadata["source_features"])
+        colors = metadata["source_colors"] if config.source_color else None
+        self.frames = SourceFrames(cameras, metadata["source_features"], colors)
         if len(self.frames) < 2:
             raise SemfieldError(
                 "This scene has one time step; semantic-flow learns from motion and needs at least two frames with "
@@ -145,7 +148,7 @@ class SemanticFlowModel(Model):
             latent_dim=config.latent_dim,
             max_velocity=config.max_velocity,
         )
-        dynamic = DynamicField(flow, config.dynamic_encoding, config.dynamic_width, config.dynamic_blocks, 2 * image_dim)
+        dynamic = DynamicField(flow, config.dynamic_encoding, config.dynamic_width, config.dynamic_blocks, 2 * image_dim, config.source_color)
         self.branches = RadianceBranches(static, flow, dynamic, conditioned)
         self.heads = None
         if self.label_map is not None:

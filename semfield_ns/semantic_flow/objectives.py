@@ -89,17 +89,17 @@ def radiance_losses(render: TrainingRender, targets: Targets, metric: bool, thic
     staged = full.dynamic is not None
     everywhere = torch.ones_like(targets.static)
     result = {"rgb": losses.color(render.rgb, targets.rgb, everywhere if staged else targets.static)}
-    disparity = _disparity(full.weights.total, full)
     if targets.depth is not None:
         known = targets.depth > 0
-        result["depth"] = _depth_loss(disparity, targets, known & (everywhere if staged else targets.static), metric)
+        rays = known & (everywhere if staged else targets.static)
+        result["depth"] = _depth_loss(full.weights.total, full, targets, rays, metric)
     if not staged:
         return result
     rgb_dynamic = (full.dynamic_weights * full.dynamic.color).sum(dim=-2)
     result["rgb_dynamic"] = losses.color(rgb_dynamic, targets.rgb, targets.dynamic)
-    disparity_dynamic = _disparity(full.dynamic_weights, full)
     if targets.depth is not None:
-        result["depth"] = result["depth"] + _depth_loss(disparity_dynamic, targets, known & targets.dynamic, metric)
+        alone = _depth_loss(full.dynamic_weights, full, targets, known & targets.dynamic, metric)
+        result["depth"] = result["depth"] + alone
         if metric:
             result["depth_blending"] = losses.depth_blending(
                 full.dynamic.blending, full.distance, targets.depth, known & targets.dynamic, thickness
@@ -108,9 +108,8 @@ def radiance_losses(render: TrainingRender, targets: Targets, metric: bool, thic
     if targets.masked:
         rendered = full.weights.dynamic.sum(dim=-2)
         result["mask"] = losses.blending_mask(full.dynamic.blending, rendered, targets.dynamic, targets.static)
-        result["depth_order"] = losses.depth_order(
-            disparity_dynamic, _disparity(full.static_weights, full), targets.static
-        )
+        front, back = _disparity(full.dynamic_weights, full), _disparity(full.static_weights, full)
+        result["depth_order"] = losses.depth_order(front, back, targets.static)
     return result
 
 
@@ -118,10 +117,10 @@ def _disparity(weights: Tensor, radiance: Radiance) -> Float[Tensor, "rays 1"]:
     return (weights / radiance.distance.clamp(min=1e-6)).sum(dim=-2)
 
 
-def _depth_loss(disparity: Tensor, targets: Targets, mask: Tensor, metric: bool) -> Tensor:
+def _depth_loss(weights: Tensor, radiance: Radiance, targets: Targets, mask: Tensor, metric: bool) -> Tensor:
     if metric:
-        return losses.inverse_depth(disparity, targets.depth, mask)
-    return losses.normalised_disparity(disparity, targets.depth, targets.camera, mask)
+        return losses.surface_depth(weights, radiance.distance, targets.depth, mask)
+    return losses.normalised_disparity(_disparity(weights, radiance), targets.depth, targets.camera, mask)
 
 
 def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tensor]:

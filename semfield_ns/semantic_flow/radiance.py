@@ -160,7 +160,12 @@ class RadianceBranches(nn.Module):
         injected = self._traced_features(points, time, frames) if self.conditioned else None
         clock = time[:, None].expand(*shape, 1).reshape(-1, 1)
         feature = self.dynamic.features(self.flow, points.reshape(-1, 3), clock, injected)
-        color = self.dynamic.color(feature, directions.reshape(-1, 3))
+        source = visible = None
+        if self.dynamic.source_gate is not None:
+            now = time.round().long().clamp(0, len(frames) - 1).expand(shape)
+            source, visible = frames.gather_color(points, now)
+            source, visible = source.reshape(-1, 3), visible.reshape(-1, 1)
+        color = self.dynamic.gated_color(feature, directions.reshape(-1, 3), source, visible)
         density = self.dynamic.density(feature).reshape(*shape, 1)
         blending = self.dynamic.blending(feature).reshape(*shape, 1)
         return DynamicSamples(feature.reshape(*shape, -1), alpha(density, deltas), color.reshape(*shape, 3), blending)

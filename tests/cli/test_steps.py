@@ -1,8 +1,10 @@
+import subprocess
 import sys
+import time
 
 import pytest
 
-from semfield_ns.cli.steps import Step, StepRunner, progress_share, run_child, step_keys, tool
+from semfield_ns.cli.steps import Step, StepRunner, progress_share, run_child, step_keys, tool, wait_for_earlier
 from semfield_ns.errors import SemfieldError
 
 
@@ -110,6 +112,27 @@ def test_a_child_that_fails_is_one_sentence_with_its_log(tmp_path):
     with pytest.raises(SemfieldError, match=rf"The child failed with exit code 3: see the end of {log}\."):
         run_child([sys.executable, "-c", code], log, lambda share: None, "The child")
     assert "the reason" in log.read_text()
+
+
+def test_the_next_start_waits_for_the_child_of_one_that_was_killed(tmp_path, capsys):
+    """As after `kill -9` of a demo: its training lives on until it next prints."""
+    log, begun = tmp_path / "child.log", tmp_path / "begun"
+    child = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(2); print('x', flush=True)"
+    parent = (
+        "import pathlib, sys; from semfield_ns.cli.steps import run_child;"
+        f"run_child([sys.executable, '-c', {child!r}], pathlib.Path({str(log)!r}), print, 'The child')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    while not begun.exists():
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    start = time.monotonic()
+    wait_for_earlier(log)
+    assert time.monotonic() - start > 1
+    assert "Waiting for the earlier command" in capsys.readouterr().out
+    wait_for_earlier(log)
+    assert capsys.readouterr().out == ""
 
 
 def test_tools_come_from_the_environment_of_this_python():

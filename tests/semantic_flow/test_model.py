@@ -107,8 +107,12 @@ def test_losses_do_not_change_the_batch_and_repeat():
 def test_depth_losses_vanish_for_perfect_depth():
     depth = 2 + torch.rand(40, 1)
     mask = torch.ones_like(depth, dtype=torch.bool)
-    assert losses.inverse_depth(1 / depth, depth, mask) < 1e-6
-    assert losses.inverse_depth(1 / (1.1 * depth), depth, mask) > 0.05
+    distance = torch.stack([0.5 * depth, depth, 1.5 * depth], dim=1)
+    at_surface, around = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.5, 0.0, 0.5])
+    perfect = losses.surface_depth(at_surface[None, :, None].expand(40, 3, 1), distance, depth, mask)
+    spread = losses.surface_depth(around[None, :, None].expand(40, 3, 1), distance, depth, mask)
+    empty = losses.surface_depth(torch.zeros(40, 3, 1), distance, depth, mask)
+    assert perfect < 1e-6 and spread > 0.3 and empty == 1
     given = 1 / depth
     frame = torch.zeros(40, dtype=torch.long)
     assert losses.normalised_disparity(3 * given + 0.7, given, frame, mask) < 1e-6
