@@ -108,7 +108,7 @@ semantic_flow_tiny = MethodSpecification(
         mixed_precision=False,
         pipeline=SemanticFlowPipelineConfig(
             datamanager=SemanticFlowDataManagerConfig(
-                train_num_rays_per_batch=1024, eval_num_rays_per_batch=512, encoder="classical"
+                train_num_rays_per_batch=768, eval_num_rays_per_batch=512, encoder="classical"
             ),
             model=SemanticFlowModelConfig(
                 num_samples=16,
@@ -131,12 +131,12 @@ semantic_flow_tiny = MethodSpecification(
                 source_color=True,
                 warp_directions="random",
                 proposal_anneal_steps=150,
-                loss_weights=LossWeights(depth=0.3),
+                loss_weights=LossWeights(depth=0.3, plane_variation=0.02),
                 eval_num_rays_per_chunk=8192,
             ),
         ),
         optimizers=_optimizers(
-            {"static": 1e-2, "flow": 2e-3, "dynamic": 1e-2, "semantics": 3e-3, "proposals": 1e-2}, 1500, 0.1
+            {"static": 2e-2, "flow": 2e-3, "dynamic": 2e-2, "semantics": 3e-3, "proposals": 1e-2}, 1500, 0.1
         ),
         viewer=_local_viewer(1 << 13),
         vis="viewer",

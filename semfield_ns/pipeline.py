@@ -45,8 +45,8 @@ class HasDatasetMetrics(Protocol):
     def begin_evaluation(self) -> None:
         """Forget what was accumulated."""
 
-    def end_evaluation(self) -> dict[str, float]:
-        """The metrics of all images since `begin_evaluation`, by name."""
+    def end_evaluation(self, output_path: Path | None) -> dict[str, float]:
+        """The metrics of all images since `begin_evaluation`, by name; what is not a number goes to `output_path`."""
 
 
 @dataclass
@@ -142,7 +142,7 @@ class SemfieldPipeline(VanillaPipeline):
                 f"The {self.test_mode!r} split of the scene has no image to evaluate: hold some out of training."
             )
         summary = summarise(per_image, get_std)
-        return summary if whole_dataset is None else {**summary, **whole_dataset.end_evaluation()}
+        return summary if whole_dataset is None else {**summary, **whole_dataset.end_evaluation(output_path)}
 
 
 def encode_info(info: Mapping[str, str]) -> UInt8[Tensor, " bytes"]:

@@ -67,7 +67,7 @@ class TinyModel(Model):
     def begin_evaluation(self):
         self.evaluations = []
 
-    def end_evaluation(self):
+    def end_evaluation(self, output_path):
         return {"num_evaluated": float(len(self.evaluations))}
 
     def get_image_metrics_and_images(self, outputs, batch):

@@ -63,6 +63,14 @@ class PlanesEncoding(nn.Module):
         """Encodes coordinates in [-1, 1]."""
         return torch.cat([level(coordinates) for level in self.levels], dim=-1)
 
+    def variation(self) -> Float[Tensor, ""]:
+        """Mean squared difference of neighbouring cells, summed over planes: roughness that no ray asks for."""
+        total = torch.zeros((), device=self.levels[0].plane_coefs[0].device)
+        for level in self.levels:
+            for plane in level.plane_coefs:
+                total = total + plane.diff(dim=-1).square().mean() + plane.diff(dim=-2).square().mean()
+        return total
+
 
 class HashGridEncoding(nn.Module):
     """Nerfstudio's multi-resolution hash grid over the cube."""

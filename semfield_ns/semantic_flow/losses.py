@@ -58,6 +58,8 @@ class LossWeights:
     """Cross-entropy, against the label now, of the logits rendered at the next and previous frame, where flow is valid."""
     semantics_propagated: float = 0.16
     """Cross-entropy against labels carried along the given optical flow to unlabelled frames, weighted by confidence."""
+    plane_variation: float = 0.0
+    """Squared differences of neighbouring cells of feature planes."""
     interlevel: float = 1.0
     """Nerfstudio's proposal loss."""
     distortion: float = 0.002

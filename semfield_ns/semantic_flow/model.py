@@ -6,6 +6,7 @@ are traced to the neighbouring frames, and what the frames show there becomes lo
 
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,7 +28,7 @@ from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
 from semfield_ns.semantic_flow import objectives
-from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation
+from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, PlanesEncoding
 from semfield_ns.semantic_flow.fields import DynamicField, FlowField, SamplingDensity, StaticField
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.losses import LossWeights
@@ -290,6 +291,9 @@ class SemanticFlowModel(Model):
             for step in steps:
                 for name, value in self._warped_losses(render, targets, step).items():
                     values[name] = values[name] + value if name in values else value
+        planes = [m for m in self.modules() if isinstance(m, PlanesEncoding)]
+        if planes and config.loss_weights.plane_variation:
+            values["plane_variation"] = torch.stack([encoding.variation() for encoding in planes]).sum()
         if self.proposals:
             values["interlevel"] = interlevel_loss(outputs["weights_list"], outputs["ray_samples_list"])
             values["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
@@ -406,11 +410,16 @@ class SemanticFlowModel(Model):
         """Starts counting over a set of images."""
         self.confusion_matrix = None if self.label_map is None else ConfusionMatrix(len(self.label_map.classes))
 
-    def end_evaluation(self) -> dict[str, float]:
-        """Metrics of the whole set: dataset mIoU, accuracies, IoU of every class that occurs."""
+    def end_evaluation(self, output_path: Path | None) -> dict[str, float]:
+        """Metrics of the whole set: dataset mIoU, accuracies, IoU of every class that occurs.
+
+        Where there is an `output_path`, the confusion matrix is written into it.
+        """
         matrix = self.confusion_matrix
         if matrix is None or matrix.total == 0:
             return {}
+        if output_path is not None:
+            matrix.save(output_path / "confusion_matrix.json", self.label_map.names)
         result = {"miou": matrix.miou, "accuracy": matrix.accuracy, "mean_class_accuracy": matrix.mean_class_accuracy}
         for name, value in zip(self.label_map.names, matrix.per_class_iou, strict=True):
             if value == value:
