@@ -126,17 +126,18 @@ semantic_flow_tiny = MethodSpecification(
                 pixel_features="semantics",
                 latent_dim=4,
                 token_dim=32,
-                stage_one_steps=400,
+                stage_one_steps=800,
                 freeze_static=False,
+                semantic_gradient=False,
                 source_color=True,
                 warp_directions="random",
                 proposal_anneal_steps=150,
-                loss_weights=LossWeights(depth=0.3, plane_variation=0.02),
+                loss_weights=LossWeights(mask=1.0, depth=0.3, plane_variation=0.02),
                 eval_num_rays_per_chunk=8192,
             ),
         ),
         optimizers=_optimizers(
-            {"static": 2e-2, "flow": 2e-3, "dynamic": 2e-2, "semantics": 3e-3, "proposals": 1e-2}, 1500, 0.1
+            {"static": 2e-2, "flow": 5e-3, "dynamic": 2e-2, "semantics": 3e-3, "proposals": 1e-2}, 1500, 0.1
         ),
         viewer=_local_viewer(1 << 13),
         vis="viewer",

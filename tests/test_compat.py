@@ -184,7 +184,7 @@ def sentence_of(function, *args) -> str | None:
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["model", "training"])
 def test_ns_train_ends_with_the_sentence(tmp_path: Path, place: str):
-    from tiny_method import write_tiny_scene
+    from tests.tiny_method import write_tiny_scene
 
     scene = write_tiny_scene(tmp_path / "scene")
     here = Path(__file__).parent

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from nerfstudio.engine.trainer import Trainer
-from tiny_method import NUM_IMAGES, tiny_config, write_tiny_scene
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.pipeline import (
@@ -18,6 +17,7 @@ from semfield_ns.pipeline import (
     encode_info,
     summarise,
 )
+from tests.tiny_method import NUM_IMAGES, tiny_config, write_tiny_scene
 
 
 @pytest.fixture(scope="module")

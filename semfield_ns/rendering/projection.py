@@ -8,9 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def distort(
-    xy: Float[Tensor, "*batch 2"], distortion: Float[Tensor, "*batch 6"]
-) -> Float[Tensor, "*batch 2"]:
+def distort(xy: Float[Tensor, "*batch 2"], distortion: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 2"]:
     """Applies Nerfstudio's OpenCV distortion (k1, k2, k3, k4, p1, p2) to normalised image coordinates, y down."""
     k1, k2, k3, k4, p1, p2 = distortion.unbind(dim=-1)
     x, y = xy.unbind(dim=-1)

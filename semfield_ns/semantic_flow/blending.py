@@ -1,4 +1,4 @@
-"""Volume rendering weights of a static and a dynamic branch that share a ray (paper, equation of the blended render)."""
+"""Volume rendering weights of a static and a dynamic branch that share a ray (paper, equation of the blending)."""
 
 from dataclasses import dataclass
 

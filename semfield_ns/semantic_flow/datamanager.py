@@ -13,7 +13,7 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
-from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSamplerConfig
+from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
 from semfield_ns.semantic_flow.propagation import Flow, propagate
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import scene_features
@@ -22,7 +22,7 @@ Encoder = Literal["auto", "classical", "resnet18"]
 
 
 def build_encoder(name: Encoder, device: torch.device | str, stride: int) -> Teacher:
-    """The frame encoder. "auto" is ResNet-18 where its weights are at hand, else the classical descriptor; the log says which.
+    """The frame encoder. "auto" is ResNet-18 where its weights are at hand, else the classical descriptor (logged).
 
     Raises:
         SemfieldError: "resnet18" without weights.
@@ -82,6 +82,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
     """Rays of a video. Everything the model reads about frames goes through `train_dataset.metadata`."""
 
     config: SemanticFlowDataManagerConfig
+    train_pixel_sampler: MotionPixelSampler
 
     def create_train_dataset(self) -> FlowDataset:
         """The training frames, with their cameras and encoder features in `metadata`."""
@@ -122,9 +123,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         if len(labelled) == len(entries):
             return None
         labels = {index: entries[index]["semantics"][..., 0].numpy() for index in labelled}
-        flows = {
-            key: [_flow(entry.get(key)) for entry in entries] for key in ("flow_forward", "flow_backward")
-        }
+        flows = {key: [_flow(entry.get(key)) for entry in entries] for key in ("flow_forward", "flow_backward")}
         carried = propagate(
             labels, flows["flow_forward"], flows["flow_backward"], half_life=self.config.propagation_half_life
         )

@@ -32,7 +32,14 @@ class EncodingConfig:
     """Levels of "hash"."""
 
 
-class FrequencyEncoding(nn.Module):
+class Encoding(nn.Module):
+    """Coordinates in [-1, 1] to features."""
+
+    out_dim: int
+    """Channels of a feature."""
+
+
+class FrequencyEncoding(Encoding):
     """gamma(x): the raw coordinates and sin, cos of them over octaves; 63 channels for 3-D and 84 for 4-D at 10."""
 
     def __init__(self, in_dim: int, frequencies: int) -> None:
@@ -47,12 +54,12 @@ class FrequencyEncoding(nn.Module):
         return self.encoding(coordinates)
 
 
-class PlanesEncoding(nn.Module):
+class PlanesEncoding(Encoding):
     """Feature planes at several resolutions, concatenated (K-Planes); with a fourth axis for time where asked."""
 
     def __init__(self, config: EncodingConfig, in_dim: int, num_frames: int) -> None:
         super().__init__()
-        frames = max(int(round(num_frames / config.frames_per_cell)), 2)
+        frames = max(round(num_frames / config.frames_per_cell), 2)
         self.levels = nn.ModuleList(
             KPlanesEncoding([resolution] * 3 + [frames] * (in_dim - 3), num_components=config.channels)
             for resolution in config.resolutions
@@ -65,14 +72,14 @@ class PlanesEncoding(nn.Module):
 
     def variation(self) -> Float[Tensor, ""]:
         """Mean squared difference of neighbouring cells, summed over planes: roughness that no ray asks for."""
-        total = torch.zeros((), device=self.levels[0].plane_coefs[0].device)
-        for level in self.levels:
-            for plane in level.plane_coefs:
-                total = total + plane.diff(dim=-1).square().mean() + plane.diff(dim=-2).square().mean()
+        planes = list(self.levels.parameters())
+        total = torch.zeros((), device=planes[0].device)
+        for plane in planes:
+            total = total + plane.diff(dim=-1).square().mean() + plane.diff(dim=-2).square().mean()
         return total
 
 
-class HashGridEncoding(nn.Module):
+class HashGridEncoding(Encoding):
     """Nerfstudio's multi-resolution hash grid over the cube."""
 
     def __init__(self, config: EncodingConfig, implementation: Implementation) -> None:
@@ -93,8 +100,8 @@ class HashGridEncoding(nn.Module):
 
 def build_encoding(
     config: EncodingConfig, in_dim: int, num_frames: int = 1, implementation: Implementation = "torch"
-) -> nn.Module | None:
-    """The encoding of a config, with an `out_dim` attribute; None for "none".
+) -> Encoding | None:
+    """The encoding of a config; None for "none".
 
     Args:
         config: what to build.
@@ -116,3 +123,17 @@ def build_encoding(
             return HashGridEncoding(config, implementation)
         case "none":
             return None
+
+
+def require_encoding(
+    config: EncodingConfig, in_dim: int, num_frames: int = 1, implementation: Implementation = "torch"
+) -> Encoding:
+    """`build_encoding` for a field to which nothing else describes the point.
+
+    Raises:
+        ValueError: the kind is "none", or a hash grid over time.
+    """
+    encoding = build_encoding(config, in_dim, num_frames, implementation)
+    if encoding is None:
+        raise ValueError("Only the dynamic field can do without an encoding ('none').")
+    return encoding

@@ -10,7 +10,7 @@ from nerfstudio.field_components.activations import trunc_exp
 from nerfstudio.field_components.encodings import SHEncoding
 from torch import Tensor, nn
 
-from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, build_encoding
+from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, build_encoding, require_encoding
 
 
 class ResidualTrunk(nn.Module):
@@ -91,7 +91,7 @@ class StaticField(nn.Module):
     ) -> None:
         super().__init__()
         self.warp = warp
-        self.encoding = build_encoding(encoding, 3, implementation=implementation)
+        self.encoding = require_encoding(encoding, 3, implementation=implementation)
         self.trunk = ResidualTrunk(self.encoding.out_dim, width, blocks, injected_dim)
         self.density = DensityHead(width)
         self.color = ColorHead(width, width)
@@ -125,7 +125,7 @@ class FlowField(nn.Module):
         self.warp = warp
         self.num_frames = num_frames
         self.max_velocity = max_velocity
-        self.encoding = build_encoding(encoding, 4, num_frames)
+        self.encoding = require_encoding(encoding, 4, num_frames)
         self.latents = nn.Embedding(num_scenes, latent_dim)
         nn.init.normal_(self.latents.weight, std=0.1)
         self.trunk = ResidualTrunk(self.encoding.out_dim, width, blocks, latent_dim, injected_blocks=blocks)
@@ -141,16 +141,12 @@ class FlowField(nn.Module):
         """Point in the cube and time in [-1, 1]; frame 0 is -1 and the last frame is 1."""
         return torch.cat([self.warp(points), 2 * time / max(self.num_frames - 1, 1) - 1], dim=-1)
 
-    def features(
-        self, coordinates: Float[Tensor, "points 4"], scene: int = 0
-    ) -> Float[Tensor, "points width"]:
+    def features(self, coordinates: Float[Tensor, "points 4"], scene: int = 0) -> Float[Tensor, "points width"]:
         """The trunk's feature."""
         latent = self.latents.weight[scene].expand(len(coordinates), -1)
         return self.trunk(self.encoding(coordinates), latent)
 
-    def velocity(
-        self, points: Float[Tensor, "*batch 3"], time: Float[Tensor, "*batch 1"]
-    ) -> Float[Tensor, "*batch 3"]:
+    def velocity(self, points: Float[Tensor, "*batch 3"], time: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 3"]:
         """World units a frame, each component below `max_velocity`."""
         flat = self.coordinates(points.reshape(-1, 3), time.expand(*points.shape[:-1], 1).reshape(-1, 1))
         return self.max_velocity * torch.tanh(self.velocity_head(self.features(flat))).reshape(points.shape)
@@ -205,13 +201,13 @@ class DynamicField(nn.Module):
     ) -> Float[Tensor, "points 3"]:
         """The field's colour, or as far as a learned gate says, the colour `source` that the frame shows there."""
         own = self.color(feature, directions)
-        if self.source_gate is None or source is None:
+        if self.source_gate is None or source is None or visible is None:
             return own
         gate = torch.sigmoid(self.source_gate(feature)) * visible
         return own + gate * (source - own)
 
     def blending(self, feature: Float[Tensor, "points width"]) -> Float[Tensor, "points 1"]:
-        """b in (0, 1): 1 where the point belongs to the dynamic branch."""
+        """Weight b in (0, 1): 1 where the point belongs to the dynamic branch."""
         return torch.sigmoid(self.blending_head(feature))
 
 
@@ -222,7 +218,7 @@ class SamplingDensity(nn.Module):
         super().__init__()
         self.warp = warp
         self.num_frames = num_frames
-        self.encoding = build_encoding(encoding, 4, num_frames)
+        self.encoding = require_encoding(encoding, 4, num_frames)
         self.layers = nn.Sequential(nn.Linear(self.encoding.out_dim, width), nn.ReLU(), nn.Linear(width, 1))
 
     def forward(

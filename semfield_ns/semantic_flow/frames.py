@@ -19,6 +19,14 @@ class SourceFrames(nn.Module):
         colors: (frames, height, width, 3) the images in [0, 1], any float type, where a field reads their colours.
     """
 
+    times: Tensor
+    poses: Tensor
+    intrinsics: Tensor
+    sizes: Tensor
+    distortion: Tensor
+    features: Tensor
+    colors: Tensor
+
     def __init__(
         self,
         cameras: Cameras,
@@ -26,6 +34,7 @@ class SourceFrames(nn.Module):
         colors: Float[Tensor, "frames height width 3"] | None = None,
     ) -> None:
         super().__init__()
+        assert cameras.times is not None, "the data parser gives every training camera its time"
         times = cameras.times.reshape(-1).float()
         # One frame a time step: with several cameras at a time, the first listed is the source of features.
         table, inverse = torch.unique(times, sorted=True, return_inverse=True)
@@ -41,8 +50,10 @@ class SourceFrames(nn.Module):
         constant("intrinsics", torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], dim=-1)[first].float())
         constant("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
         distortion = cameras.distortion_params
-        self.distorted = distortion is not None and bool((distortion != 0).any())
-        constant("distortion", distortion[first].float() if self.distorted else torch.zeros(len(table), 6))
+        if distortion is None:
+            distortion = torch.zeros(len(times), 6)
+        self.distorted = bool((distortion != 0).any())
+        constant("distortion", distortion[first].float())
         constant("features", features[first])
         constant("colors", colors[first] if colors is not None else torch.zeros(len(table), 1, 1, 3))
         self.feature_dim = features.shape[-1]

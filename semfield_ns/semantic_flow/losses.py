@@ -55,9 +55,9 @@ class LossWeights:
     semantics_static: float = 0.08
     """Cross-entropy of the static branch alone, on static rays."""
     semantics_warp: float = 0.1
-    """Cross-entropy, against the label now, of the logits rendered at the next and previous frame, where flow is valid."""
+    """Cross-entropy, against the label now, of the logits at the next and previous frame, where flow is valid."""
     semantics_propagated: float = 0.16
-    """Cross-entropy against labels carried along the given optical flow to unlabelled frames, weighted by confidence."""
+    """Cross-entropy against labels carried along the given optical flow to unlabelled frames, by confidence."""
     plane_variation: float = 0.0
     """Squared differences of neighbouring cells of feature planes."""
     interlevel: float = 1.0
@@ -119,8 +119,8 @@ def normalised_disparity(
 ) -> Float[Tensor, ""]:
     """Squared error after each side was normalised by median and mean absolute deviation, frame by frame.
 
-    A monocular disparity is known up to a scale and shift of its frame. Frames with fewer than `min_rays` masked rays in
-    the batch are left out: their statistics would be noise.
+    A monocular disparity is known up to a scale and shift of its frame. Frames with fewer than `min_rays` masked rays
+    in the batch are left out: their statistics would be noise.
     """
     errors = []
     for index in torch.unique(frame[mask[:, 0]]):

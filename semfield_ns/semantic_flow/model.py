@@ -1,7 +1,7 @@
 """Semantic Flow (ICLR 2024): the semantic field of a dynamic scene, learned from flows.
 
-Read `get_outputs` and `render` first: rays are sampled, both branches evaluated and blended, the few samples that matter
-are traced to the neighbouring frames, and what the frames show there becomes logits.
+Read `get_outputs` and `render` first: rays are sampled, both branches evaluated and blended, the few samples that
+matter are traced to the neighbouring frames, and what the frames show there becomes logits.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
@@ -27,6 +28,7 @@ from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
+from semfield_ns.rendering.panel import SemanticPanel
 from semfield_ns.semantic_flow import objectives
 from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, PlanesEncoding
 from semfield_ns.semantic_flow.fields import DynamicField, FlowField, SamplingDensity, StaticField
@@ -37,7 +39,6 @@ from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches
 from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, trace_neighbours
 from semfield_ns.semantic_flow.warp import WarpKind, build_warp
 from semfield_ns.semantic_flow.warped import has_neighbour, random_step, render_warped
-from semfield_ns.viewer.panel import SemanticPanel
 
 
 @dataclass
@@ -115,6 +116,9 @@ class SemanticFlowModel(Model):
     """A thin Nerfstudio model around the fields of this package."""
 
     config: SemanticFlowModelConfig
+    collider: Any
+    """A `NearFarCollider`; as Nerfstudio declares it, it could only be None."""
+    palette: Tensor
 
     def populate_modules(self) -> None:
         """Builds fields, sampler, renderers and semantic heads from the config and the scene's metadata."""
@@ -149,7 +153,14 @@ class SemanticFlowModel(Model):
             latent_dim=config.latent_dim,
             max_velocity=config.max_velocity,
         )
-        dynamic = DynamicField(flow, config.dynamic_encoding, config.dynamic_width, config.dynamic_blocks, 2 * image_dim, config.source_color)
+        dynamic = DynamicField(
+            flow,
+            config.dynamic_encoding,
+            config.dynamic_width,
+            config.dynamic_blocks,
+            2 * image_dim,
+            config.source_color,
+        )
         self.branches = RadianceBranches(static, flow, dynamic, conditioned)
         self.heads = None
         if self.label_map is not None:
@@ -163,7 +174,7 @@ class SemanticFlowModel(Model):
                 config.attention_heads,
             )
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
-            self.panel = SemanticPanel(self.label_map.names, self.label_map.colors)
+            self.classes = SemanticPanel(self.label_map.names, self.label_map.colors)
         self.initial_sampler = LinearDisparitySampler()
         self.proposals = nn.ModuleList(
             SamplingDensity(warp, config.proposal_encoding, num_frames) for _ in config.num_proposal_samples
@@ -205,7 +216,9 @@ class SemanticFlowModel(Model):
             groups["proposals"] = list(self.proposals.parameters())
         return groups
 
-    def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
         """Before each step: which stage it belongs to, and how concentrated samples are."""
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.set_step)]
 
@@ -236,6 +249,7 @@ class SemanticFlowModel(Model):
 
     def radiance(self, bundle: RayBundle, with_dynamic: bool) -> tuple[Radiance, Tensor, list[Tensor], list[Any]]:
         """Both branches along rays, the depth of the rays, and what the proposal losses need."""
+        assert bundle.times is not None, "cameras of a video have times"
         time = self.frames.to_frames(bundle.times)
         samples, weights, levels = self.sample(bundle, time)
         radiance = self.branches(samples, time, self.frames, with_dynamic)
@@ -244,12 +258,14 @@ class SemanticFlowModel(Model):
 
     def logits(self, kept: Radiance, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered logits [rays, classes]: blended, static branch alone, dynamic branch alone."""
+        assert self.heads is not None
         step = kept.time[:, 0].round().long().clamp(0, len(self.frames) - 1)
         static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
         hold = (lambda w: w) if self.config.semantic_gradient else torch.Tensor.detach
         alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
         if trajectory is None:
             return alone_static, alone_static, torch.zeros_like(alone_static)
+        assert kept.dynamic is not None, "what is traced has a dynamic branch"
         dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames)
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
@@ -263,11 +279,11 @@ class SemanticFlowModel(Model):
         trajectory = None
         if self.stage == 2:
             trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
-        logits = self.logits(kept, trajectory) if self.heads is not None else (None, None, None)
+        blended, static, dynamic = self.logits(kept, trajectory) if self.heads is not None else (None, None, None)
         rgb = (radiance.weights.static * radiance.static.color).sum(dim=-2)
         if radiance.dynamic is not None:
             rgb = rgb + (radiance.weights.dynamic * radiance.dynamic.color).sum(dim=-2)
-        render = objectives.TrainingRender(radiance, kept, rgb, *logits, trajectory)
+        render = objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, trajectory)
         return {
             "rgb": rgb,
             "depth": depth,
@@ -277,7 +293,9 @@ class SemanticFlowModel(Model):
             "directions_norm": ray_bundle.metadata["directions_norm"],
         }
 
-    def get_loss_dict(self, outputs, batch, metrics_dict=None) -> dict[str, Tensor]:
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Every loss, times its weight, by the name of its field in `LossWeights`."""
         config, render = self.config, outputs["render"]
         targets = objectives.Targets.from_batch(batch, outputs["directions_norm"], self.metric_depth, self.device)
@@ -305,23 +323,23 @@ class SemanticFlowModel(Model):
         rays = torch.nonzero(eligible)[:, 0]
         if len(rays) == 0:
             return {}
+        assert render.trajectory is not None, "stage 2 traces every sample"
         origin = render.kept.rays(rays)
         trajectory = _trajectory_rays(render.trajectory, rays)
         warped = render_warped(
             origin, trajectory, step, self.branches, self.heads, self.frames, not self.config.semantic_gradient
         )
-        return objectives.warped_losses(
-            warped, origin.points, targets, rays, self.heads is not None, len(self.frames)
-        )
+        return objectives.warped_losses(warped, origin.points, targets, rays, self.heads is not None, len(self.frames))
 
     def render(self, bundle: RayBundle) -> dict[str, Tensor]:
         """Everything about rays, raw: float32 [rays, channels].
 
-        rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and scene_flow_forward, scene_flow_backward, surface
-        in world units; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
+        rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and scene_flow_forward, scene_flow_backward,
+        surface in world units; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
         """
         radiance, depth, _, _ = self.radiance(bundle, with_dynamic=True)
         dynamic, weights = radiance.dynamic, radiance.weights
+        assert dynamic is not None
         total = weights.total
         rgb = (weights.static * radiance.static.color + weights.dynamic * dynamic.color).sum(dim=-2)
         outputs = {
@@ -362,7 +380,7 @@ class SemanticFlowModel(Model):
         if self.heads is not None:
             logits = raw["logits"]
             labels = logits.argmax(dim=-1)
-            visible = self.panel.visible_classes().to(labels.device)[labels][..., None]
+            visible = self.classes.visible_classes().to(labels.device)[labels][..., None]
             color = colorize_labels(labels, self.palette)
             # A hidden class shows the scene, dimmed, so that one still sees where it is.
             outputs["semantics_colormap"] = torch.where(visible, color, 0.25 * outputs["rgb"])
@@ -395,13 +413,13 @@ class SemanticFlowModel(Model):
         return {name: torch.cat(parts).reshape(height, width, -1) for name, parts in chunks.items()}
 
     @torch.no_grad()
-    def get_outputs_for_camera(self, camera: Cameras, obb_box=None) -> dict[str, Tensor]:
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """The outputs of the contract for one camera; see `present`."""
         return self.present(self.raw_outputs_for_camera(camera), camera.to(self.device))
 
     # ---------------------------------------------------------------------------------------------- evaluation
 
-    def get_metrics_dict(self, outputs, batch) -> dict[str, Tensor]:
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the training rays; in stage 1 it counts dynamic rays too, if the batch has any."""
         error = (outputs["rgb"] - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
         return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
@@ -426,7 +444,9 @@ class SemanticFlowModel(Model):
                 result[f"iou_{name}"] = float(value)
         return result
 
-    def get_image_metrics_and_images(self, outputs, batch) -> tuple[dict[str, float], dict[str, Tensor]]:
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR, SSIM, LPIPS (where its weights are at hand) and the image's own mIoU; pictures beside their truth."""
         from semfield_ns.evaluation.image_quality import image_quality
 
@@ -440,7 +460,8 @@ class SemanticFlowModel(Model):
                 metrics["miou_image"] = float(image_miou(predicted, labels, len(self.label_map.classes)))
                 if self.confusion_matrix is not None:
                     self.confusion_matrix.update(predicted, labels)
-            images["semantics"] = torch.cat([colorize_labels(labels, self.palette), outputs["semantics_colormap"]], dim=1)
+            given = colorize_labels(labels, self.palette)
+            images["semantics"] = torch.cat([given, outputs["semantics_colormap"]], dim=1)
         return metrics, images
 
 
@@ -453,4 +474,3 @@ def _trajectory_rays(trajectory: Trajectory, rays: Tensor) -> Trajectory:
         after=trajectory.after[rays],
         steps=trajectory.steps[rays],
     )
-

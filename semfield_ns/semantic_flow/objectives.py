@@ -86,28 +86,29 @@ class TrainingRender:
 def radiance_losses(render: TrainingRender, targets: Targets, metric: bool, thickness: float) -> dict[str, Tensor]:
     """Colour, depth and blending."""
     full = render.radiance
-    staged = full.dynamic is not None
+    dynamic = full.dynamic
+    staged = dynamic is not None
     everywhere = torch.ones_like(targets.static)
     result = {"rgb": losses.color(render.rgb, targets.rgb, everywhere if staged else targets.static)}
     if targets.depth is not None:
         known = targets.depth > 0
         rays = known & (everywhere if staged else targets.static)
         result["depth"] = _depth_loss(full.weights.total, full, targets, rays, metric)
-    if not staged:
+    if dynamic is None:
         return result
-    rgb_dynamic = (full.dynamic_weights * full.dynamic.color).sum(dim=-2)
+    rgb_dynamic = (full.dynamic_weights * dynamic.color).sum(dim=-2)
     result["rgb_dynamic"] = losses.color(rgb_dynamic, targets.rgb, targets.dynamic)
     if targets.depth is not None:
         alone = _depth_loss(full.dynamic_weights, full, targets, known & targets.dynamic, metric)
         result["depth"] = result["depth"] + alone
         if metric:
             result["depth_blending"] = losses.depth_blending(
-                full.dynamic.blending, full.distance, targets.depth, known & targets.dynamic, thickness
+                dynamic.blending, full.distance, targets.depth, known & targets.dynamic, thickness
             )
-    result["entropy"] = losses.entropy(full.weights.dynamic, full.dynamic.blending)
+    result["entropy"] = losses.entropy(full.weights.dynamic, dynamic.blending)
     if targets.masked:
         rendered = full.weights.dynamic.sum(dim=-2)
-        result["mask"] = losses.blending_mask(full.dynamic.blending, rendered, targets.dynamic, targets.static)
+        result["mask"] = losses.blending_mask(dynamic.blending, rendered, targets.dynamic, targets.static)
         front, back = _disparity(full.dynamic_weights, full), _disparity(full.static_weights, full)
         result["depth_order"] = losses.depth_order(front, back, targets.static)
     return result
@@ -118,6 +119,7 @@ def _disparity(weights: Tensor, radiance: Radiance) -> Float[Tensor, "rays 1"]:
 
 
 def _depth_loss(weights: Tensor, radiance: Radiance, targets: Targets, mask: Tensor, metric: bool) -> Tensor:
+    assert targets.depth is not None
     if metric:
         return losses.surface_depth(weights, radiance.distance, targets.depth, mask)
     return losses.normalised_disparity(_disparity(weights, radiance), targets.depth, targets.camera, mask)
@@ -127,6 +129,7 @@ def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tenso
     """Cross-entropies against given labels and against labels carried along the flow."""
     if targets.labels is None or render.logits is None:
         return {}
+    assert render.logits_static is not None and render.logits_dynamic is not None, "logits come together"
     result = {}
     ones = torch.ones_like(targets.labels, dtype=torch.float32)
     static = targets.static[:, 0].float()
@@ -136,7 +139,7 @@ def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tenso
     result["semantics"] = losses.cross_entropy(render.logits, targets.labels, ones)
     result["semantics_static"] = losses.cross_entropy(render.logits_static, targets.labels, static)
     result["semantics_dynamic"] = losses.cross_entropy(render.logits_dynamic, targets.labels, dynamic)
-    if targets.propagated is not None:
+    if targets.propagated is not None and targets.confidence is not None:
         unlabelled = (targets.labels == IGNORE).float() * targets.confidence
         result["semantics_propagated"] = (
             losses.cross_entropy(render.logits, targets.propagated, unlabelled)
@@ -151,8 +154,8 @@ def induced_flow_loss(
 ) -> dict[str, Tensor]:
     """Where the surface goes, projected into the neighbouring frames, against the given optical flow.
 
-    The surface point of a ray is the weighted mean of its samples, the dynamic ones where they are traced to. In stage 1
-    nothing is traced: on static rays the flow of the camera alone supervises depth.
+    The surface point of a ray is the weighted mean of its samples, the dynamic ones where they are traced to. In stage
+    1 nothing is traced: on static rays the flow of the camera alone supervises depth.
     """
     total = []
     normaliser = kept.weights.total.sum(dim=-2).clamp(min=1e-4)

@@ -1,6 +1,7 @@
 """Joins the data manager and the model of semantic-flow: which rays a stage wants."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from semfield_ns.pipeline import SemfieldPipeline, SemfieldPipelineConfig
 
@@ -15,7 +16,7 @@ class SemanticFlowPipelineConfig(SemfieldPipelineConfig):
 class SemanticFlowPipeline(SemfieldPipeline):
     """Asks the model which part of a step's rays should be dynamic."""
 
-    def get_train_loss_dict(self, step: int):
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """See Nerfstudio's pipeline."""
         self.datamanager.dynamic_fraction = self.model.dynamic_fraction(step)
         return super().get_train_loss_dict(step)

@@ -1,6 +1,7 @@
 """Pixels for a training step: a given part of them on moving things, drawn without looking at labels."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -22,7 +23,7 @@ class MotionPixelSampler(PixelSampler):
     the other.
     """
 
-    def __init__(self, config: PixelSamplerConfig, **kwargs) -> None:
+    def __init__(self, config: PixelSamplerConfig, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
         self.dynamic_fraction = 0.5
         self._indexed: Tensor | None = None
@@ -30,19 +31,25 @@ class MotionPixelSampler(PixelSampler):
 
     def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
         """Gathers [rays, ...] values of every per-pixel entry of `batch`; see the base class."""
-        mask = batch.get("dynamic_mask")
+        mask: Tensor | None = batch.get("dynamic_mask")
         if mask is None:
             return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
         if self._indexed is not mask:
             usable = batch["mask"][..., 0] > 0.5 if "mask" in batch else torch.ones_like(mask[..., 0], dtype=torch.bool)
             dynamic = mask[..., 0] > 0.5
-            self._pools = tuple(torch.nonzero((pool & usable).flatten())[:, 0] for pool in (dynamic, ~dynamic))
+            self._pools = _positions(dynamic & usable), _positions(~dynamic & usable)
             self._indexed = mask
         self._shape = mask.shape[:3]
         return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
 
     def sample_method(
-        self, batch_size: int, num_images: int, image_height: int, image_width: int, mask=None, device="cpu"
+        self,
+        batch_size: int,
+        num_images: int,
+        image_height: int,
+        image_width: int,
+        mask: Tensor | None = None,
+        device: torch.device | str = "cpu",
     ) -> Int[Tensor, "rays 3"]:
         """(image, row, column) of `batch_size` pixels, dynamic ones first."""
         if self._pools is None:
@@ -56,6 +63,10 @@ class MotionPixelSampler(PixelSampler):
         flat = torch.cat([_draw(moving, count), _draw(still, batch_size - count)])
         _, height, width = self._shape
         return torch.stack([flat // (height * width), flat // width % height, flat % width], dim=-1).to(device)
+
+
+def _positions(pixels: Tensor) -> Tensor:
+    return torch.nonzero(pixels.flatten())[:, 0]
 
 
 def _draw(pool: Tensor, count: int) -> Tensor:

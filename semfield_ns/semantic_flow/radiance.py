@@ -1,6 +1,7 @@
 """Static and dynamic radiance at the samples of rays, blended; and the few samples per ray that flows start from."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -67,7 +68,7 @@ class Radiance:
         return _index(self, chosen)
 
 
-def _gather(value, index: Int[Tensor, "rays kept"]):
+def _gather(value: Any, index: Int[Tensor, "rays kept"]) -> Any:
     """Picks samples in every [rays, samples, channels] tensor of a nested dataclass."""
     if isinstance(value, Tensor):
         if value.dim() < 3:
@@ -76,7 +77,7 @@ def _gather(value, index: Int[Tensor, "rays kept"]):
     return None if value is None else type(value)(*(_gather(getattr(value, f.name), index) for f in fields(value)))
 
 
-def _index(value, chosen: Tensor):
+def _index(value: Any, chosen: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[chosen]
     return None if value is None else type(value)(*(_index(getattr(value, f.name), chosen) for f in fields(value)))
@@ -115,6 +116,7 @@ class RadianceBranches(nn.Module):
         points = samples.frustums.get_positions()
         directions = samples.frustums.directions.expand(points.shape)
         deltas = samples.deltas
+        assert deltas is not None, "every sampler of Nerfstudio sets them"
         static = self.evaluate_static(points, directions, deltas, time, frames)
         dynamic = self.evaluate_dynamic(points, directions, deltas, time, frames) if with_dynamic else None
         static_weights = single_weights(static.alpha)

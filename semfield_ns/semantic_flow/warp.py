@@ -28,6 +28,10 @@ class PerspectiveWarp(nn.Module):
         near: the depth, in world units, that becomes -1.
     """
 
+    camera_to_world: Tensor
+    tangents: Tensor
+    near: Tensor
+
     def __init__(self, camera_to_world: Float[Tensor, "3 4"], tangents: tuple[float, float], near: float) -> None:
         super().__init__()
         self.register_buffer("camera_to_world", camera_to_world.float())
@@ -55,6 +59,9 @@ class ContractionWarp(nn.Module):
         radius: world distance up to which space is only scaled (it fills half of the cube).
     """
 
+    centre: Tensor
+    radius: Tensor
+
     def __init__(self, centre: Float[Tensor, "3"], radius: float) -> None:
         super().__init__()
         self.register_buffer("centre", centre.float())
@@ -79,8 +86,8 @@ def frustum_corners(cameras: Cameras, depth: float) -> Float[Tensor, "corners 3"
     sides = []
     for x in (torch.zeros_like(width), width):
         for y in (torch.zeros_like(height), height):
-            ray = torch.cat([(x - cameras.cx) / cameras.fx, -(y - cameras.cy) / cameras.fy, -torch.ones_like(x)], dim=-1)
-            local = ray * depth
+            right, up = (x - cameras.cx) / cameras.fx, -(y - cameras.cy) / cameras.fy
+            local = torch.cat([right, up, -torch.ones_like(x)], dim=-1) * depth
             pose = cameras.camera_to_worlds
             sides.append(torch.einsum("nij,nj->ni", pose[..., :3], local) + pose[..., 3])
     return torch.cat(sides)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from semfield_ns.semantic_flow.blending import alpha, single_weights
+from semfield_ns.semantic_flow.blending import single_weights
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches
 from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, trace_neighbours

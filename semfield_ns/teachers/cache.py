@@ -8,6 +8,7 @@ not there.
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def content_key(files: list[Path], *parts: str) -> str:
 
 def scene_features(
     image_files: list[Path],
-    load_image,
+    load_image: Callable[[int], Tensor],
     teacher: Teacher,
     max_dim: int | None = None,
     root: Path | None = None,
@@ -67,15 +68,13 @@ def scene_features(
             entry.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SemfieldError(
-                f"The feature cache {entry} cannot be made ({error.strerror}); set SEMFIELD_CACHE to a folder that can be "
-                "written."
+                f"The feature cache {entry} cannot be made ({error.strerror}); set SEMFIELD_CACHE to a folder that can "
+                "be written."
             ) from error
         with atomic_path(array) as temporary, open(temporary, "wb") as stream:
             np.save(stream, features)
-        write_json(
-            manifest,
-            {"teacher": teacher.name, "shape": list(features.shape), "images": [str(Path(f).name) for f in image_files]},
-        )
+        names = [str(Path(file).name) for file in image_files]
+        write_json(manifest, {"teacher": teacher.name, "shape": list(features.shape), "images": names})
     shape = json.loads(manifest.read_text())["shape"]
     mapped = np.load(array, mmap_mode="r", allow_pickle=False)
     if list(mapped.shape) != shape:
@@ -83,7 +82,7 @@ def scene_features(
     return torch.from_numpy(np.array(mapped))
 
 
-def _extract(count: int, load_image, teacher: Teacher, max_dim: int | None) -> np.ndarray:
+def _extract(count: int, load_image: Callable[[int], Tensor], teacher: Teacher, max_dim: int | None) -> np.ndarray:
     grids = [
         teacher.encode(load_image(index)[None])[0]
         for index in track(range(count), description=f"Features ({teacher.name.split('-')[0]})", transient=True)

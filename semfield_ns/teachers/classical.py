@@ -23,7 +23,10 @@ class ClassicalTeacher(Teacher):
     """
 
     def __init__(
-        self, stride: int = 2, sigmas: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0), regions: tuple[int, ...] = (150, 600)
+        self,
+        stride: int = 2,
+        sigmas: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0),
+        regions: tuple[int, ...] = (150, 600),
     ) -> None:
         self.stride = stride
         self.sigmas = sigmas
@@ -57,7 +60,8 @@ class ClassicalTeacher(Teacher):
             gxx = np.gradient(gx, axis=1)
             # Eigenvalues of the Hessian: ridges and blobs, whatever their direction.
             middle, spread = (gxx + gyy) / 2, np.sqrt(((gxx - gyy) / 2) ** 2 + gyx**2)
-            channels += [blurred, np.stack([np.hypot(gx, gy), middle + spread, middle - spread], axis=-1) * sigma * scale]
+            edges = np.stack([np.hypot(gx, gy), middle + spread, middle - spread], axis=-1)
+            channels += [blurred, edges * sigma * scale]
         for count in self.regions:
             segments = slic(image, n_segments=count, compactness=10.0, start_label=0, channel_axis=-1)
             size = np.bincount(segments.ravel())

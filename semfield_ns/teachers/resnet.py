@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.teachers.base import Teacher
@@ -36,13 +36,14 @@ class ResNetTeacher(Teacher):
             backbone = resnet18(weights=weights)
         except OSError as error:
             raise SemfieldError(
-                f"The weights of ResNet-18 could not be fetched from {ResNet18_Weights.IMAGENET1K_V1.url} ({error}); put "
-                f"the file into {torch.hub.get_dir()}/checkpoints or use the 'classical' encoder, which needs no weights."
+                f"The weights of ResNet-18 could not be fetched from {ResNet18_Weights.IMAGENET1K_V1.url} ({error}); "
+                f"put the file into {torch.hub.get_dir()}/checkpoints or use the 'classical' encoder, which needs no "
+                "weights."
             ) from error
         self.name = "resnet18-imagenet1k-v1" if pretrained else "resnet18-random"
         self.device = torch.device(device)
         # eval(): BatchNorm must not see the scene's statistics, or features would depend on the batch.
-        self.backbone: nn.Module = backbone.eval().requires_grad_(False).to(self.device)
+        self.backbone = backbone.eval().requires_grad_(False).to(self.device)
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch h w dim"]:

@@ -12,7 +12,11 @@ from semfield_ns.scenes.labels import LabelMap, SemanticClass
 
 FRAMES, HEIGHT, WIDTH = 5, 12, 16
 CLASSES = LabelMap(
-    (SemanticClass("wall", (90, 90, 90), False), SemanticClass("ball", (200, 30, 30), True), SemanticClass("box", (30, 30, 200), True))
+    (
+        SemanticClass("wall", (90, 90, 90), False),
+        SemanticClass("ball", (200, 30, 30), True),
+        SemanticClass("box", (30, 30, 200), True),
+    )
 )
 
 

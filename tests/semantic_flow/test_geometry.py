@@ -126,7 +126,7 @@ def test_missing_neighbours_repeat_the_nearest_frame():
 
 
 def test_features_at_traced_points_come_from_the_pixel_they_move_to():
-    """A point that moves by a known velocity gathers, at t - 1 and t + 1, the feature of the pixel that it is seen at."""
+    """A point that moves by a known velocity gathers, at t - 1 and t + 1, the feature of the pixel that shows it."""
     cameras = make_cameras()
     rows, columns = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
     features = torch.stack([columns, rows], dim=-1).expand(FRAMES, HEIGHT, WIDTH, 2) * 1.0

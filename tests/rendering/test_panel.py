@@ -7,7 +7,7 @@ from nerfstudio.viewer.viewer_elements import ViewerElement
 from torch import nn
 
 from semfield_ns.rendering.palette import default_palette
-from semfield_ns.viewer.panel import SemanticPanel, legend_markdown
+from semfield_ns.rendering.panel import SemanticPanel, legend_markdown
 
 NAMES = ("wall", "cat", "ball")
 
