@@ -1,4 +1,4 @@
-"""Dataparsers that Nerfstudio's commands offer: `ns-train METHOD semfield-data --data SCENE`."""
+"""Dataparsers that Nerfstudio's commands offer: `ns-train nerfacto semfield-data --data SCENE`."""
 
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 

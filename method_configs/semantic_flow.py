@@ -1,6 +1,6 @@
 """The presets of Semantic Flow: one set of classes, three configurations."""
 
-from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
@@ -100,11 +100,12 @@ semantic_flow_paper = MethodSpecification(
 semantic_flow_tiny = MethodSpecification(
     config=TrainerConfig(
         method_name="semantic-flow-tiny",
+        machine=MachineConfig(device_type="cpu"),
         steps_per_eval_batch=200,
         steps_per_eval_image=1_000_000,
         steps_per_eval_all_images=1_000_000,
         steps_per_save=250,
-        max_num_iterations=1500,
+        max_num_iterations=1600,
         mixed_precision=False,
         pipeline=SemanticFlowPipelineConfig(
             datamanager=SemanticFlowDataManagerConfig(
@@ -137,7 +138,7 @@ semantic_flow_tiny = MethodSpecification(
             ),
         ),
         optimizers=_optimizers(
-            {"static": 2e-2, "flow": 5e-3, "dynamic": 2e-2, "semantics": 3e-3, "proposals": 1e-2}, 1500, 0.1
+            {"static": 2e-2, "flow": 5e-3, "dynamic": 2e-2, "semantics": 3e-3, "proposals": 1e-2}, 1600, 0.1
         ),
         viewer=_local_viewer(1 << 13),
         vis="viewer",

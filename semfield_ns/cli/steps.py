@@ -169,6 +169,8 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
     wait_for_earlier(log)
     # FORCE_COLOR: rich draws its bars although its output is no terminal, and we read them.
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
+    # OpenMP threads that wait busily take the core from one another as soon as anything else runs on the machine.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with log.open("w", encoding="utf-8") as sink:
         # The lock belongs to the open file, which the child inherits, and goes when both have closed it.
         _try_lock(sink)

@@ -48,6 +48,10 @@ class SemanticFlowModelConfig(ModelConfig):
     _target: type = field(default_factory=lambda: SemanticFlowModel)
     warp: WarpKind = "auto"
     """Map from the world to the cube that encodings see: one wide perspective camera, or a contraction."""
+    default_near: float = 0.1
+    """Near plane, scene units, of a scene that does not tell its depth range."""
+    default_far: float = 100.0
+    """Far plane, scene units, of a scene that does not tell its depth range."""
     num_samples: int = 64
     """Samples of a ray at which the fields are evaluated."""
     num_proposal_samples: tuple[int, ...] = ()
@@ -127,7 +131,8 @@ class SemanticFlowModel(Model):
         self.label_map = metadata.get("label_map")
         self.metric_depth = metadata.get("depth_kind") == "metric"
         cameras: Cameras = metadata["cameras"]
-        near, far = metadata["near"], metadata["far"]
+        near = config.default_near if metadata["near"] is None else metadata["near"]
+        far = config.default_far if metadata["far"] is None else metadata["far"]
         # reset_near_plane would sample from distance 0 in evaluation, where inverse depth has no end.
         self.collider = NearFarCollider(near_plane=near, far_plane=far, reset_near_plane=False)
         colors = metadata["source_colors"] if config.source_color else None
@@ -309,7 +314,9 @@ class SemanticFlowModel(Model):
             for step in steps:
                 for name, value in self._warped_losses(render, targets, step).items():
                     values[name] = values[name] + value if name in values else value
-        planes = [m for m in self.modules() if isinstance(m, PlanesEncoding)]
+        # In stage 1 only what stage 1 trains.
+        trained = self if render.trajectory is not None else nn.ModuleList([self.branches.static, self.proposals])
+        planes = [m for m in trained.modules() if isinstance(m, PlanesEncoding)]
         if planes and config.loss_weights.plane_variation:
             values["plane_variation"] = torch.stack([encoding.variation() for encoding in planes]).sum()
         if self.proposals:
@@ -416,6 +423,10 @@ class SemanticFlowModel(Model):
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """The outputs of the contract for one camera; see `present`."""
         return self.present(self.raw_outputs_for_camera(camera), camera.to(self.device))
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colour and accumulation [..., 4], as `ns-export pointcloud` asks for them, of any 3-channel output."""
+        return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
 
     # ---------------------------------------------------------------------------------------------- evaluation
 
