@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs import train_tiny_run
+
 _DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 
 
@@ -13,3 +15,9 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real scenes at {root}; set SEMFIELD_DATA to their folder")
     return root.resolve()
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory) -> Path:
+    """config.yml of a small run of semantic-flow-tiny, made by ns-train."""
+    return train_tiny_run(tmp_path_factory.mktemp("trained_run"))

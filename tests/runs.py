@@ -26,14 +26,15 @@ def run_command(arguments: Sequence[str], timeout: float = 300) -> subprocess.Co
     return result
 
 
-def train_tiny_run(folder: Path, steps: int = 60, method: str = "semantic-flow-tiny") -> Path:
+def train_tiny_run(folder: Path, steps: int = 40, method: str = "semantic-flow-tiny") -> Path:
     """Trains on eight small frames of the demo scene, every second one labelled, and returns the run's config.yml."""
     scene = write_scene("demo", folder / "scene", num_frames=8, width=64, height=48, samples_per_axis=1)
     run_command(
         [
             *("ns-train", method, "--output-dir", str(folder), "--experiment-name", "tiny", "--timestamp", "run"),
             *("--machine.device-type", "cpu", "--machine.seed", "0", "--max-num-iterations", str(steps)),
-            *("--vis", "tensorboard", "--data", str(scene)),
+            *("--steps-per-eval-batch", "20", "--steps-per-eval-image", "30"),
+            *("--pipeline.model.stage-one-steps", "15", "--vis", "tensorboard", "--data", str(scene)),
             *("--pipeline.datamanager.dataparser.labels", "every-2"),
         ]
     )

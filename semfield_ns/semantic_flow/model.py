@@ -302,7 +302,11 @@ class SemanticFlowModel(Model):
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Every loss, times its weight, by the name of its field in `LossWeights`."""
-        config, render = self.config, outputs["render"]
+        config, render = self.config, outputs.get("render")
+        if render is None:
+            # Rays of evaluation, during training: only what their outputs show can be compared.
+            rgb = batch["image"][..., :3].to(outputs["rgb"])
+            return {"rgb": config.loss_weights.rgb * (outputs["rgb"] - rgb).square().mean()}
         targets = objectives.Targets.from_batch(batch, outputs["directions_norm"], self.metric_depth, self.device)
         values = objectives.radiance_losses(render, targets, self.metric_depth, config.depth_thickness)
         values |= objectives.semantic_losses(render, targets)

@@ -184,6 +184,13 @@ def test_outputs_without_a_camera_for_point_clouds():
     assert outputs["semantics_colormap"].shape == (96, 3)
 
 
+def test_losses_of_evaluation_rays():
+    model = make_model().eval()
+    bundle, batch = make_batch()
+    values = model.get_loss_dict(model(bundle), batch)
+    assert set(values) == {"rgb"} and torch.isfinite(values["rgb"])
+
+
 def test_point_head_ignores_the_images():
     model = make_model(semantic_head="point").eval()
     raw = model.raw_outputs_for_camera(make_cameras()[2:3])["logits"]

@@ -1,0 +1,167 @@
+"""Trains the tiny preset on a real video with few labels and compares it with what a user would do instead.
+
+    python benchmarks/real_video.py SCENE --labels scattered-25% --seeds 0 1 2 --heads flow point
+
+Prints one Markdown table: dataset mIoU and per-image mIoU on the frames whose labels were hidden, of Semantic Flow, of
+the nearest labelled frame copied, and of optical flow chained from it; with the seconds of training. Everything runs in
+one process, so that the rows share the machine's mood.
+"""
+
+import platform
+import random
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from nerfstudio.engine.optimizers import Optimizers
+from rich.progress import track
+
+from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
+from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
+from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
+from semfield_ns.scenes.labels import IGNORE
+
+Head = Literal["flow", "point"]
+
+
+@dataclass
+class Result:
+    """A row of the table."""
+
+    method: str
+    miou: float
+    miou_image: float
+    seconds: float
+
+
+def score(
+    method: str, predictions: dict[int, np.ndarray], truth: dict[int, np.ndarray], classes: int, seconds: float
+) -> Result:
+    """Dataset mIoU and mean per-image mIoU over the frames of `truth`."""
+    matrix = ConfusionMatrix(classes)
+    per_image = []
+    for frame, labels in truth.items():
+        predicted, given = torch.as_tensor(predictions[frame]), torch.as_tensor(labels)
+        matrix.update(predicted, given)
+        per_image.append(image_miou(predicted, given, classes))
+    return Result(method, matrix.miou, float(np.mean(per_image)), seconds)
+
+
+def train(scene: Path, labels: str, dynamic_masks: str, head: Head, seed: int, steps: int | None):
+    """Trains the tiny preset in this process; returns its pipeline and the seconds of training."""
+    config = deepcopy(semantic_flow_tiny.config)
+    steps = steps or config.max_num_iterations
+    for seeded in (torch.manual_seed, random.seed, np.random.seed):
+        seeded(seed)
+    config.pipeline.datamanager.data = scene
+    config.pipeline.datamanager.dataparser.labels = labels
+    config.pipeline.datamanager.dataparser.dynamic_masks = dynamic_masks
+    config.pipeline.model.semantic_head = head
+    share = steps / config.max_num_iterations
+    config.pipeline.model.stage_one_steps = round(config.pipeline.model.stage_one_steps * share)
+    for group in config.optimizers.values():
+        group["scheduler"].max_steps = steps
+    pipeline = config.pipeline.setup(device="cpu", test_mode="val")
+    groups = pipeline.get_param_groups()
+    optimizers = Optimizers({name: config.optimizers[name] for name in groups}, groups)
+    pipeline.train()
+    start = time.perf_counter()
+    for step in track(range(steps), description=f"{head} head, seed {seed}", transient=True):
+        pipeline.model.set_step(step)
+        optimizers.zero_grad_all()
+        _, losses, _ = pipeline.get_train_loss_dict(step)
+        sum(losses.values()).backward()
+        optimizers.optimizer_step_all()
+        for scheduler in optimizers.schedulers.values():
+            scheduler.step()
+    return pipeline, time.perf_counter() - start
+
+
+def main(
+    scene: Path,
+    labels: str = "scattered-25%",
+    dynamic_masks: Literal["all", "labelled", "none"] = "all",
+    seeds: tuple[int, ...] = (0,),
+    heads: tuple[Head, ...] = ("flow",),
+    steps: int | None = None,
+    pictures: Path | None = None,
+) -> None:
+    """Train, evaluate, compare.
+
+    Args:
+        scene: Folder of the scene.
+        labels: Which frames show their labels.
+        dynamic_masks: Which motion masks training may read; "labelled" where they were made from labels.
+        seeds: One run each.
+        heads: "flow" is the method, "point" the point-based head.
+        steps: Training steps, of the preset by default; stage 1 keeps its share.
+        pictures: Where to write image | truth | prediction of some frames.
+    """
+    results, truth, classes = [], {}, 0
+    for head in heads:
+        for seed in seeds:
+            pipeline, seconds = train(scene, labels, dynamic_masks, head, seed, steps)
+            dataset, model = pipeline.datamanager.eval_dataset, pipeline.model.eval()
+            names = {
+                frame.image_path: i for i, frame in enumerate(pipeline.datamanager.train_dataset.metadata["frames"])
+            }
+            order = [names[frame.image_path] for frame in dataset.metadata["frames"]]
+            truth = {frame: dataset.semantics(i).squeeze(-1).numpy() for i, frame in enumerate(order)}
+            predictions = {}
+            for i, frame in enumerate(order):
+                outputs = model.get_outputs_for_camera(dataset.cameras[i : i + 1])
+                predictions[frame] = outputs["semantics"][..., 0].long().numpy()
+                if pictures is not None and i % max(1, len(order) // 4) == 0:
+                    write_picture(pictures / f"{head}-{seed}-{frame:03d}.jpg", dataset, i, outputs, model.palette)
+            classes = len(model.label_map.classes)
+            results.append(score(f"Semantic Flow, {head} head, seed {seed}", predictions, truth, classes, seconds))
+            if len(results) == 1:
+                results += baselines(pipeline.datamanager.train_dataset, truth, classes)
+    print(
+        f"\n{scene.name}, labels {labels}, {len(truth)} unlabelled frames; {platform.processor() or platform.machine()},"
+    )
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {date.today()}\n")
+    print("| method | dataset mIoU | per-image mIoU | training, s |\n|---|---|---|---|")
+    for row in results:
+        print(f"| {row.method} | {row.miou:.3f} | {row.miou_image:.3f} | {row.seconds:.0f} |")
+
+
+def baselines(dataset, truth: dict[int, np.ndarray], classes: int) -> list[Result]:
+    """The nearest labelled frame copied, and optical flow chained from it, on the same frames."""
+    labelled = dataset.metadata["labelled"]
+    entries = [dataset[i] for i in range(len(dataset))]
+    first = entries[0]["semantics"][..., 0]
+    labels = [
+        entry["semantics"][..., 0].numpy() if i in labelled else np.full(first.shape, IGNORE)
+        for i, entry in enumerate(entries)
+    ]
+    copied = nearest_labelled(labels, labelled, len(entries))
+    forward = [entry["flow_forward"][..., :2].numpy() for entry in entries]
+    backward = [entry["flow_backward"][..., :2].numpy() for entry in entries]
+    chained = chained_flow(labels, labelled, forward, backward)
+    return [
+        score("nearest labelled frame", dict(enumerate(copied)), truth, classes, 0.0),
+        score("chained optical flow", dict(enumerate(chained)), truth, classes, 0.0),
+    ]
+
+
+def write_picture(path: Path, dataset, index: int, outputs: dict[str, torch.Tensor], palette: torch.Tensor) -> None:
+    """Image, truth and prediction side by side."""
+    from PIL import Image
+
+    from semfield_ns.rendering.palette import colorize_labels
+
+    truth = colorize_labels(dataset.semantics(index).squeeze(-1), palette)
+    row = torch.cat([dataset.get_image_float32(index)[..., :3], truth, outputs["semantics_colormap"]], dim=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((row.clamp(0, 1) * 255).byte().numpy()).save(path, quality=85)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,99 @@
+"""Feature extractors and their cache."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.teachers.base import Teacher
+from semfield_ns.teachers.cache import content_key, scene_features
+from semfield_ns.teachers.classical import ClassicalTeacher
+from semfield_ns.teachers.resnet import ResNetTeacher
+
+
+@pytest.mark.parametrize("teacher", [ClassicalTeacher(stride=2), ResNetTeacher(pretrained=False)], ids=lambda t: t.name)
+def test_grid_covers_the_image(teacher):
+    images = torch.rand(2, 30, 46, 3)
+    features = teacher.encode(images)
+    assert features.shape == (2, -(-30 // teacher.stride), -(-46 // teacher.stride), teacher.dim)
+    assert torch.isfinite(features).all()
+    assert torch.equal(features, teacher.encode(images))
+
+
+def test_a_frame_does_not_depend_on_its_batch():
+    """Encoders run in evaluation mode: batch statistics would leak one frame into another."""
+    torch.manual_seed(0)
+    images = torch.rand(3, 32, 32, 3)
+    teacher = ResNetTeacher(pretrained=False)
+    assert torch.allclose(teacher.encode(images)[1], teacher.encode(images[1:2])[0], atol=1e-5)
+
+
+class Counting(Teacher):
+    """Colours, and how often it was asked."""
+
+    name, dim, stride = "counting", 3, 1
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def encode(self, images):
+        self.calls += 1
+        return images
+
+
+@pytest.fixture
+def images(tmp_path):
+    generator = np.random.default_rng(0)
+    files = []
+    for index in range(3):
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(generator.integers(0, 255, (4, 6, 3), np.uint8)).save(files[-1])
+    return files
+
+
+def load(files):
+    return lambda index: torch.from_numpy(np.array(Image.open(files[index]))).float() / 255
+
+
+def test_features_are_extracted_once_and_follow_content(images, tmp_path):
+    teacher, root = Counting(), tmp_path / "cache"
+    first = scene_features(images, load(images), teacher, root=root)
+    assert teacher.calls == 3 and first.dtype == torch.float16
+    assert abs(float(first.float().mean())) < 1e-2 and abs(float(first.float().std()) - 1) < 2e-2
+    again = scene_features(images, load(images), teacher, root=root)
+    assert teacher.calls == 3 and torch.equal(first, again)
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(images[1])
+    scene_features(images, load(images), teacher, root=root)
+    assert teacher.calls == 6
+
+
+def test_principal_components_are_white(images, tmp_path):
+    features = scene_features(images, load(images), Counting(), max_dim=2, root=tmp_path / "cache")
+    flat = features.float().reshape(-1, 2)
+    assert torch.allclose(flat.T @ flat / len(flat), torch.eye(2), atol=2e-2)
+
+
+def test_an_entry_without_manifest_is_not_there(images, tmp_path):
+    teacher, root = Counting(), tmp_path / "cache"
+    scene_features(images, load(images), teacher, root=root)
+    entry = root / content_key(images, teacher.name, "None")
+    (entry / "manifest.json").unlink()
+    scene_features(images, load(images), teacher, root=root)
+    assert teacher.calls == 6
+    manifest = json.loads((entry / "manifest.json").read_text())
+    (entry / "manifest.json").write_text(json.dumps(manifest | {"shape": [1]}))
+    with pytest.raises(SemfieldError, match="delete that folder"):
+        scene_features(images, load(images), teacher, root=root)
+
+
+def test_resnet_without_weights_is_one_sentence(monkeypatch):
+    def no_network(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    with pytest.raises(SemfieldError, match="classical") as caught:
+        ResNetTeacher()
+    assert "\n" not in str(caught.value)
