@@ -123,9 +123,8 @@ def main(
             results.append(score(f"Semantic Flow, {head} head, seed {seed}", predictions, truth, classes, seconds))
             if len(results) == 1:
                 results += baselines(pipeline.datamanager.train_dataset, truth, classes)
-    print(
-        f"\n{scene.name}, labels {labels}, {len(truth)} unlabelled frames; {platform.processor() or platform.machine()},"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"\n{scene.name}, labels {labels}, {len(truth)} unlabelled frames; {machine},")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {date.today()}\n")
     print("| method | dataset mIoU | per-image mIoU | training, s |\n|---|---|---|---|")
     for row in results:
