@@ -20,6 +20,8 @@ class LossWeights:
 
     rgb: float = 3.0
     """Squared error of the blended colour; of the static branch alone in stage 1."""
+    rgb_static: float = 0.0
+    """Squared error of the static branch alone, on static rays of stage 2; of use where it is not frozen."""
     rgb_dynamic: float = 1.0
     """Squared error of the dynamic branch alone, on dynamic rays."""
     rgb_warp: float = 1.0

@@ -107,6 +107,8 @@ def radiance_losses(render: TrainingRender, targets: Targets, metric: bool, thic
             )
     result["entropy"] = losses.entropy(full.weights.dynamic, dynamic.blending)
     if targets.masked:
+        rgb_static = (full.static_weights * full.static.color).sum(dim=-2)
+        result["rgb_static"] = losses.color(rgb_static, targets.rgb, targets.static)
         rendered = full.weights.dynamic.sum(dim=-2)
         result["mask"] = losses.blending_mask(dynamic.blending, rendered, targets.dynamic, targets.static)
         front, back = _disparity(full.dynamic_weights, full), _disparity(full.static_weights, full)
