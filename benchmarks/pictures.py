@@ -1,0 +1,31 @@
+"""Pictures of the documentation from a finished demo: `python benchmarks/pictures.py outputs/demo docs/images`."""
+
+from pathlib import Path
+
+import mediapy
+import numpy as np
+import tyro
+from PIL import Image
+
+
+def main(demo: Path, output: Path, rows: int = 3) -> None:
+    """Frames of the demo's video below each other, and its figures, small.
+
+    Args:
+        demo: Folder of a finished demo.
+        output: Where to write.
+        rows: Frames of the video to show.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    video = mediapy.read_video(demo / "rgb_semantics_flow_depth.mp4")
+    chosen = np.linspace(0, len(video) - 1, rows + 1).astype(int)[:rows]
+    strip = np.concatenate([video[i] for i in chosen], axis=0)
+    Image.fromarray(strip).save(output / "demo.jpg", quality=85)
+    for name in ("training_curves", "confusion_matrix"):
+        picture = Image.open(demo / f"{name}.png").convert("RGB")
+        picture.thumbnail((900, 900))
+        picture.save(output / f"{name}.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
