@@ -47,7 +47,8 @@ def score(
     matrix = ConfusionMatrix(classes)
     per_image = []
     for frame, labels in truth.items():
-        predicted, given = torch.as_tensor(predictions[frame]), torch.as_tensor(labels)
+        # A copied pixel without a label predicts nothing; it has to count, so it counts as the first class.
+        predicted, given = torch.as_tensor(predictions[frame]).clamp(min=0), torch.as_tensor(labels)
         matrix.update(predicted, given)
         per_image.append(image_miou(predicted, given, classes))
     return Result(method, matrix.miou, float(np.mean(per_image)), seconds)
