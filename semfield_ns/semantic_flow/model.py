@@ -18,13 +18,13 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
 from nerfstudio.model_components.renderers import DepthRenderer, SemanticRenderer
-from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
+from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
@@ -121,7 +121,7 @@ class SemanticFlowModel(Model):
 
     config: SemanticFlowModelConfig
     collider: Any
-    """A `NearFarCollider`; as Nerfstudio declares it, it could only be None."""
+    """A `DepthRangeCollider`; as Nerfstudio declares it, it could only be None."""
     palette: Tensor
 
     def populate_modules(self) -> None:
@@ -133,8 +133,7 @@ class SemanticFlowModel(Model):
         cameras: Cameras = metadata["cameras"]
         near = config.default_near if metadata["near"] is None else metadata["near"]
         far = config.default_far if metadata["far"] is None else metadata["far"]
-        # reset_near_plane would sample from distance 0 in evaluation, where inverse depth has no end.
-        self.collider = NearFarCollider(near_plane=near, far_plane=far, reset_near_plane=False)
+        self.collider = DepthRangeCollider(near, far)
         colors = metadata["source_colors"] if config.source_color else None
         self.frames = SourceFrames(cameras, metadata["source_features"], colors)
         if len(self.frames) < 2:
@@ -143,7 +142,7 @@ class SemanticFlowModel(Model):
                 "different times."
             )
         num_frames = len(self.frames)
-        warp = build_warp(config.warp, cameras, near)
+        warp = build_warp(config.warp, cameras, self.collider.near)
         conditioned = config.pixel_features == "everywhere"
         image_dim = self.frames.feature_dim if conditioned else 0
         static = StaticField(
