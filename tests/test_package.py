@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "teachers": {"scenes"},
     "evaluation": {"scenes", "rendering"},
     "semantic_flow": {"scenes", "teachers", "rendering", "evaluation"},
-    "cli": {"scenes", "teachers", "rendering", "evaluation", "semantic_flow", "method_configs"},
+    "gsn": {"scenes", "teachers", "rendering", "evaluation"},
+    "cli": {"scenes", "teachers", "rendering", "evaluation", "semantic_flow", "gsn", "method_configs"},
 }
 
 # Put first on the path of a command: optional packages are absent, and the plugin too if asked.

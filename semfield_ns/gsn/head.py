@@ -1,0 +1,71 @@
+"""The feature head: the trunk's stream and the teacher's features of the source views -> a feature of the ray.
+
+GSN's feature is an interpolation of the teacher's features of the source images, learned over many views, which is why
+it is cleaner than its teacher. Parameters are named as in the official `dino`.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semfield_ns.gsn.projection import Observations
+from semfield_ns.gsn.transformers import FoldedViewAttention, RayTransformer, ViewTransformer, fold_view_attention
+from semfield_ns.gsn.trunk import TrunkOutput, max_over_views
+
+
+class FeatureHead(nn.Module):
+    """One view and one ray transformer on stream and teacher features together.
+
+    Args:
+        dim: channels of the trunk's stream.
+        feature_dim: channels of the teacher's features, which are also those of the result.
+        heads: of the ray transformer.
+        dropout: in training.
+        masked_pooling: see `Trunk`.
+    """
+
+    def __init__(
+        self, dim: int = 64, feature_dim: int = 64, heads: int = 4, dropout: float = 0.0, masked_pooling: bool = True
+    ) -> None:
+        super().__init__()
+        inner = dim + feature_dim
+        self.masked_pooling = masked_pooling
+        self.view_trans = ViewTransformer(inner, dropout)
+        self.ray_trans = RayTransformer(inner, heads, dropout)
+        self.norm = nn.LayerNorm(inner)
+        self.dinofc = nn.Linear(inner, feature_dim)
+
+    def forward(
+        self, trunk: TrunkOutput, seen: Observations, last: nn.Linear, relative: Float[Tensor, "V R S 4"]
+    ) -> Float[Tensor, "R F"]:
+        """Features of rays.
+
+        Args:
+            trunk: its output for the same samples.
+            seen: what the source views show there, teacher features included.
+            last: the last layer of the trunk's `rgbfeat_fc`, which turns `trunk.codes` into K.
+            relative: directions of the source views at the samples, relative to the target or not.
+        """
+        assert seen.teacher is not None, "a feature head needs the teacher's features"
+        rays, samples = trunk.stream.shape[:2]
+        num, views = rays * samples, len(seen.teacher)
+        hidden = seen.hidden.reshape(views, num, 1)
+        teacher = seen.teacher.reshape(views, num, -1)
+        pooled = max_over_views(teacher, hidden if self.masked_pooling else None)
+        q = torch.cat([trunk.stream.reshape(num, -1).float(), pooled.float()], dim=-1)
+        direction = F.relu(self.view_trans.attn.pos_fc.first(relative.reshape(views, num, 4)))
+        codes = torch.cat([trunk.codes.reshape(views, num, -1), teacher.to(direction.dtype), direction], dim=-1)
+        q = self.view_trans(q, codes, hidden, self.fold(last))
+        stream, _ = self.ray_trans(q.view(rays, samples, -1))
+        # The mean over samples may be taken first: what follows is linear.
+        return self.dinofc(self.norm(stream).mean(dim=1)).float()
+
+    def fold(self, last: nn.Linear) -> FoldedViewAttention:
+        """The folded view attention for [codes of the trunk, teacher features, direction codes]."""
+        feature_dim = self.dinofc.out_features
+        with torch.autocast(last.weight.device.type, enabled=False):
+            identity = torch.eye(feature_dim, device=last.weight.device)
+            key = torch.block_diag(last.weight, identity)
+            bias = F.pad(last.bias, (0, feature_dim))
+            return fold_view_attention(self.view_trans.attn, key, bias)

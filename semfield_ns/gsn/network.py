@@ -1,0 +1,130 @@
+"""The whole network: image encoder, trunk and feature head, as one configurable module."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semfield_ns.gsn.encoder import ImageEncoder
+from semfield_ns.gsn.head import FeatureHead
+from semfield_ns.gsn.projection import SourceViews, observe, ray_difference
+from semfield_ns.gsn.trunk import Trunk
+
+
+@dataclass
+class NetworkConfig:
+    """Sizes and variants. The defaults are the official sizes with our variants."""
+
+    dim: int = 64
+    """Channels of the trunk's stream."""
+    blocks: int = 4
+    """Pairs of a view and a ray transformer; GNT has 8 (or 4)."""
+    heads: int = 4
+    """Attention heads of the ray transformers."""
+    feature_dim: int = 64
+    """Channels of the teacher's features; 0 for no feature head (GNT)."""
+    image_dim: int = 32
+    """Channels of the image encoder's maps."""
+    encoder_width: int = 64
+    """Channels of the image encoder's first stage."""
+    encoder_blocks: tuple[int, int, int] = (3, 4, 6)
+    """Residual blocks of the image encoder's stages."""
+    dropout: float = 0.0
+    """In training, in attentions and feed-forward layers; 0.1 in the paper."""
+    direction: Literal["color", "trunk"] = "color"
+    """Where the viewing direction enters: the colour alone (GSN), or every even block (GNT)."""
+    masked_pooling: bool = True
+    """Start samples from the views that see them; the official code starts from all."""
+    head_sees_target: bool = False
+    """Give the head the target camera's direction too (the official code): its features then change with the view."""
+    tokens_through_image: bool = False
+    """Enlarge teacher tokens to the image before they are sampled (the official code): 128 times the memory."""
+
+
+class GSNNetwork(nn.Module):
+    """GSN, or GNT where there is no feature head. Module names are those of the official checkpoints' parts."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_net = ImageEncoder(config.image_dim, config.encoder_width, config.encoder_blocks)
+        self.net_coarse = Trunk(
+            config.dim,
+            config.blocks,
+            config.image_dim,
+            config.heads,
+            config.dropout,
+            config.direction == "trunk",
+            config.masked_pooling,
+        )
+        self.dino = (
+            FeatureHead(config.dim, config.feature_dim, config.heads, config.dropout, config.masked_pooling)
+            if config.feature_dim
+            else None
+        )
+
+    def encode(self, views: SourceViews) -> SourceViews:
+        """The views with maps of the image encoder."""
+        return views._replace(maps=self.feature_net(views.images))
+
+    def render(
+        self,
+        origins: Float[Tensor, "R 3"],
+        directions: Float[Tensor, "R 3"],
+        depths: Float[Tensor, "R S"],
+        views: SourceViews,
+        with_features: bool = True,
+    ) -> dict[str, Tensor]:
+        """Renders rays from samples at given depths.
+
+        Args:
+            origins: camera centres, normalised scene units.
+            directions: scaled so that `depths` multiply them: of length 1 for distances along the ray, with z = 1 in
+                the camera for z-depths.
+            depths: of the samples, ascending.
+            views: encoded source views, with tokens if features are wanted.
+            with_features: render features.
+
+        Returns:
+            "rgb" [R,3], not clamped; "weights" [R,S], which sum to 1; "depth" [R,1], in the unit of `depths`; and
+            "features" [R,F].
+        """
+        points = origins[:, None] + directions[:, None] * depths[..., None]
+        wants = with_features and self.dino is not None
+        seen = observe(points, origins, views, wants, self.config.tokens_through_image)
+        unit = directions / directions.norm(dim=-1, keepdim=True)
+        trunk = self.net_coarse(seen, points, unit)
+        outputs = {
+            "rgb": trunk.rgb,
+            "weights": trunk.weights,
+            "depth": (trunk.weights * depths).sum(dim=-1, keepdim=True),
+        }
+        if wants:
+            assert self.dino is not None
+            relative = seen.relative
+            if not self.config.head_sees_target:
+                relative = ray_difference(points.reshape(-1, 3), None, views.camera_to_world[:, :, 3])
+                relative = relative.view(seen.relative.shape)
+            outputs["features"] = self.dino(trunk, seen, self.net_coarse.rgbfeat_fc.second, relative)
+        return outputs
+
+
+def inverse_depths(near: Tensor, far: Tensor, count: int, jitter: bool = False) -> Float[Tensor, "R S"]:
+    """Samples uniform in inverse depth, both ends included.
+
+    Args:
+        near: [R, 1], above 0.
+        far: [R, 1].
+        count: S.
+        jitter: move each sample at random between the middles to its neighbours (stratified, for training).
+    """
+    steps = torch.linspace(0.0, 1.0, count, device=near.device)
+    depths = 1 / (1 / near * (1 - steps) + 1 / far * steps)
+    if jitter:
+        middles = (depths[:, 1:] + depths[:, :-1]) / 2
+        upper = torch.cat([middles, depths[:, -1:]], dim=-1)
+        lower = torch.cat([depths[:, :1], middles], dim=-1)
+        depths = lower + (upper - lower) * torch.rand_like(depths)
+    return depths

@@ -1,0 +1,154 @@
+"""From samples in space to what the source views show there. Pure functions on tensors.
+
+Pixels are the official code's: the centre of the first pixel is (0, 0). Nerfstudio's has it at (0.5, 0.5);
+`semfield_ns.gsn.views` converts intrinsics where cameras come in.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from semfield_ns.rendering.projection import distort
+
+_MIN_DEPTH = 1e-8
+_FAR_AWAY = 1e6  # pixels: points near a camera's plane project towards infinity
+_EPS = 1e-6
+
+
+class SourceViews(NamedTuple):
+    """V posed images and what was computed from them, once, for any number of rays."""
+
+    images: Float[Tensor, "V 3 H W"]
+    """RGB in [0, 1]"""
+    camera_to_world: Float[Tensor, "V 3 4"]
+    """OpenGL axes (x right, y up, z back), normalised scene units"""
+    intrinsics: Float[Tensor, "V 4"]
+    """fx, fy, cx, cy in pixels, the centre of the first pixel at (0, 0)"""
+    distortion: Float[Tensor, "V 6"] | None = None
+    """OpenCV coefficients in Nerfstudio's order; None for pinholes"""
+    maps: Float[Tensor, "V C h w"] | None = None
+    """of the image encoder"""
+    tokens: Float[Tensor, "V F ht wt"] | None = None
+    """the teacher's, each of unit norm"""
+
+
+class Observations(NamedTuple):
+    """What V source views show at R x S samples."""
+
+    image: Float[Tensor, "V R S image_dim"]
+    """colour and image features, 3 + C channels"""
+    relative: Float[Tensor, "V R S 4"]
+    """`ray_difference`"""
+    hidden: Bool[Tensor, "V R S 1"]
+    """the sample is behind the camera or outside of its image"""
+    teacher: Float[Tensor, "V R S F"] | None
+    """the teacher's features"""
+
+
+def project(points: Float[Tensor, "N 3"], views: SourceViews) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:
+    """Pixel coordinates of points in every view, and whether they are in front of it and inside its image."""
+    rotation, centre = views.camera_to_world[:, :, :3], views.camera_to_world[:, :, 3]
+    flip = points.new_tensor([1.0, -1.0, -1.0])
+    # Rows of world-to-camera with OpenCV axes: x right, y down, z forwards.
+    to_camera = rotation.transpose(1, 2) * flip[:, None]
+    offset = -(to_camera @ centre[..., None])
+    local = torch.baddbmm(offset, to_camera, points.T.expand(len(centre), -1, -1))
+    depth = local[:, 2]
+    xy = (local[:, :2] / depth.clamp(min=_MIN_DEPTH)[:, None]).transpose(1, 2)
+    if views.distortion is not None:
+        xy = distort(xy.clamp(-2, 2), views.distortion[:, None].expand(*xy.shape[:2], 6))
+    pixels = xy * views.intrinsics[:, None, :2] + views.intrinsics[:, None, 2:]
+    pixels = pixels.clamp(-_FAR_AWAY, _FAR_AWAY)
+    height, width = views.images.shape[-2:]
+    last = points.new_tensor([width - 1.0, height - 1.0])
+    return pixels, (depth > 0) & ((pixels >= 0) & (pixels <= last)).all(dim=-1)
+
+
+def ray_difference(
+    points: Float[Tensor, "N 3"],
+    target: Float[Tensor, "N 3"] | None,
+    centres: Float[Tensor, "V 3"],
+) -> Float[Tensor, "V N 4"]:
+    """How the direction from a point to each source camera differs from that to the target camera.
+
+    With the unit vectors t to the target and s to the source: unit(t - s), t . s. Without a target t is 0, and the
+    result does not depend on where one looks from.
+    """
+    s = centres[:, None] - points
+    s = s / (s.norm(dim=-1, keepdim=True) + _EPS)
+    if target is None:
+        return torch.cat([-s, torch.zeros_like(s[..., :1])], dim=-1)
+    t = target - points
+    t = t / (t.norm(dim=-1, keepdim=True) + _EPS)
+    difference = t - s
+    unit = difference / difference.norm(dim=-1, keepdim=True).clamp(min=_EPS)
+    return torch.cat([unit, (t * s).sum(dim=-1, keepdim=True)], dim=-1)
+
+
+def sample_grid(
+    grid: Float[Tensor, "V C h w"], position: Float[Tensor, "V N 2"], padding: str = "zeros"
+) -> Float[Tensor, "V N C"]:
+    """Bilinear samples.
+
+    Args:
+        grid: one a view.
+        position: in [-1, 1]; -1 and 1 are the centres of the first and of the last cell.
+        padding: "zeros" or "border", of what is beyond.
+    """
+    found = F.grid_sample(grid, position[:, :, None], padding_mode=padding, align_corners=True)
+    return found[..., 0].transpose(1, 2)
+
+
+def observe(
+    points: Float[Tensor, "R S 3"],
+    origins: Float[Tensor, "R 3"],
+    views: SourceViews,
+    with_teacher: bool = True,
+    tokens_through_image: bool = False,
+) -> Observations:
+    """What the views show at samples of rays.
+
+    Args:
+        points: the samples, normalised world coordinates.
+        origins: centre of the target camera of each ray.
+        views: with maps of the image encoder.
+        with_teacher: sample the tokens as well, if the views have them.
+        tokens_through_image: enlarge tokens to the image first, as the official code does; 128 times the memory, and a
+            little different near the borders of cells. False samples the token grid.
+    """
+    assert views.maps is not None, "source views have been encoded"
+    rays, samples = points.shape[:2]
+    flat = points.reshape(-1, 3)
+    pixels, visible = project(flat, views)
+    height, width = views.images.shape[-2:]
+    size = pixels.new_tensor([width, height])
+    position = 2 * pixels / (size - 1) - 1
+    image = torch.cat([sample_grid(views.images, position), sample_grid(views.maps, position)], dim=-1)
+    teacher = None
+    if with_teacher and views.tokens is not None:
+        if tokens_through_image:
+            enlarged = F.interpolate(views.tokens, size=(height, width), mode="bilinear", align_corners=False)
+            teacher = sample_grid(enlarged, position)
+        else:
+            teacher = sample_grid(views.tokens, token_position(pixels, size, views.tokens), padding="border")
+        teacher = teacher.reshape(len(visible), rays, samples, -1)
+    target = origins[:, None].expand(rays, samples, 3).reshape(-1, 3)
+    relative = ray_difference(flat, target, views.camera_to_world[:, :, 3])
+    return Observations(
+        image.reshape(len(visible), rays, samples, -1),
+        relative.reshape(len(visible), rays, samples, 4),
+        ~visible.reshape(len(visible), rays, samples, 1),
+        teacher,
+    )
+
+
+def token_position(
+    pixels: Float[Tensor, "*batch 2"], size: Float[Tensor, "2"], tokens: Float[Tensor, "V F ht wt"]
+) -> Float[Tensor, "*batch 2"]:
+    """Where pixels lie in a token grid that covers the image, for `sample_grid`."""
+    cells = size.new_tensor([tokens.shape[-1], tokens.shape[-2]])
+    index = (pixels + 0.5) / size * cells - 0.5
+    return 2 * index / (cells - 1).clamp(min=1) - 1

@@ -1,0 +1,211 @@
+"""View and ray transformers: their parameters under the official names, and their arithmetic with fewer operations.
+
+The official view attention forms, for every sample and source view, k = Wk K, v = Wv k, a position code
+p = P2 relu(P1 d) and the hidden layer relu(A (k - q + p) + a) of its logits. None of these needs to exist: A is linear,
+so with T = [relu codes of K, relu(P1 d)] one product gives v + p and A (k + p) at once ("folding", see
+`FoldedViewAttention`). The numbers are the same up to rounding; tests compare them with a plain implementation.
+
+Shapes: V source views first (the softmax over views is then a sum of whole planes), N = rays x samples, R rays,
+S samples a ray, D channels of the stream.
+"""
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+MASKED = -1e9
+"""Logit of a view that does not see a sample. Where no view does, all weigh the same."""
+
+_NORM_EPS = 1e-6  # pre-norms of the official code; its last norms have PyTorch's default
+
+
+class TwoLayers(nn.Sequential):
+    """Linear, ReLU, Linear, under the names 0 and 2 of a `Sequential`."""
+
+    def __init__(self, inner: int, hidden: int, outer: int) -> None:
+        super().__init__(nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, outer))
+
+    @property
+    def first(self) -> nn.Linear:
+        """The layer before the ReLU."""
+        return cast(nn.Linear, self[0])
+
+    @property
+    def second(self) -> nn.Linear:
+        """The layer after the ReLU."""
+        return cast(nn.Linear, self[2])
+
+
+class FeedForward(nn.Module):
+    """Two layers with four times as many hidden channels."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.dropout = dropout
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """The update, to be added to the stream."""
+        hidden = F.dropout(F.relu(F.linear(x, self.fc1.weight, self.fc1.bias)), self.dropout, self.training)
+        return F.dropout(F.linear(hidden, self.fc2.weight, self.fc2.bias), self.dropout, self.training)
+
+
+class ViewAttention(nn.Module):
+    """Parameters of subtraction attention over source views (see the module's docstring for what they do)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.q_fc, self.k_fc, self.v_fc = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.pos_fc = TwoLayers(4, dim // 8, dim)
+        self.attn_fc = TwoLayers(dim, dim // 8, dim)
+        self.out_fc = nn.Linear(dim, dim)
+
+
+class FoldedViewAttention(NamedTuple):
+    """The matrices of one view attention, multiplied out."""
+
+    values: Float[Tensor, "D_plus_hidden T"]
+    """codes of a view -> v + p, and A (k + p)"""
+    values_bias: Float[Tensor, "D_plus_hidden"]
+    query: Float[Tensor, "hidden D"]
+    """normed stream -> A q"""
+    logits: Float[Tensor, "D hidden"]
+    logits_bias: Float[Tensor, "D"]
+
+
+def fold_view_attention(
+    layer: ViewAttention, key: Float[Tensor, "D codes"], key_bias: Float[Tensor, "D"]
+) -> FoldedViewAttention:
+    """Multiplies the matrices of a layer out.
+
+    Args:
+        layer: its parameters.
+        key: K = key @ codes + key_bias; K itself is not needed either.
+        key_bias: see `key`.
+
+    Returns:
+        Matrices that act on [codes, relu(P1 d)], in this order.
+    """
+    second = layer.pos_fc.second
+    hidden, out = layer.attn_fc.first, layer.attn_fc.second
+    wk = layer.k_fc.weight @ key
+    bk = layer.k_fc.weight @ key_bias
+    value = torch.cat([layer.v_fc.weight @ wk, second.weight], dim=1)
+    logit = torch.cat([hidden.weight @ wk, hidden.weight @ second.weight], dim=1)
+    value_bias = layer.v_fc.weight @ bk + second.bias
+    logit_bias = hidden.weight @ (bk + second.bias) + hidden.bias
+    return FoldedViewAttention(
+        torch.cat([value, logit]),
+        torch.cat([value_bias, logit_bias]),
+        hidden.weight @ layer.q_fc.weight,
+        out.weight,
+        out.bias,
+    )
+
+
+class ViewTransformer(nn.Module):
+    """Lets every sample gather from the source views that see it, then a feed-forward layer."""
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.attn_norm, self.ff_norm = nn.LayerNorm(dim, eps=_NORM_EPS), nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.ff = FeedForward(dim, dropout)
+        self.attn = ViewAttention(dim)
+        self.dropout = dropout
+
+    def forward(
+        self,
+        q: Float[Tensor, "N D"],
+        codes: Float[Tensor, "V N T"],
+        hidden: Bool[Tensor, "V N 1"],
+        folded: FoldedViewAttention,
+    ) -> Float[Tensor, "N D"]:
+        """The stream after this block.
+
+        Args:
+            q: the stream.
+            codes: what the views show, for all blocks the same.
+            hidden: where a view does not see a sample.
+            folded: of `self.attn`, for these codes.
+        """
+        query = F.linear(self.attn_norm(q), folded.query)
+        dropout = self.dropout if self.training else 0.0
+        if torch.is_grad_enabled():
+            # Of the [V, N, D] tensors inside, nothing is kept for the backward pass: that is most of the memory.
+            gathered = checkpoint(attend_views, query, codes, hidden, folded, dropout, use_reentrant=False)
+        else:
+            gathered = attend_views(query, codes, hidden, folded, dropout)
+        update = F.linear(gathered, self.attn.out_fc.weight, self.attn.out_fc.bias)
+        q = q + F.dropout(update, self.dropout, self.training)
+        return q + self.ff(self.ff_norm(q))
+
+
+def attend_views(
+    query: Float[Tensor, "N hidden"],
+    codes: Float[Tensor, "V N T"],
+    hidden: Bool[Tensor, "V N 1"],
+    folded: FoldedViewAttention,
+    dropout: float = 0.0,
+) -> Float[Tensor, "N D"]:
+    """Sum over views of (v + p) times a softmax over views, for every channel by itself."""
+    dim = folded.logits.shape[0]
+    both = F.linear(codes, folded.values, folded.values_bias)
+    values, pre = both[..., :dim], both[..., dim:]
+    logits = F.linear(F.relu(pre - query.to(pre.dtype)), folded.logits, folded.logits_bias)
+    if torch.is_grad_enabled():
+        weights = F.dropout(torch.softmax(logits.masked_fill(hidden, MASKED), dim=0), dropout)
+        return (weights * values).sum(dim=0)
+    # The same without a copy at every step: this is where the time of rendering goes.
+    logits.masked_fill_(hidden, MASKED)
+    weights = logits.sub_(logits.amax(dim=0)).exp_()
+    total = weights.sum(dim=0)
+    return weights.mul_(values).sum(dim=0).div_(total)
+
+
+class RayAttention(nn.Module):
+    """Ordinary attention over the samples of a ray."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.q_fc, self.k_fc, self.v_fc = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.out_fc = nn.Linear(dim, dim)
+        self.heads, self.dropout = heads, dropout
+
+    def forward(
+        self, x: Float[Tensor, "R S D"], with_first_row: bool = False
+    ) -> tuple[Float[Tensor, "R S D"], Float[Tensor, "R S"] | None]:
+        """The update, and if asked the attention of the first sample, averaged over heads (it sums to 1)."""
+        rays, samples, dim = x.shape
+        joint = torch.cat([self.q_fc.weight, self.k_fc.weight, self.v_fc.weight])
+        qkv = F.linear(x, joint).view(rays, samples, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        mixed = mixed.transpose(1, 2).reshape(rays, samples, dim)
+        out = F.dropout(F.linear(mixed, self.out_fc.weight, self.out_fc.bias), self.dropout, self.training)
+        first = None
+        if with_first_row:
+            scores = (q[:, :, :1].float() * k.float()).sum(dim=-1) / (dim // self.heads) ** 0.5
+            first = scores.softmax(dim=-1).mean(dim=1)
+        return out, first
+
+
+class RayTransformer(nn.Module):
+    """Lets the samples of a ray see each other, then a feed-forward layer."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attn_norm, self.ff_norm = nn.LayerNorm(dim, eps=_NORM_EPS), nn.LayerNorm(dim, eps=_NORM_EPS)
+        self.ff = FeedForward(dim, dropout)
+        self.attn = RayAttention(dim, heads, dropout)
+
+    def forward(
+        self, q: Float[Tensor, "R S D"], with_first_row: bool = False
+    ) -> tuple[Float[Tensor, "R S D"], Float[Tensor, "R S"] | None]:
+        """The stream after this block, and what `RayAttention` gives."""
+        update, first = self.attn(self.attn_norm(q), with_first_row)
+        q = q + update
+        return q + self.ff(self.ff_norm(q)), first

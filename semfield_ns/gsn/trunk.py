@@ -1,0 +1,174 @@
+"""The trunk: what the source views show at the samples of a ray -> colour and depth of the ray (GNT, GSN).
+
+Parameters are named as in the official `net_coarse`.
+"""
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semfield_ns.gsn.encodings import ENCODED_DIM, frequency_encoding
+from semfield_ns.gsn.projection import Observations
+from semfield_ns.gsn.transformers import (
+    FoldedViewAttention,
+    RayTransformer,
+    TwoLayers,
+    ViewTransformer,
+    fold_view_attention,
+)
+
+
+class TrunkOutput(NamedTuple):
+    """Of R rays with S samples."""
+
+    rgb: Float[Tensor, "R 3"]
+    """not clamped"""
+    weights: Float[Tensor, "R S"]
+    """how much the nearest sample attends to each: they sum to 1 and serve as weights of the depth"""
+    stream: Float[Tensor, "R S D"]
+    """last ray transformer's output, before the norm"""
+    codes: Float[Tensor, "V R S D"]
+    """what the views show, before the last layer of `rgbfeat_fc`"""
+
+
+class Trunk(nn.Module):
+    """View and ray transformers in turn.
+
+    Args:
+        dim: D, channels of the stream.
+        blocks: number of pairs of a view and a ray transformer.
+        image_dim: channels of the image features.
+        heads: of the ray transformers.
+        dropout: in training.
+        direction_in_trunk: feed the viewing direction into every even block (GNT) instead of the colour alone (GSN).
+        masked_pooling: start from the views that see a sample; the official code starts from all of them.
+    """
+
+    def __init__(
+        self,
+        dim: int = 64,
+        blocks: int = 4,
+        image_dim: int = 32,
+        heads: int = 4,
+        dropout: float = 0.0,
+        direction_in_trunk: bool = False,
+        masked_pooling: bool = True,
+    ) -> None:
+        super().__init__()
+        self.dim, self.masked_pooling, self.direction_in_trunk = dim, masked_pooling, direction_in_trunk
+        self.rgbfeat_fc = TwoLayers(3 + image_dim, dim, dim)
+        self.view_crosstrans = nn.ModuleList(ViewTransformer(dim, dropout) for _ in range(blocks))
+        self.view_selftrans = nn.ModuleList(RayTransformer(dim, heads, dropout) for _ in range(blocks))
+        encoded = ENCODED_DIM * (2 if direction_in_trunk else 1)
+        # As a list with holes: the official names count all blocks.
+        self.q_fcs = nn.ModuleList(
+            TwoLayers(dim + encoded, dim, dim) if i % 2 == 0 else nn.Identity() for i in range(blocks)
+        )
+        self.norm = nn.LayerNorm(dim)
+        if not direction_in_trunk:
+            self.hviews_fc = TwoLayers(dim + ENCODED_DIM, dim, dim)
+        self.rgb_fc = nn.Linear(dim, 3)
+
+    def forward(
+        self, seen: Observations, points: Float[Tensor, "R S 3"], directions: Float[Tensor, "R 3"]
+    ) -> TrunkOutput:
+        """Renders rays.
+
+        Args:
+            seen: what the source views show at the samples.
+            points: the samples, normalised world coordinates, near to far.
+            directions: unit viewing directions.
+        """
+        rays, samples = points.shape[:2]
+        num = rays * samples
+        codes = self.first_codes(seen)
+        hidden = seen.hidden.reshape(-1, num, 1)
+        # The stream stays in single precision under autocast: blocks add to it.
+        q = self.pool(codes[..., : self.dim], hidden).float()
+        directions_code = frequency_encoding(directions)
+        position_codes = self.encode_positions(points, directions_code)
+        first = None
+        last = len(self.view_crosstrans) - 1
+        for i, (view, ray) in enumerate(zip(self.view_blocks, self.view_selftrans, strict=True)):
+            q = view(q, codes, hidden, self.fold(i))
+            layer = self.q_fcs[i]
+            if isinstance(layer, TwoLayers):
+                inner = F.linear(q, layer.first.weight[:, : self.dim]) + position_codes[i // 2].reshape(num, -1)
+                q = layer.second(F.relu(inner)).float()
+            stream, first = ray(q.view(rays, samples, -1), with_first_row=i == last)
+            q = stream.reshape(num, -1)
+        stream = q.view(rays, samples, -1)
+        assert first is not None
+        rgb = self.color(stream, directions_code)
+        shown = codes[..., : self.dim].reshape(-1, rays, samples, self.dim)
+        return TrunkOutput(rgb.float(), first, stream, shown)
+
+    @property
+    def view_blocks(self) -> list[ViewTransformer]:
+        """The view transformers."""
+        return cast(list[ViewTransformer], list(self.view_crosstrans))
+
+    def first_codes(self, seen: Observations) -> Float[Tensor, "V N T"]:
+        """Rectified codes [D] of what each view shows, followed by those [D/8] of the direction for every block.
+
+        One product for the first layers of `rgbfeat_fc` and of all position codes, which are small.
+        """
+        first = self.rgbfeat_fc.first
+        positions = [block.attn.pos_fc.first for block in self.view_blocks]
+        direction = torch.cat([layer.weight for layer in positions])
+        weight = torch.block_diag(first.weight, direction)
+        bias = torch.cat([first.bias, *(layer.bias for layer in positions)])
+        views = seen.image.shape[0]
+        x = torch.cat([seen.image, seen.relative], dim=-1).view(views, -1, weight.shape[1])
+        return F.relu(F.linear(x, weight, bias), inplace=True)
+
+    def fold(self, block: int) -> FoldedViewAttention:
+        """The folded view attention of a block, for `first_codes`."""
+        last = self.rgbfeat_fc.second
+        layer = self.view_blocks[block].attn
+        with torch.autocast(last.weight.device.type, enabled=False):
+            folded = fold_view_attention(layer, last.weight, last.bias)
+        # Codes of the other blocks' directions get zeros.
+        width, count = self.dim // 8, len(self.view_crosstrans)
+        values = folded.values
+        rows = values.shape[0]
+        parts = [values[:, : self.dim], values.new_zeros(rows, block * width), values[:, self.dim :]]
+        parts.append(values.new_zeros(rows, (count - 1 - block) * width))
+        return folded._replace(values=torch.cat(parts, dim=1))
+
+    def pool(self, codes: Float[Tensor, "V N D"], hidden: Tensor) -> Float[Tensor, "N D"]:
+        """The stream's start: the largest entry over views; zero where a mask is used and no view sees the sample."""
+        keys = self.rgbfeat_fc.second(codes)
+        return max_over_views(keys, hidden if self.masked_pooling else None)
+
+    def encode_positions(self, points: Tensor, directions_code: Tensor) -> list[Tensor]:
+        """The encodings' part of the first layer of every `q_fcs`, each [R, S, D]."""
+        layers = [layer.first for layer in self.q_fcs if isinstance(layer, TwoLayers)]
+        weight = torch.cat([layer.weight[:, self.dim : self.dim + ENCODED_DIM] for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        coded = F.linear(frequency_encoding(points), weight, bias)
+        if self.direction_in_trunk:
+            weight = torch.cat([layer.weight[:, self.dim + ENCODED_DIM :] for layer in layers])
+            coded = coded + F.linear(directions_code, weight)[:, None]
+        return list(coded.split(self.dim, dim=-1))
+
+    def color(self, stream: Float[Tensor, "R S D"], directions_code: Float[Tensor, "R 63"]) -> Float[Tensor, "R 3"]:
+        """Colour of rays. What is linear is done after the mean over samples."""
+        h = self.norm(stream)
+        if self.direction_in_trunk:
+            return self.rgb_fc(h.mean(dim=1))
+        first, second = self.hviews_fc.first, self.hviews_fc.second
+        direction = F.linear(directions_code, first.weight[:, self.dim :], first.bias)
+        hidden = F.relu(F.linear(h, first.weight[:, : self.dim]) + direction[:, None])
+        return self.rgb_fc(second(hidden.mean(dim=1)))
+
+
+def max_over_views(x: Float[Tensor, "V N D"], hidden: Tensor | None) -> Float[Tensor, "N D"]:
+    """Largest entry over the views; over those that are not hidden, and 0 where all are, if `hidden` is given."""
+    if hidden is None:
+        return x.amax(dim=0)
+    nobody = hidden.all(dim=0)
+    return x.masked_fill(hidden, float("-inf")).amax(dim=0).masked_fill(nobody, 0.0)
