@@ -133,7 +133,7 @@ semantic_flow_tiny = MethodSpecification(
                 source_color=True,
                 warp_directions="random",
                 proposal_anneal_steps=150,
-                loss_weights=LossWeights(rgb_static=3.0, mask=1.0, depth=0.3, plane_variation=0.02),
+                loss_weights=LossWeights(rgb_static=3.0, mask=1.0, depth=0.1, depth_dynamic=0.5, plane_variation=0.02),
                 eval_num_rays_per_chunk=8192,
             ),
         ),

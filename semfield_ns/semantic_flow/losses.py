@@ -47,7 +47,10 @@ class LossWeights:
     static_flow: float = 0.5
     """Scene flow is zero on static rays."""
     depth: float = 0.04
-    """Given depth (`surface_depth`) or disparity (median and MAD normalised)."""
+    """Given depth (`surface_depth`) or disparity (median and MAD normalised), on static rays."""
+    depth_dynamic: float = 0.04
+    """The same on dynamic rays, of the blended render and of the dynamic branch alone: nothing else tells a moving
+    thing that was seen from one place at a time how far away it is."""
     depth_order: float = 0.1
     """On static rays the dynamic branch is not in front of the static one."""
     semantics: float = 0.16

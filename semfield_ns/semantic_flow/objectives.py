@@ -8,6 +8,7 @@ from torch import Tensor
 
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
+from semfield_ns.semantic_flow.blending import blend
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.radiance import Radiance
 from semfield_ns.semantic_flow.semantics import Trajectory
@@ -90,20 +91,27 @@ def radiance_losses(render: TrainingRender, targets: Targets, metric: bool, thic
     staged = dynamic is not None
     everywhere = torch.ones_like(targets.static)
     result = {"rgb": losses.color(render.rgb, targets.rgb, everywhere if staged else targets.static)}
+    known = None
     if targets.depth is not None:
         known = targets.depth > 0
-        rays = known & (everywhere if staged else targets.static)
+        # Disparity is compared up to a scale and shift of the rays that it is compared on: together, to order them.
+        rays = known & (everywhere if staged and not metric else targets.static)
         result["depth"] = _depth_loss(full.weights.total, full, targets, rays, metric)
     if dynamic is None:
         return result
     rgb_dynamic = (full.dynamic_weights * dynamic.color).sum(dim=-2)
     result["rgb_dynamic"] = losses.color(rgb_dynamic, targets.rgb, targets.dynamic)
-    if targets.depth is not None:
-        alone = _depth_loss(full.dynamic_weights, full, targets, known & targets.dynamic, metric)
-        result["depth"] = result["depth"] + alone
+    if targets.depth is not None and known is not None:
+        moving = known & targets.dynamic
+        result["depth_dynamic"] = _depth_loss(full.dynamic_weights, full, targets, moving, metric)
         if metric:
+            # The static branch is held: it would learn to stand in for what moves.
+            blended = blend(full.static.alpha.detach(), dynamic.alpha, dynamic.blending)
+            result["depth_dynamic"] = result["depth_dynamic"] + _depth_loss(
+                blended.total, full, targets, moving, metric
+            )
             result["depth_blending"] = losses.depth_blending(
-                dynamic.blending, full.distance, targets.depth, known & targets.dynamic, thickness
+                dynamic.blending, full.distance, targets.depth, moving, thickness
             )
     result["entropy"] = losses.entropy(full.weights.dynamic, dynamic.blending)
     if targets.masked:
