@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("semantic-flow", "semantic-flow-paper", "semantic-flow-tiny")
+METHODS = ("gsn", "gsn-paper", "gsn-tiny", "semantic-flow", "semantic-flow-paper", "semantic-flow-tiny")
 COMMANDS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "ns-process-data", "ns-install-cli")
 OPTIONAL = ("transformers", "tinycudann")
 MAX_EXTRA_SECONDS = 1.0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from semfield_ns.compat import allow_nerfstudio_checkpoints
 from semfield_ns.errors import SemfieldError
-from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
+from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.io import atomic_path, reason
 
 Kind = Literal["gsn", "gnt"]
@@ -84,9 +84,7 @@ def official_config(parts: Parts, kind: Kind, where: str = "checkpoint") -> Netw
         encoder_blocks=(_count(encoder, "layer1."), _count(encoder, "layer2."), _count(encoder, "layer3.")),
         dropout=0.1,
         direction="color" if kind == "gsn" else "trunk",
-        masked_pooling=False,
-        head_sees_target=True,
-        tokens_through_image=True,
+        **OFFICIAL,
     )
 
 
@@ -137,7 +135,13 @@ def import_official(path: Path, kind: Kind) -> GSNNetwork:
 
 
 def export_official(network: GSNNetwork, path: Path) -> None:
-    """Writes a network's weights in the official layout, without states of optimizers."""
+    """Writes a network's weights in the official layout, without states of optimizers.
+
+    Raises:
+        SemfieldError: the official code has no place for some of its weights.
+    """
+    if not network.is_official:
+        raise SemfieldError("This network blends colours (network.blend), which the official code does not: no export.")
     content: dict[str, Any] = {"optimizer": {}, "scheduler": {}}
     for name in ("net_coarse", "feature_net", "dino"):
         module = getattr(network, name)

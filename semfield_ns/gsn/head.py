@@ -10,7 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semfield_ns.gsn.projection import Observations
-from semfield_ns.gsn.transformers import FoldedViewAttention, RayTransformer, ViewTransformer, fold_view_attention
+from semfield_ns.gsn.transformers import (
+    FoldedViewAttention,
+    RayTransformer,
+    ViewBlend,
+    ViewTransformer,
+    fold_view_attention,
+    pool_samples,
+)
 from semfield_ns.gsn.trunk import TrunkOutput, max_over_views
 
 
@@ -22,19 +29,34 @@ class FeatureHead(nn.Module):
         feature_dim: channels of the teacher's features, which are also those of the result.
         heads: of the ray transformer.
         dropout: in training.
-        masked_pooling: see `Trunk`.
+        masked_pooling: see `Trunk`, as for the next two.
+        weighted_samples: of features instead of colours.
+        blend: of teacher features instead of colours.
     """
 
     def __init__(
-        self, dim: int = 64, feature_dim: int = 64, heads: int = 4, dropout: float = 0.0, masked_pooling: bool = True
+        self,
+        dim: int = 64,
+        feature_dim: int = 64,
+        heads: int = 4,
+        dropout: float = 0.0,
+        masked_pooling: bool = True,
+        weighted_samples: bool = False,
+        blend: bool = False,
     ) -> None:
         super().__init__()
+        self.weighted_samples = weighted_samples
         inner = dim + feature_dim
         self.masked_pooling = masked_pooling
         self.view_trans = ViewTransformer(inner, dropout)
         self.ray_trans = RayTransformer(inner, heads, dropout)
         self.norm = nn.LayerNorm(inner)
         self.dinofc = nn.Linear(inner, feature_dim)
+        self.blend = None
+        if blend:
+            self.blend = ViewBlend(inner + inner // 8, inner)
+            nn.init.zeros_(self.dinofc.weight)
+            nn.init.zeros_(self.dinofc.bias)
 
     def forward(
         self, trunk: TrunkOutput, seen: Observations, last: nn.Linear, relative: Float[Tensor, "V R S 4"]
@@ -58,8 +80,13 @@ class FeatureHead(nn.Module):
         codes = torch.cat([trunk.codes.reshape(views, num, -1), teacher.to(direction.dtype), direction], dim=-1)
         q = self.view_trans(q, codes, hidden, self.fold(last))
         stream, _ = self.ray_trans(q.view(rays, samples, -1))
+        weights = trunk.weights if self.weighted_samples else None
         # The mean over samples may be taken first: what follows is linear.
-        return self.dinofc(self.norm(stream).mean(dim=1)).float()
+        features = self.dinofc(pool_samples(self.norm(stream), weights)).float()
+        if self.blend is not None:
+            blended = self.blend(codes, stream.reshape(num, -1), hidden, teacher).view(rays, samples, -1)
+            features = features + pool_samples(blended, weights)
+        return features
 
     def fold(self, last: nn.Linear) -> FoldedViewAttention:
         """The folded view attention for [codes of the trunk, teacher features, direction codes]."""

@@ -1,9 +1,8 @@
 """The whole network: image encoder, trunk and feature head, as one configurable module."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,10 +11,19 @@ from semfield_ns.gsn.head import FeatureHead
 from semfield_ns.gsn.projection import SourceViews, observe, ray_difference
 from semfield_ns.gsn.trunk import Trunk
 
+OFFICIAL: dict[str, Any] = {
+    "masked_pooling": False,
+    "weighted_samples": False,
+    "blend": False,
+    "head_sees_target": True,
+    "tokens_through_image": True,
+}
+"""The variants that the official code has."""
+
 
 @dataclass
 class NetworkConfig:
-    """Sizes and variants. The defaults are the official sizes with our variants."""
+    """Sizes and variants. The defaults are the official sizes with our variants; see `OFFICIAL`."""
 
     dim: int = 64
     """Channels of the trunk's stream."""
@@ -37,6 +45,10 @@ class NetworkConfig:
     """Where the viewing direction enters: the colour alone (GSN), or every even block (GNT)."""
     masked_pooling: bool = True
     """Start samples from the views that see them; the official code starts from all."""
+    weighted_samples: bool = True
+    """Colours and features of a ray come from the samples that its depth comes from; officially, all count the same."""
+    blend: bool = True
+    """Blend colours and teacher features from the views, and add what the network renders; not in the official code."""
     head_sees_target: bool = False
     """Give the head the target camera's direction too (the official code): its features then change with the view."""
     tokens_through_image: bool = False
@@ -58,12 +70,27 @@ class GSNNetwork(nn.Module):
             config.dropout,
             config.direction == "trunk",
             config.masked_pooling,
+            config.weighted_samples,
+            config.blend,
         )
         self.dino = (
-            FeatureHead(config.dim, config.feature_dim, config.heads, config.dropout, config.masked_pooling)
+            FeatureHead(
+                config.dim,
+                config.feature_dim,
+                config.heads,
+                config.dropout,
+                config.masked_pooling,
+                config.weighted_samples,
+                config.blend,
+            )
             if config.feature_dim
             else None
         )
+
+    @property
+    def is_official(self) -> bool:
+        """Whether the official code could use these weights."""
+        return not self.config.blend
 
     def encode(self, views: SourceViews) -> SourceViews:
         """The views with maps of the image encoder."""
@@ -109,22 +136,3 @@ class GSNNetwork(nn.Module):
                 relative = relative.view(seen.relative.shape)
             outputs["features"] = self.dino(trunk, seen, self.net_coarse.rgbfeat_fc.second, relative)
         return outputs
-
-
-def inverse_depths(near: Tensor, far: Tensor, count: int, jitter: bool = False) -> Float[Tensor, "R S"]:
-    """Samples uniform in inverse depth, both ends included.
-
-    Args:
-        near: [R, 1], above 0.
-        far: [R, 1].
-        count: S.
-        jitter: move each sample at random between the middles to its neighbours (stratified, for training).
-    """
-    steps = torch.linspace(0.0, 1.0, count, device=near.device)
-    depths = 1 / (1 / near * (1 - steps) + 1 / far * steps)
-    if jitter:
-        middles = (depths[:, 1:] + depths[:, :-1]) / 2
-        upper = torch.cat([middles, depths[:, -1:]], dim=-1)
-        lower = torch.cat([depths[:, :1], middles], dim=-1)
-        depths = lower + (upper - lower) * torch.rand_like(depths)
-    return depths

@@ -209,3 +209,40 @@ class RayTransformer(nn.Module):
         update, first = self.attn(self.attn_norm(q), with_first_row)
         q = q + update
         return q + self.ff(self.ff_norm(q)), first
+
+
+class ViewBlend(nn.Module):
+    """Picks, for every sample, among the views: a convex combination of what they show.
+
+    A colour or a feature that is copied from the right view needs little learning and stays sharp; what is rendered
+    from the stream is added to it. Not part of the official network.
+
+    Args:
+        codes_dim: channels of a view's codes.
+        dim: channels of the stream.
+    """
+
+    def __init__(self, codes_dim: int, dim: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(codes_dim, dim // 4, bias=False)
+        self.query = nn.Linear(dim, dim // 4)
+        self.out = nn.Linear(dim // 4, 1)
+
+    def forward(
+        self,
+        codes: Float[Tensor, "V N T"],
+        stream: Float[Tensor, "N D"],
+        hidden: Bool[Tensor, "V N 1"],
+        shown: Float[Tensor, "V N C"],
+    ) -> Float[Tensor, "N C"]:
+        """The blended values of `shown`."""
+        logits = self.out(F.relu(self.key(codes) + self.query(stream))).float()
+        weights = torch.softmax(logits.masked_fill(hidden, MASKED), dim=0)
+        return (weights * shown).sum(dim=0)
+
+
+def pool_samples(x: Float[Tensor, "R S D"], weights: Float[Tensor, "R S"] | None) -> Float[Tensor, "R D"]:
+    """The mean over the samples of rays, weighted if weights (which sum to 1) are given."""
+    if weights is None:
+        return x.mean(dim=1)
+    return (weights[..., None].to(x.dtype) * x).sum(dim=1)

@@ -16,8 +16,10 @@ from semfield_ns.gsn.transformers import (
     FoldedViewAttention,
     RayTransformer,
     TwoLayers,
+    ViewBlend,
     ViewTransformer,
     fold_view_attention,
+    pool_samples,
 )
 
 
@@ -45,6 +47,9 @@ class Trunk(nn.Module):
         dropout: in training.
         direction_in_trunk: feed the viewing direction into every even block (GNT) instead of the colour alone (GSN).
         masked_pooling: start from the views that see a sample; the official code starts from all of them.
+        weighted_samples: the colour of a ray is that of the samples which its depth is taken from, too; the official
+            code takes the mean over all samples.
+        blend: colours are blended from those of the views, and what the network renders is added.
     """
 
     def __init__(
@@ -56,8 +61,11 @@ class Trunk(nn.Module):
         dropout: float = 0.0,
         direction_in_trunk: bool = False,
         masked_pooling: bool = True,
+        weighted_samples: bool = False,
+        blend: bool = False,
     ) -> None:
         super().__init__()
+        self.weighted_samples = weighted_samples
         self.dim, self.masked_pooling, self.direction_in_trunk = dim, masked_pooling, direction_in_trunk
         self.rgbfeat_fc = TwoLayers(3 + image_dim, dim, dim)
         self.view_crosstrans = nn.ModuleList(ViewTransformer(dim, dropout) for _ in range(blocks))
@@ -71,6 +79,12 @@ class Trunk(nn.Module):
         if not direction_in_trunk:
             self.hviews_fc = TwoLayers(dim + ENCODED_DIM, dim, dim)
         self.rgb_fc = nn.Linear(dim, 3)
+        self.blend = None
+        if blend:
+            self.blend = ViewBlend(dim + blocks * (dim // 8), dim)
+            # Training starts from blended colours alone.
+            nn.init.zeros_(self.rgb_fc.weight)
+            nn.init.zeros_(self.rgb_fc.bias)
 
     def forward(
         self, seen: Observations, points: Float[Tensor, "R S 3"], directions: Float[Tensor, "R 3"]
@@ -102,9 +116,14 @@ class Trunk(nn.Module):
             q = stream.reshape(num, -1)
         stream = q.view(rays, samples, -1)
         assert first is not None
-        rgb = self.color(stream, directions_code)
+        pooled = first if self.weighted_samples else None
+        rgb = self.color(stream, directions_code, pooled).float()
+        if self.blend is not None:
+            colors = seen.image[..., :3].reshape(-1, num, 3)
+            blended = self.blend(codes, q, hidden, colors).view(rays, samples, 3)
+            rgb = rgb + pool_samples(blended, pooled)
         shown = codes[..., : self.dim].reshape(-1, rays, samples, self.dim)
-        return TrunkOutput(rgb.float(), first, stream, shown)
+        return TrunkOutput(rgb, first, stream, shown)
 
     @property
     def view_blocks(self) -> list[ViewTransformer]:
@@ -155,15 +174,20 @@ class Trunk(nn.Module):
             coded = coded + F.linear(directions_code, weight)[:, None]
         return list(coded.split(self.dim, dim=-1))
 
-    def color(self, stream: Float[Tensor, "R S D"], directions_code: Float[Tensor, "R 63"]) -> Float[Tensor, "R 3"]:
+    def color(
+        self,
+        stream: Float[Tensor, "R S D"],
+        directions_code: Float[Tensor, "R 63"],
+        weights: Float[Tensor, "R S"] | None,
+    ) -> Float[Tensor, "R 3"]:
         """Colour of rays. What is linear is done after the mean over samples."""
         h = self.norm(stream)
         if self.direction_in_trunk:
-            return self.rgb_fc(h.mean(dim=1))
+            return self.rgb_fc(pool_samples(h, weights))
         first, second = self.hviews_fc.first, self.hviews_fc.second
         direction = F.linear(directions_code, first.weight[:, self.dim :], first.bias)
         hidden = F.relu(F.linear(h, first.weight[:, : self.dim]) + direction[:, None])
-        return self.rgb_fc(second(hidden.mean(dim=1)))
+        return self.rgb_fc(second(pool_samples(hidden, weights)))
 
 
 def max_over_views(x: Float[Tensor, "V N D"], hidden: Tensor | None) -> Float[Tensor, "N D"]:

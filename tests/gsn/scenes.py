@@ -2,8 +2,9 @@
 
 import torch
 
-from semfield_ns.gsn.network import GSNNetwork, NetworkConfig, inverse_depths
+from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
+from semfield_ns.gsn.sampling import inverse_depths
 from tests.gsn.reference import ReferenceHead, ReferenceTrunk, look
 
 FLIP = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))

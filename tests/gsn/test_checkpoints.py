@@ -5,9 +5,9 @@ import torch
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.checkpoints import export_official, import_official
-from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
+from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 
-SMALL = {"encoder_width": 8, "encoder_blocks": (1, 2, 1), "image_dim": 8, "dim": 32, "feature_dim": 16}
+SMALL = {**OFFICIAL, "encoder_width": 8, "encoder_blocks": (1, 2, 1), "image_dim": 8, "dim": 32, "feature_dim": 16}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_export_and_import_give_the_same_weights(gsn_file):
 def test_the_official_layout_comes_out(parity_root, tmp_path):
     import json
 
-    export_official(GSNNetwork(NetworkConfig()), tmp_path / "model.pth")
+    export_official(GSNNetwork(NetworkConfig(**OFFICIAL)), tmp_path / "model.pth")
     written = torch.load(tmp_path / "model.pth", weights_only=True)
     keys = json.loads((parity_root / "gsn_keys.json").read_text())
     for part, tensors in keys.items():
@@ -51,11 +51,11 @@ def test_gnt_gives_colour_and_depth(tmp_path, blocks, tensors):
 
 
 def test_official_sizes():
-    network = GSNNetwork(NetworkConfig())
+    network = GSNNetwork(NetworkConfig(**OFFICIAL))
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     assert count == {"feature_net": 8_877_056, "net_coarse": 449_027, "dino": 410_784}
     for blocks, total in ((4, 9_321_795), (8, 9_759_747)):
-        gnt = GSNNetwork(NetworkConfig(blocks=blocks, direction="trunk", feature_dim=0))
+        gnt = GSNNetwork(NetworkConfig(**OFFICIAL, blocks=blocks, direction="trunk", feature_dim=0))
         assert sum(p.numel() for p in gnt.parameters()) == total
 
 

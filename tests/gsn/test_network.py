@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from semfield_ns.gsn.checkpoints import import_official
-from semfield_ns.gsn.network import GSNNetwork, NetworkConfig, inverse_depths
+from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews, ray_difference
+from semfield_ns.gsn.sampling import inverse_depths
 from tests.gsn.scenes import FLIP, random_rays, random_views, reference_of, reference_render
 
 
@@ -53,8 +54,7 @@ CASES = {
 
 def make_case(network_changes, scene_changes):
     torch.manual_seed(0)
-    values = {"masked_pooling": False, "head_sees_target": True, "tokens_through_image": True, "encoder_width": 8}
-    values |= {"encoder_blocks": (1, 1, 1), **network_changes}
+    values = {**OFFICIAL, "encoder_width": 8, "encoder_blocks": (1, 1, 1), **network_changes}
     network = GSNNetwork(NetworkConfig(**values)).eval()
     scene = {"views": 5, "height": 48, "width": 64, "rays": 40, "samples": 12, "behind": 0, "spread": 0.4}
     scene |= scene_changes

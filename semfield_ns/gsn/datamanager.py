@@ -1,0 +1,195 @@
+"""The data manager of gsn: a scene, a target image, its source views and some rays at every step."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.datamanagers.base_datamanager import DataManager, VanillaDataManagerConfig
+from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from torch.nn import Parameter
+
+from semfield_ns.gsn.dataparser import ManyScenesDataParser, ManyScenesDataParserConfig
+from semfield_ns.gsn.library import SceneLibrary
+from semfield_ns.gsn.sources import draw_sources
+from semfield_ns.scenes.dataset import SceneDataset
+
+MEGABYTE = 1 << 20
+
+
+@dataclass
+class GSNDataManagerConfig(VanillaDataManagerConfig):
+    """Rays of many scenes."""
+
+    _target: type = field(default_factory=lambda: GSNDataManager)
+    dataparser: ManyScenesDataParserConfig = field(default_factory=ManyScenesDataParserConfig)
+    """The scenes."""
+    train_num_rays_per_batch: int = 512
+    """Rays of a training step, all from one image."""
+    num_source_views: int = 10
+    """Source views of a training step, give or take a fifth."""
+    scene_weight: Literal["scenes", "images"] = "scenes"
+    """Draw every scene as often as any other, or in proportion to its number of images."""
+    image_budget: int = 2048
+    """Megabytes of decoded pictures kept in memory, whatever the number of scenes."""
+    seed: int = 0
+    """Of the draws; processes with different ranks draw differently."""
+
+
+class Draw(NamedTuple):
+    """One training step."""
+
+    scene: int
+    target: int
+    sources: list[int]
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+
+class GSNDataManager(DataManager):
+    """Draws rays; what they are rendered from is named in their metadata, and read by the model from the library.
+
+    Rays carry `metadata["scene"]` [R,1] and `metadata["sources"]` [R,V], the same for all rays of a bundle.
+    """
+
+    config: GSNDataManagerConfig
+    train_dataset: SceneDataset
+    eval_dataset: SceneDataset
+
+    def __init__(
+        self,
+        config: GSNDataManagerConfig,
+        device: torch.device | str = "cpu",
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        self.config, self.device, self.test_mode = config, device, test_mode
+        self.world_size, self.local_rank = world_size, local_rank
+        self.test_split = "test" if test_mode in ("test", "inference") else "val"
+        self.sampler = None
+        if config.data is not None:
+            config.dataparser.data = Path(config.data)
+        self.dataparser: ManyScenesDataParser = config.dataparser.setup()
+        self.train_dataparser_outputs = self.dataparser.get_dataparser_outputs(split="train")
+        self.library = SceneLibrary(self.dataparser.scenes, config.image_budget * MEGABYTE)
+        self.train_dataset = SceneDataset(self.train_dataparser_outputs)
+        self.train_dataset.metadata["library"] = self.library
+        self.eval_dataset = SceneDataset(self.dataparser.get_dataparser_outputs(split=self.test_split))
+        self.train_dataset.metadata["eval_images"] = self.eval_dataset.metadata["images"]
+        self.generator = torch.Generator().manual_seed(config.seed + 7919 * local_rank)
+        self._next: Future[Draw] | None = None
+        super().__init__()
+
+    def setup_train(self) -> None:
+        """Nothing to do: pictures are read when they are drawn."""
+
+    def setup_eval(self) -> None:
+        """Nothing to do."""
+
+    @cached_property
+    def fixed_indices_eval_dataloader(self) -> FixedIndicesEvalDataloader:
+        """All held-out images, one after the other."""
+        return FixedIndicesEvalDataloader(self.eval_dataset, device=self.device, num_workers=0)
+
+    @cached_property
+    def eval_dataloader(self) -> RandIndicesEvalDataloader:
+        """Held-out images at random."""
+        return RandIndicesEvalDataloader(self.eval_dataset, device=self.device, num_workers=0)
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    @property
+    def own_scenes(self) -> list[int]:
+        """The scenes that this process draws from: its share of them, or all where there are fewer than processes."""
+        every = list(range(len(self.library.scenes)))
+        return every[self.local_rank :: self.world_size] if len(every) >= self.world_size else every
+
+    def draw(self) -> Draw:
+        """The next training step; its pictures are read."""
+        scenes = self.own_scenes
+        by_images = self.config.scene_weight == "images"
+        weights = torch.tensor([float(len(self.library.scenes[s].train)) if by_images else 1.0 for s in scenes])
+        scene = scenes[int(torch.multinomial(weights, 1, generator=self.generator))]
+        posed = self.library.scenes[scene]
+        target = posed.train[int(torch.randint(len(posed.train), (1,), generator=self.generator))]
+        sources = draw_sources(target, posed.centres, posed.train, self.config.num_source_views, self.generator)
+        rays = self.config.train_num_rays_per_batch
+        frame = posed.frames[target]
+        rows = torch.randint(frame.height, (rays,), generator=self.generator)
+        columns = torch.randint(frame.width, (rays,), generator=self.generator)
+        for index in (target, *sources):
+            self.library.image(scene, index)
+        return Draw(scene, target, sources, rows, columns)
+
+    @cached_property
+    def executor(self) -> ThreadPoolExecutor:
+        """Reads ahead: one thread, so that draws come in their order."""
+        return ThreadPoolExecutor(1, thread_name_prefix="gsn-prefetch")
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays of one image of one scene, and their colours.
+
+        The batch has "image" [R,3], "indices" [R,3] (image, row, column) and "scene".
+        """
+        self.train_count += 1
+        ahead = self._next if self._next is not None else self.executor.submit(self.draw)
+        drawn = ahead.result()
+        self._next = self.executor.submit(self.draw)
+        return self.rays_of(drawn)
+
+    def rays_of(self, drawn: Draw) -> tuple[RayBundle, dict[str, Any]]:
+        """The rays and colours of a draw."""
+        posed = self.library.scenes[drawn.scene]
+        indices = torch.stack([torch.full_like(drawn.rows, drawn.target), drawn.rows, drawn.columns], dim=-1)
+        bundle = posed.cameras.generate_rays(
+            camera_indices=indices[:, :1], coords=torch.stack([drawn.rows + 0.5, drawn.columns + 0.5], dim=-1)
+        )
+        rays = len(indices)
+        bundle.metadata["scene"] = torch.full((rays, 1), drawn.scene)
+        bundle.metadata["sources"] = torch.tensor(drawn.sources).expand(rays, -1)
+        image = self.library.image(drawn.scene, drawn.target)[drawn.rows, drawn.columns].float() / 255
+        return bundle.to(self.device), {"image": image.to(self.device), "indices": indices, "scene": drawn.scene}
+
+    # ---------------------------------------------------------------------------------------------- evaluation
+
+    def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays of a held-out image."""
+        self.eval_count += 1
+        images = self.eval_dataset.metadata["images"]
+        scene, target = images[self.eval_count % len(images)]
+        frame = self.library.scenes[scene].frames[target]
+        rays = min(self.config.eval_num_rays_per_batch, frame.height * frame.width)
+        generator = torch.Generator().manual_seed(self.eval_count)
+        chosen = torch.randperm(frame.height * frame.width, generator=generator)[:rays]
+        drawn = Draw(scene, target, [], chosen // frame.width, chosen % frame.width)
+        bundle, batch = self.rays_of(drawn)
+        del bundle.metadata["sources"]
+        return bundle, batch
+
+    def next_eval_image(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """A held-out image."""
+        self.eval_count += 1
+        return self.eval_dataloader.get_camera(self.eval_count % len(self.eval_dataset))
+
+    def get_train_rays_per_batch(self) -> int:
+        """Rays of a training step."""
+        return self.config.train_num_rays_per_batch
+
+    def get_eval_rays_per_batch(self) -> int:
+        """Rays of an evaluation step."""
+        return self.config.eval_num_rays_per_batch
+
+    def get_datapath(self) -> Path:
+        """Folder of the shown scene, where the viewer saves camera paths."""
+        data = Path(self.config.dataparser.data)
+        return data.parent if data.is_file() else data
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """None: nothing is learned here."""
+        return {}

@@ -1,0 +1,222 @@
+"""Many scenes as one data set: poses in memory, pictures read when they are needed and kept up to a budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from nerfstudio.cameras.cameras import Cameras
+from PIL import Image
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.gsn.memory import BoundedCache
+from semfield_ns.gsn.normalisation import normalise
+from semfield_ns.gsn.projection import SourceViews, project
+from semfield_ns.io import read_image
+from semfield_ns.scenes.dataparser import make_cameras
+from semfield_ns.scenes.formats import read_scene
+from semfield_ns.scenes.scene import Frame, Scene
+
+_MARKERS = ("transforms.json", "poses_bounds.npy")
+_HOLD_OUT_EVERY = 8
+MIN_VIEWS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class PosedScene:
+    """A static scene in normalised coordinates."""
+
+    name: str
+    """relative to the root it was found in"""
+    frames: list[Frame]
+    """at the size they are loaded in; poses in the scene's own units"""
+    cameras: Cameras
+    """of all frames, normalised"""
+    train: list[int]
+    """images that may be sources and targets of training"""
+    held_out: list[int]
+    """images for evaluation alone"""
+    near: float
+    """depth at which rays start"""
+    far: float
+    """depth at which rays end"""
+    transform: Float[Tensor, "3 4"]
+    """from the scene's world to the recentred one, before scaling"""
+    scale: float
+
+    @property
+    def centres(self) -> Float[Tensor, "N 3"]:
+        """Camera centres."""
+        return self.cameras.camera_to_worlds[:, :3, 3]
+
+
+def find_scenes(root: Path) -> list[Path]:
+    """The scene that a folder is, or those one or two levels below it, by name.
+
+    Raises:
+        SemfieldError: there is none.
+    """
+    root = Path(root)
+    if root.is_file() or any((root / marker).is_file() for marker in _MARKERS):
+        return [root]
+    if not root.is_dir():
+        raise SemfieldError(f"There is no folder {root}: give a scene, or a folder of scenes.")
+    found = {path.parent for marker in _MARKERS for depth in ("*", "*/*") for path in root.glob(f"{depth}/{marker}")}
+    if not found:
+        raise SemfieldError(
+            f"{root} holds no scene: no transforms.json or poses_bounds.npy up to two folders below it."
+        )
+    return sorted(found)
+
+
+def load_scene(
+    path: Path, name: str, images: str | None, longest_side: int | None, hold_out: bool = True
+) -> PosedScene:
+    """Reads one scene of any layout and normalises it.
+
+    Args:
+        path: its folder or transforms.json.
+        name: to call it by.
+        images: image folder of an LLFF scene; the smallest by default.
+        longest_side: shrink pictures so that no side is longer, pixels.
+        hold_out: keep every 8th image out of training where the scene itself holds none out.
+
+    Raises:
+        SemfieldError: as the readers do, and for too few views or views without overlap.
+    """
+    scene = read_scene(path, images)
+    normalised = normalise(scene)
+    frames = [resized(frame, longest_side) for frame in (*scene.train, *scene.test)]
+    train, held_out = split(scene, hold_out)
+    if len(train) < MIN_VIEWS:
+        raise SemfieldError(
+            f"Scene {scene.root} has {len(train)} images to look from; at least {MIN_VIEWS} are needed, besides those "
+            "held out for evaluation."
+        )
+    odd = next((frames[index] for index in train if frames[index].size != frames[train[0]].size), None)
+    if odd is not None:
+        first = frames[train[0]]
+        raise SemfieldError(
+            f"Source views have to be of one size, but {odd.where} has {odd.width}x{odd.height} pixels and "
+            f"{first.where} {first.width}x{first.height}: resize the images of {scene.root}."
+        )
+    cameras = make_cameras(frames, normalised.poses, np.zeros(len(frames), dtype=np.float32))
+    cameras.times = None
+    posed = PosedScene(
+        name,
+        frames,
+        cameras,
+        train,
+        held_out,
+        normalised.near,
+        normalised.far,
+        torch.from_numpy(normalised.transform).float(),
+        normalised.scale,
+    )
+    if not views_overlap(posed):
+        raise SemfieldError(
+            f"Scene {scene.root}: no image shows anything that another one shows; check its poses and bounds."
+        )
+    return posed
+
+
+def split(scene: Scene, hold_out: bool) -> tuple[list[int], list[int]]:
+    """Indices for training and for evaluation, of the scene's training frames followed by its test frames."""
+    count = len(scene.train)
+    if scene.test:
+        return list(range(count)), list(range(count, count + len(scene.test)))
+    if not hold_out:
+        return list(range(count)), []
+    held_out = list(range(0, count, _HOLD_OUT_EVERY))
+    return [index for index in range(count) if index not in held_out], held_out
+
+
+def resized(frame: Frame, longest_side: int | None) -> Frame:
+    """The frame at a size whose longer side is at most so many pixels, without what a static scene has no use for."""
+    bare = replace(
+        frame,
+        semantic_path=None,
+        instance_path=None,
+        dynamic_mask_path=None,
+        flow_fwd_path=None,
+        flow_bwd_path=None,
+        depth_path=None,
+        mask_path=None,
+    )
+    longest = max(frame.width, frame.height)
+    if longest_side is None or longest <= longest_side:
+        return bare
+    width, height = (max(1, round(side * longest_side / longest)) for side in (frame.width, frame.height))
+    x, y = width / frame.width, height / frame.height
+    return replace(bare, width=width, height=height, fx=frame.fx * x, cx=frame.cx * x, fy=frame.fy * y, cy=frame.cy * y)
+
+
+def read_rgb(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture of a frame at its size."""
+    image = read_image(frame.image_path, f"{frame.where}, image").convert("RGB")
+    if image.size != (frame.width, frame.height):
+        image = image.resize((frame.width, frame.height), Image.Resampling.BOX)
+    return np.array(image)
+
+
+def views_overlap(scene: PosedScene, steps: int = 8) -> bool:
+    """Whether a training image shows, at some depth in its middle, a place that another one shows."""
+    bundle = scene.cameras.generate_rays(
+        camera_indices=torch.tensor(scene.train)[:, None],
+        coords=torch.stack([scene.cameras.height[scene.train, 0] / 2, scene.cameras.width[scene.train, 0] / 2], dim=-1),
+    )
+    inverse = torch.linspace(1 / scene.near, 1 / scene.far, steps)
+    depths = (1 / inverse) * bundle.metadata["directions_norm"]
+    points = bundle.origins[:, None] + bundle.directions[:, None] * depths[..., None]
+    count = len(scene.train)
+    seen = torch.zeros(count, count * steps, dtype=torch.bool)
+    for row, index in enumerate(scene.train):
+        frame = scene.frames[index]
+        views = posed_views(scene, [index], torch.empty(1, 3, frame.height, frame.width))
+        seen[row] = project(points.reshape(-1, 3), views)[1][0]
+    others = seen.view(count, count, steps) & ~torch.eye(count, dtype=torch.bool)[..., None]
+    return bool(others.any())
+
+
+def posed_views(scene: PosedScene, indices: Sequence[int], images: Float[Tensor, "V 3 H W"]) -> SourceViews:
+    """Source views of given pictures of a scene, not encoded yet, on the device of the pictures."""
+    cameras, index = scene.cameras, list(indices)
+    # Nerfstudio's pixel centres are at +0.5, those of `projection` at 0.
+    values = [cameras.fx[index], cameras.fy[index], cameras.cx[index] - 0.5, cameras.cy[index] - 0.5]
+    assert cameras.distortion_params is not None, "our readers say what they know of it"
+    distortion = cameras.distortion_params[index]
+    return SourceViews(
+        images=images,
+        camera_to_world=cameras.camera_to_worlds[index].to(images.device),
+        intrinsics=torch.cat(values, dim=-1).float().to(images.device),
+        distortion=distortion.to(images.device) if bool(distortion.any()) else None,
+    )
+
+
+class SceneLibrary:
+    """Scenes with their pictures, which are read lazily.
+
+    Memory: poses of all scenes, and at most `image_budget` bytes of pictures (8 bits a channel).
+
+    Args:
+        scenes: at least one.
+        image_budget: bytes.
+    """
+
+    def __init__(self, scenes: Sequence[PosedScene], image_budget: int) -> None:
+        self.scenes = list(scenes)
+        self.images = BoundedCache(image_budget)
+
+    def image(self, scene: int, index: int) -> UInt8[Tensor, "H W 3"]:
+        """One picture."""
+        frame = self.scenes[scene].frames[index]
+        return self.images.get((scene, index), lambda: torch.from_numpy(read_rgb(frame)))
+
+    def views(self, scene: int, indices: Sequence[int], device: torch.device | str = "cpu") -> SourceViews:
+        """Source views, not encoded yet."""
+        images = torch.stack([self.image(scene, index) for index in indices]).to(device)
+        images = images.permute(0, 3, 1, 2).float() / 255
+        return posed_views(self.scenes[scene], indices, images)

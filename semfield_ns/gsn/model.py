@@ -1,0 +1,323 @@
+"""GSN as a Nerfstudio model: source views in, colours, depth and features of any view out.
+
+Read `get_outputs` and `render_image` first: which views to look from, where on the rays to look, what the network says.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.models.base_model import Model, ModelConfig
+from torch import Tensor
+from torch.nn import Parameter
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.gsn.augmentation import crop, mirror
+from semfield_ns.gsn.library import SceneLibrary
+from semfield_ns.gsn.memory import BoundedCache
+from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
+from semfield_ns.gsn.projection import SourceViews
+from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
+from semfield_ns.gsn.sources import nearest_views
+from semfield_ns.gsn.tokens import TeacherName, TokenProjection, TokenStore, teacher_dim
+from semfield_ns.rendering.features import FixedPCA
+
+_MEGABYTE = 1 << 20
+
+
+@dataclass
+class GSNModelConfig(ModelConfig):
+    """One set of classes; the presets differ in these values only."""
+
+    _target: type = field(default_factory=lambda: GSNModel)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """Sizes and variants of the network."""
+    rays: RaySettings = field(default_factory=RaySettings)
+    """Where on the rays the network looks."""
+    num_source_views: int = 10
+    """Views a picture is rendered from in evaluation."""
+    teacher: TeacherName = "resnet18"
+    """2-D features that are distilled."""
+    teacher_stride: int = 4
+    """Pixels a token of the classical teacher."""
+    projection: Literal["shared", "scene"] = "shared"
+    """Principal components of the teacher's features: over all training scenes, or of every scene (official)."""
+    projection_images: int = 48
+    """Training images, spread over all scenes, that the shared projection is fitted on."""
+    stage_one_steps: int = 300_000
+    """Steps that learn colour alone; then features are distilled too."""
+    stage_two_rgb: float = 0.1
+    """Weight of the colour loss beside the feature loss, in the second stage."""
+    feature_loss: float = 1.0
+    """Weight of the feature loss."""
+    mirror_probability: float = 0.0
+    """Of source views being flipped in a step of the first stage, as GNT does."""
+    crop_share: float = 1.0
+    """Share of each side of the source views that is kept in a step of the first stage, as GNT does."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of products in evaluation; positions, encodings and the stream stay in float32."""
+    token_budget: int = 1024
+    """Megabytes of token grids kept on the device."""
+    map_budget: int = 1024
+    """Megabytes of encoder maps kept on the device, in evaluation."""
+    enable_collider: bool = False
+    """Off: every scene brings its own bounds."""
+    eval_num_rays_per_chunk: int = 2048
+    """Rays rendered at once in evaluation and in the viewer."""
+
+
+class GSNModel(Model):
+    """A thin Nerfstudio model around `GSNNetwork`."""
+
+    config: GSNModelConfig
+
+    def populate_modules(self) -> None:
+        """Builds the network, and what it reads the scenes by."""
+        super().populate_modules()
+        config, metadata = self.config, self.kwargs["metadata"]
+        self.network = GSNNetwork(config.network)
+        self.library: SceneLibrary = metadata["library"]
+        self.shown: int = metadata["shown"]
+        self.eval_images: list[tuple[int, int]] = metadata["eval_images"]
+        self.tokens: TokenStore | None = None
+        if config.network.feature_dim:
+            self.projection = TokenProjection(teacher_dim(config.teacher), config.network.feature_dim)
+            self.feature_colors = FixedPCA(config.network.feature_dim)
+            self.tokens = TokenStore(
+                self.library,
+                config.teacher,
+                config.teacher_stride,
+                self.projection,
+                config.projection == "scene",
+                config.token_budget * _MEGABYTE,
+                self.kwargs["device"],
+            )
+        self.maps = BoundedCache(config.map_budget * _MEGABYTE)
+        self.stage = 1
+
+    def checkpoint_info(self) -> dict[str, str]:
+        """What a checkpoint of this model fits; compared, entry by entry, when it is loaded. Scenes do not matter."""
+        config = self.config
+        info = {"method": "gsn", "version": "1", "feature dimension": str(config.network.feature_dim)}
+        if config.network.feature_dim:
+            info |= {"teacher": config.teacher, "projection": config.projection}
+        return info
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Groups "encoder", "trunk", and where the model has one "head"."""
+        groups = {
+            "encoder": list(self.network.feature_net.parameters()),
+            "trunk": list(self.network.net_coarse.parameters()),
+        }
+        if self.network.dino is not None:
+            groups["head"] = list(self.network.dino.parameters())
+        return groups
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Before each step: which stage it belongs to."""
+        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.set_step)]
+
+    def set_step(self, step: int) -> None:
+        """Puts the model into the stage of a training step. The teacher is needed from the second stage on."""
+        self.stage = 1 if step < self.config.stage_one_steps or self.tokens is None else 2
+        if self.stage == 2:
+            self.prepare_tokens()
+        self.maps.clear()
+
+    def update_to_step(self, step: int) -> None:
+        """Forgets what belonged to other weights."""
+        self.maps.clear()
+        if self.tokens is not None:
+            self.tokens.forget()
+
+    def prepare_tokens(self) -> None:
+        """Fits the shared projection, and the colours that features are shown in, unless a checkpoint brought them."""
+        if self.tokens is None or bool(self.projection.fitted):
+            return
+        samples = self.tokens.fit(self.config.projection_images)
+        self.feature_colors.fit(samples, seed=0)
+
+    @property
+    def knows_features(self) -> bool:
+        """Whether there is a feature head and what it needs."""
+        return self.tokens is not None and bool(self.projection.fitted)
+
+    # ------------------------------------------------------------------------------------------------- sources
+
+    def training_views(self, scene: int, sources: Sequence[int], with_tokens: bool) -> SourceViews:
+        """Source views of a training step, encoded with gradients."""
+        views = self.library.views(scene, sources, self.device)
+        if with_tokens:
+            assert self.tokens is not None
+            views = views._replace(tokens=self.tokens.stack(scene, sources))
+        elif views.distortion is None:
+            if self.config.crop_share < 1:
+                views = crop(views, self.config.crop_share)
+            if torch.rand(()) < self.config.mirror_probability:
+                views = mirror(views)
+        return self.network.encode(views)
+
+    @torch.no_grad()
+    def evaluation_views(self, scene: int, sources: Sequence[int]) -> SourceViews:
+        """Source views for rendering; what was computed for other pictures of the scene is used again."""
+        views = self.library.views(scene, sources, self.device)
+
+        def encoded(index: int, image: Tensor) -> Tensor:
+            return self.maps.get((scene, index), lambda: self.network.feature_net(image[None])[0])
+
+        maps = [encoded(index, image) for index, image in zip(sources, views.images, strict=True)]
+        tokens = None
+        if self.knows_features:
+            assert self.tokens is not None
+            tokens = self.tokens.stack(scene, sources)
+        return views._replace(maps=torch.stack(maps), tokens=tokens)
+
+    def sources_for(self, scene: int, centre: Float[Tensor, "3"]) -> list[int]:
+        """The nearest training views of a scene.
+
+        Raises:
+            SemfieldError: there is none.
+        """
+        posed = self.library.scenes[scene]
+        chosen = nearest_views(centre.cpu(), posed.centres, posed.train, self.config.num_source_views)
+        if not chosen:
+            raise SemfieldError(f"Scene {posed.name} has no image to look from.")
+        return chosen
+
+    # ----------------------------------------------------------------------------------------------- rendering
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        """Training: raw outputs for the losses. Otherwise: the outputs that people see."""
+        scene, sources = self._asked_for(ray_bundle)
+        posed = self.library.scenes[scene]
+        bounds, rays, settings = (posed.near, posed.far), ray_bundle.flatten(), self.config.rays
+        if not self.training:
+            views = self.evaluation_views(scene, sources)
+            with self._autocast():
+                raw = render_rays(
+                    self.network, ray_bundle.flatten(), bounds, views, self.config.rays, self.knows_features
+                )
+            return self.present(raw)
+        views = self.training_views(scene, sources, self.stage == 2)
+        return render_rays(self.network, rays, bounds, views, settings, self.stage == 2, training=True)
+
+    def _asked_for(self, bundle: RayBundle) -> tuple[int, list[int]]:
+        """Scene and source views of a bundle."""
+        metadata = bundle.metadata
+        scene = int(metadata["scene"].reshape(-1)[0]) if "scene" in metadata else self.shown
+        if "sources" in metadata:
+            return scene, metadata["sources"].flatten(0, -2)[0].tolist()
+        return scene, self.sources_for(scene, bundle.origins.reshape(-1, 3)[0])
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Mean squared errors of colours, and in the second stage of features, times their weights."""
+        rgb = batch["image"][..., :3].to(outputs["rgb"])
+        error = (outputs["rgb"] - rgb).square().mean()
+        if "features" not in outputs or not self.training:
+            return {"rgb": error}
+        target = self.target_features(batch["scene"], batch["indices"])
+        return {
+            "rgb": self.config.stage_two_rgb * error,
+            "features": self.config.feature_loss * (outputs["features"] - target).square().mean(),
+        }
+
+    def target_features(self, scene: int, indices: Tensor) -> Float[Tensor, "R F"]:
+        """The teacher's features at pixels, interpolated in the token grid.
+
+        Args:
+            scene: its index.
+            indices: [R, 3], image (one for all), row, column.
+        """
+        assert self.tokens is not None
+        image = int(indices[0, 0])
+        frame = self.library.scenes[scene].frames[image]
+        grid = self.tokens.grid(scene, image).float()
+        size = torch.tensor([frame.width, frame.height])
+        position = (2 * (indices[:, [2, 1]] + 0.5) / size - 1).to(grid)
+        found = F.grid_sample(grid[None], position[None, None], padding_mode="border", align_corners=False)
+        return found[0, :, 0].T
+
+    @torch.no_grad()
+    def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
+        """rgb, depth (along the ray, normalised units), and features, of every pixel of one camera, as they are."""
+        camera = camera.to(self.device)
+        scene = self.shown
+        if camera.metadata is not None and "scene" in camera.metadata:
+            scene = int(camera.metadata["scene"].reshape(-1)[0])
+        bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
+        sources = self.sources_for(scene, bundle.origins.reshape(-1, 3)[0])
+        views = self.evaluation_views(scene, sources)
+        posed = self.library.scenes[scene]
+        with self._autocast():
+            return render_image(
+                self.network,
+                bundle,
+                (posed.near, posed.far),
+                views,
+                self.config.rays,
+                self.knows_features,
+                self.config.eval_num_rays_per_chunk,
+            )
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        """The outputs of the contract for one camera."""
+        return self.present(self.raw_outputs_for_camera(camera))
+
+    def present(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3."""
+        rgb = raw["rgb"].float().clamp(0, 1)
+        outputs = {"rgb": rgb, "depth": raw["depth"].float(), "accumulation": torch.ones_like(rgb[..., :1])}
+        if "features" in raw:
+            outputs["features_pca"] = self.feature_colors(raw["features"])
+            outputs["features"] = raw["features"]
+        return outputs
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colour and accumulation [..., 4] of any 3-channel output."""
+        return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
+
+    # ---------------------------------------------------------------------------------------------- evaluation
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """PSNR of the rays of a step."""
+        error = (outputs["rgb"].clamp(0, 1) - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
+        return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM, LPIPS (where its weights are at hand), and the cosine to the teacher's features of the image."""
+        from semfield_ns.evaluation.image_quality import image_quality
+
+        truth = batch["image"][..., :3].to(outputs["rgb"])
+        metrics = image_quality(outputs["rgb"], truth)
+        images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
+        if "features" in outputs and self.tokens is not None:
+            grid = self.tokens.stack(*self._eval_image(int(batch["image_idx"])))
+            teacher = F.interpolate(grid, size=truth.shape[:2], mode="bilinear", align_corners=False)[0]
+            teacher = teacher.permute(1, 2, 0)
+            metrics["feature_cosine"] = float(F.cosine_similarity(outputs["features"], teacher, dim=-1).mean())
+            images["features"] = torch.cat([self.feature_colors(teacher), outputs["features_pca"]], dim=1)
+        return metrics, images
+
+    def _eval_image(self, index: int) -> tuple[int, list[int]]:
+        scene, image = self.eval_images[index]
+        return scene, [image]

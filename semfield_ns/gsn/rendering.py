@@ -1,0 +1,144 @@
+"""Rays and pictures from an encoded set of source views: where to look first, where to look closer."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
+
+from semfield_ns.gsn.network import GSNNetwork
+from semfield_ns.gsn.projection import SourceViews
+from semfield_ns.gsn.sampling import guided_depths, inverse_depths
+
+Bounds = tuple[float, float]
+
+
+@dataclass
+class RaySettings:
+    """Where on the rays the network looks."""
+
+    mode: Literal["uniform", "guided"] = "uniform"
+    """uniform: `samples` everywhere (the paper). guided: a first look everywhere, then `fine_samples` where it found
+    something; in training, steps take turns."""
+    samples: int = 64
+    """Samples of a ray over the whole range, uniform in inverse depth."""
+    fine_samples: int = 16
+    """Samples of a ray around what the first look found."""
+    coarse_stride: int = 4
+    """Pixels between the rays of the first look, in pictures."""
+    feature_stride: int = 1
+    """Pixels between the rays whose features are rendered, in guided pictures; those between are interpolated."""
+
+
+def limits(bundle: RayBundle, bounds: Bounds) -> tuple[Tensor, Tensor]:
+    """Distances along the rays, [R, 1] each, of two depths along the optical axis."""
+    norm = bundle.metadata["directions_norm"]
+    return bounds[0] * norm, bounds[1] * norm
+
+
+def render_rays(
+    network: GSNNetwork,
+    bundle: RayBundle,
+    bounds: Bounds,
+    views: SourceViews,
+    settings: RaySettings,
+    with_features: bool,
+    training: bool = False,
+) -> dict[str, Tensor]:
+    """Outputs of single rays [R]; see `GSNNetwork.render`.
+
+    Guided rays have no neighbours here, so every ray is looked at twice. In training, half of the steps train the
+    first look and the other half the second one, with the same weights.
+    """
+    near, far = limits(bundle, bounds)
+    first = inverse_depths(near, far, settings.samples, jitter=training)
+    guided = settings.mode == "guided"
+    if not guided or (training and bool(torch.rand(()) < 0.5)):
+        return network.render(bundle.origins, bundle.directions, first, views, with_features)
+    with torch.no_grad():
+        weights = network.render(bundle.origins, bundle.directions, first, views, False)["weights"]
+    second = guided_depths(near, far, weights.float(), settings.fine_samples, jitter=training)
+    return network.render(bundle.origins, bundle.directions, second, views, with_features)
+
+
+@torch.no_grad()
+def render_image(
+    network: GSNNetwork,
+    bundle: RayBundle,
+    bounds: Bounds,
+    views: SourceViews,
+    settings: RaySettings,
+    with_features: bool,
+    chunk: int,
+) -> dict[str, Float[Tensor, "H W C"]]:
+    """A picture, from the rays of all its pixels [H, W].
+
+    Returns:
+        "rgb", "depth" (along the ray) and, if asked for, "features".
+    """
+    if settings.mode == "uniform":
+        near, far = limits(bundle.flatten(), bounds)
+        return _in_chunks(network, bundle, inverse_depths(near, far, settings.samples), views, with_features, chunk)
+    height, width = bundle.shape
+    stride = settings.coarse_stride
+    rows, columns = _spread(height, stride), _spread(width, stride)
+    coarse = bundle[rows][:, columns]
+    near, far = limits(coarse.flatten(), bounds)
+    first = inverse_depths(near, far, settings.samples)
+    # Weights alone: the coarse picture is not looked at.
+    weights = _in_chunks(network, coarse, first, views, False, chunk, ("weights",))["weights"]
+    guide = neighbourhood(weights, (height, width)).flatten(0, 1)
+    near, far = limits(bundle.flatten(), bounds)
+    second = guided_depths(near, far, guide, settings.fine_samples)
+    every = settings.feature_stride
+    if not with_features or every == 1:
+        return _in_chunks(network, bundle, second, views, with_features, chunk)
+    outputs = _in_chunks(network, bundle, second, views, False, chunk)
+    rows, columns = _spread(height, every), _spread(width, every)
+    some = second.view(height, width, -1)[rows][:, columns].flatten(0, 1)
+    sparse = _in_chunks(network, bundle[rows][:, columns], some, views, True, chunk, ("features",))["features"]
+    outputs["features"] = enlarge(sparse, (height, width))
+    return outputs
+
+
+def _spread(length: int, stride: int) -> Tensor:
+    """Indices about `stride` apart that cover a range from its first to its last."""
+    count = max(2, -(-length // stride)) if length > 1 else 1
+    return torch.linspace(0, length - 1, count).round().long()
+
+
+def enlarge(grid: Float[Tensor, "h w C"], size: tuple[int, int]) -> Float[Tensor, "H W C"]:
+    """Bilinear interpolation between pixels at `_spread` places."""
+    enlarged = F.interpolate(grid.permute(2, 0, 1)[None].float(), size=size, mode="bilinear", align_corners=True)
+    return enlarged[0].permute(1, 2, 0)
+
+
+def neighbourhood(weights: Float[Tensor, "h w S"], size: tuple[int, int]) -> Float[Tensor, "H W S"]:
+    """Weights of a first look at a few pixels, for all pixels: of the surfaces seen at or around each."""
+    around = F.avg_pool2d(weights.permute(2, 0, 1)[None].float(), 3, stride=1, padding=1, count_include_pad=False)
+    return enlarge(around[0].permute(1, 2, 0), size)
+
+
+def _in_chunks(
+    network: GSNNetwork,
+    bundle: RayBundle,
+    depths: Float[Tensor, "R S"],
+    views: SourceViews,
+    with_features: bool,
+    chunk: int,
+    names: tuple[str, ...] = ("rgb", "depth", "features"),
+) -> dict[str, Tensor]:
+    rays = bundle.flatten()
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(rays), chunk):
+        end = start + chunk
+        outputs = network.render(
+            rays.origins[start:end], rays.directions[start:end], depths[start:end], views, with_features
+        )
+        for name in names:
+            if name in outputs:
+                parts.setdefault(name, []).append(outputs[name])
+    return {name: torch.cat(values).view(*bundle.shape, -1) for name, values in parts.items()}
