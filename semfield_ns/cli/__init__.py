@@ -12,11 +12,20 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     import tyro
 
+    from semfield_ns.cli.attach import attach
     from semfield_ns.cli.camera_path import camera_path
     from semfield_ns.cli.demo import demo
+    from semfield_ns.cli.edit import edit
+    from semfield_ns.cli.import_checkpoint import import_checkpoint
     from semfield_ns.cli.synthetic import synthetic
 
-    commands: dict[str, Callable[..., Any]] = {"demo": demo, "camera-path": camera_path, "synthetic": synthetic}
+    commands: dict[str, Callable[..., Any]] = {
+        "demo": demo,
+        "camera-path": camera_path,
+        "synthetic": synthetic,
+        "attach": attach,
+        "import-checkpoint": import_checkpoint,
+    }
     tyro.extras.subcommand_cli_from_dict(
         commands, prog="semfield", description="Semantic neural fields of your scenes, with Nerfstudio.", args=args
     )

@@ -1,0 +1,46 @@
+"""`semfield attach`: a trained generalisable model meets a new scene, without training."""
+
+import time
+from pathlib import Path
+
+
+def attach(
+    load_config: Path,
+    data: Path,
+    output_dir: Path = Path("outputs"),
+    images: str | None = None,
+    longest_side: int | None = None,
+    hold_out: bool = True,
+    preview: int = 200,
+) -> None:
+    """Write a run folder that ns-viewer, ns-render and ns-eval open, and a first picture of the scene.
+
+    Args:
+        load_config: config.yml of a trained run of gsn.
+        data: The new scene: transforms.json or LLFF.
+        output_dir: The run goes to OUTPUT_DIR/SCENE/METHOD/attached.
+        images: Image folder of an LLFF scene, such as images_4; the smallest by default.
+        longest_side: Shrink pictures so that no side is longer than so many pixels; as in the run by default.
+        hold_out: Keep every 8th image for evaluation, if the scene holds none out itself.
+        preview: Longer side of the first picture in pixels; 0 for none.
+    """
+    from semfield_ns.gsn import runs
+
+    start = time.perf_counter()
+    config = runs.attach(load_config, data, output_dir, images, longest_side, hold_out)
+    model = runs.open_run(config)
+    opened = time.perf_counter()
+    knows_features = runs.compute_tokens(model)
+    described = time.perf_counter()
+    print(f"Attached: {config}")
+    if not knows_features:
+        print("This run has learned no features yet: colour and depth only.")
+    if preview > 0:
+        pictures = runs.write_preview(model, config.parent, preview)
+        print(f"First picture: {', '.join(str(path) for path in pictures)}")
+        print(
+            f"Seconds: {opened - start:.1f} to read scene and weights, {described - opened:.1f} for teacher features, "
+            f"{time.perf_counter() - described:.1f} for the picture"
+        )
+    print("To look at it in the browser:")
+    print(f"  ns-viewer --load-config {config} --viewer.websocket-host 127.0.0.1")

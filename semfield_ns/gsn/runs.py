@@ -1,0 +1,184 @@
+"""Run folders made without training: a trained network attached to a new scene, or an official checkpoint imported.
+
+A run folder is what ns-viewer, ns-render and ns-eval open: config.yml, and a checkpoint in nerfstudio_models.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.engine.trainer import TrainerConfig
+from rich.progress import track
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.gsn.checkpoints import Kind, import_official
+from semfield_ns.gsn.library import SceneLibrary
+from semfield_ns.gsn.model import GSNModel, GSNModelConfig
+from semfield_ns.gsn.network import GSNNetwork
+from semfield_ns.gsn.sources import nearest_views
+from semfield_ns.io import atomic_path, write_png
+from semfield_ns.pipeline import INFO_KEY, encode_info
+
+CHECKPOINTS = "nerfstudio_models"
+
+
+def read_run(load_config: Path) -> TrainerConfig:
+    """The configuration of a run of gsn.
+
+    Raises:
+        SemfieldError: there is none, or it is of another method.
+    """
+    if not load_config.is_file():
+        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
+    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    if not isinstance(config, TrainerConfig) or not isinstance(config.pipeline.model, GSNModelConfig):
+        raise SemfieldError(f"{load_config} is not a run of gsn: only generalisable models can be attached to a scene.")
+    return config
+
+
+def newest_checkpoint(load_config: Path) -> Path:
+    """The checkpoint of most steps beside a config.yml.
+
+    Raises:
+        SemfieldError: there is none.
+    """
+    found = sorted((load_config.parent / CHECKPOINTS).glob("step-*.ckpt"))
+    if not found:
+        raise SemfieldError(f"The run {load_config.parent} has no checkpoint: train until the first one is saved.")
+    return found[-1]
+
+
+def attach(
+    load_config: Path,
+    data: Path,
+    output_dir: Path,
+    images: str | None = None,
+    longest_side: int | None = None,
+    hold_out: bool = True,
+) -> Path:
+    """Writes a run folder that shows a scene through the weights of another run.
+
+    Args:
+        load_config: config.yml of a run of gsn.
+        data: the scene.
+        output_dir: the run goes to `output_dir/SCENE/METHOD/attached`; an earlier one is replaced.
+        images: image folder of an LLFF scene.
+        longest_side: shrink its pictures; as in the run if None.
+        hold_out: keep every 8th image for evaluation.
+
+    Returns:
+        The config.yml of the new run.
+    """
+    config = deepcopy(read_run(load_config))
+    checkpoint = newest_checkpoint(load_config)
+    data = Path(data).resolve()
+    parser = config.pipeline.datamanager.dataparser  # type: ignore[attr-defined]
+    parser.data, parser.images, parser.hold_out, parser.shown_scene = data, images, hold_out, None
+    if longest_side is not None:
+        parser.longest_side = longest_side
+    # Whatever is wrong with the scene is said before anything is written.
+    scenes = parser.setup().scenes
+    if len(scenes) > 1:
+        raise SemfieldError(f"{data} holds {len(scenes)} scenes: attach one of them, such as {data / scenes[0].name}.")
+    config.data = config.pipeline.datamanager.data = data
+    config.output_dir, config.experiment_name, config.timestamp = Path(output_dir).resolve(), scenes[0].name, "attached"
+    config.load_dir = config.load_checkpoint = None
+    folder = config.get_base_dir()
+    old = folder / CHECKPOINTS
+    if old.is_dir():
+        shutil.rmtree(old)
+    with atomic_path(old / checkpoint.name) as temporary:
+        shutil.copyfile(checkpoint, temporary)
+    return write_config(config)
+
+
+def write_config(config: TrainerConfig) -> Path:
+    """Writes the config.yml of a run."""
+    path = config.get_base_dir() / "config.yml"
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    return path
+
+
+def import_checkpoint(file: Path, kind: Kind, preset: TrainerConfig, output_dir: Path) -> Path:
+    """Writes a run folder with the weights of an official checkpoint. It has no scene yet: attach it to one.
+
+    Args:
+        file: such as `model_720000.pth`.
+        kind: which code wrote it.
+        preset: the configuration to start from; sizes and variants of its network are replaced.
+        output_dir: the run goes to `output_dir/NAME/METHOD/imported`.
+
+    Returns:
+        The config.yml of the run.
+    """
+    network = import_official(file, kind)
+    config = deepcopy(preset)
+    model_config = config.pipeline.model
+    assert isinstance(model_config, GSNModelConfig)
+    model_config.network = network.config
+    config.output_dir, config.experiment_name, config.timestamp = Path(output_dir).resolve(), file.stem, "imported"
+    digits = re.findall(r"\d+", file.stem)
+    step = int(digits[-1]) if digits else 0
+    content = {"step": step, "pipeline": pipeline_state(model_config, network)}
+    content |= {"optimizers": {}, "schedulers": {}, "scalers": {}}
+    with atomic_path(config.get_base_dir() / CHECKPOINTS / f"step-{step:09d}.ckpt") as temporary:
+        torch.save(content, temporary)
+    return write_config(config)
+
+
+def pipeline_state(config: GSNModelConfig, network: GSNNetwork) -> Mapping[str, Any]:
+    """What a pipeline with this network saves."""
+    box = SceneBox(aabb=torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]))
+    nothing = {"library": SceneLibrary([], 0), "shown": 0, "eval_images": []}
+    model: GSNModel = config.setup(scene_box=box, num_train_data=0, metadata=nothing, device="cpu", grad_scaler=None)
+    model.network.load_state_dict(network.state_dict())
+    state: dict[str, Any] = {f"_model.{key}": value for key, value in model.state_dict().items()}
+    state[INFO_KEY] = encode_info(model.checkpoint_info())
+    return state
+
+
+def open_run(config: Path) -> GSNModel:
+    """The model of a run with its weights, ready to render."""
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    model = eval_setup(config, test_mode="inference")[1].model
+    assert isinstance(model, GSNModel)
+    return model
+
+
+def compute_tokens(model: GSNModel) -> bool:
+    """Extracts the teacher's features of the shown scene's training images into the cache, where that was not done.
+
+    Returns:
+        Whether the model knows features at all.
+    """
+    if model.tokens is None or not model.knows_features:
+        return False
+    for index in track(model.library.scenes[model.shown].train, description="Teacher features", transient=True):
+        model.tokens.grid(model.shown, index)
+    return True
+
+
+def write_preview(model: GSNModel, folder: Path, longest_side: int) -> list[Path]:
+    """Renders the shown scene from between its middle cameras; writes a PNG for every kind of picture."""
+    scene = model.library.scenes[model.shown]
+    middle = scene.train[len(scene.train) // 2]
+    camera = deepcopy(scene.cameras[torch.tensor([middle])])
+    neighbours = nearest_views(scene.centres[middle], scene.centres, scene.train, 1)
+    camera.camera_to_worlds[0, :, 3] = scene.centres[[middle, *neighbours]].mean(dim=0)
+    camera.rescale_output_resolution(longest_side / max(int(camera.width), int(camera.height)))
+    outputs = model.get_outputs_for_camera(camera)
+    paths = []
+    for name in ("rgb", "features_pca"):
+        if name in outputs:
+            paths.append(folder / f"preview_{name}.png")
+            write_png(paths[-1], (outputs[name] * 255).round().byte().cpu().numpy())
+    return paths
