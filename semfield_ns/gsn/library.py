@@ -73,7 +73,7 @@ def find_scenes(root: Path) -> list[Path]:
 
 
 def load_scene(
-    path: Path, name: str, images: str | None, longest_side: int | None, hold_out: bool = True
+    path: Path, name: str, images: str | None = None, longest_side: int | None = None, hold_out: bool = True
 ) -> PosedScene:
     """Reads one scene of any layout and normalises it.
 

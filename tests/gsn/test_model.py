@@ -1,0 +1,153 @@
+"""The model in training, in evaluation, and from checkpoint to checkpoint."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.gsn.sampling import guided_depths, inverse_depths
+from semfield_ns.gsn.schedule import TwoStageSchedulerConfig
+from tests.gsn.builders import small_pipeline, write_scenes
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def step_losses(pipeline, step):
+    pipeline.model.set_step(step)
+    pipeline.zero_grad()
+    _, losses, _ = pipeline.get_train_loss_dict(step)
+    sum(losses.values()).backward()
+    return losses
+
+
+@pytest.mark.parametrize("mode", ["uniform", "guided"])
+def test_two_stages_train_what_they_should(root, mode):
+    pipeline = small_pipeline(root)
+    pipeline.model.config.rays.mode = mode
+    pipeline.train()
+    assert step_losses(pipeline, 3).keys() == {"rgb"}
+    groups = pipeline.get_param_groups()
+    assert not any(p.grad is not None and p.grad.any() for p in groups["head"])
+    assert any(p.grad is not None and p.grad.any() for p in groups["encoder"])
+    assert step_losses(pipeline, 4).keys() == {"rgb", "features"}
+    assert any(p.grad is not None and p.grad.any() for p in groups["head"])
+    assert bool(pipeline.model.projection.fitted)
+
+
+def test_training_learns(root):
+    pipeline = small_pipeline(root, stage_one_steps=10_000)
+    optimizer = torch.optim.Adam([p for group in pipeline.get_param_groups().values() for p in group], lr=2e-3)
+    losses = []
+    for step in range(60):
+        pipeline.model.set_step(step)
+        optimizer.zero_grad()
+        loss = sum(pipeline.get_train_loss_dict(step)[1].values())
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-20:]) < 0.7 * sum(losses[:20])
+
+
+def test_outputs_keep_the_contract(root):
+    pipeline = small_pipeline(root)
+    model = pipeline.model
+    model.prepare_tokens()
+    model.eval()
+    camera, batch = pipeline.datamanager.next_eval_image(0)
+    outputs = model.get_outputs_for_camera(camera)
+    for name, channels in (("rgb", 3), ("depth", 1), ("accumulation", 1), ("features_pca", 3)):
+        value = outputs[name]
+        assert value.shape == (36, 48, channels) and value.dtype == torch.float32 and value.isfinite().all(), name
+        assert channels == 1 or (value.min() >= 0 and value.max() <= 1), name
+    scene = model.library.scenes[int(camera.metadata["scene"])]
+    assert (outputs["depth"] >= 0.99 * scene.near).all()
+    metrics, images = model.get_image_metrics_and_images(outputs, batch)
+    assert all(math.isfinite(metrics[name]) for name in ("psnr", "ssim", "feature_cosine"))
+    assert images["features"].shape == (36, 96, 3)
+
+
+def test_pictures_need_no_teacher_before_the_second_stage(root):
+    pipeline = small_pipeline(root)
+    pipeline.model.eval()
+    camera, _ = pipeline.datamanager.next_eval_image(0)
+    outputs = pipeline.model.get_outputs_for_camera(camera)
+    assert "features_pca" not in outputs and "rgb" in outputs
+
+
+def test_maps_are_used_again_until_the_weights_change(root):
+    pipeline = small_pipeline(root)
+    model = pipeline.model.eval()
+    camera, _ = pipeline.datamanager.next_eval_image(0)
+    model.get_outputs_for_camera(camera)
+    assert len(model.maps) == 3
+    model.set_step(1)
+    assert len(model.maps) == 0
+
+
+def test_bfloat16_pictures_are_close(root):
+    pipeline = small_pipeline(root)
+    model = pipeline.model.eval()
+    camera, _ = pipeline.datamanager.next_eval_image(0)
+    exact = model.get_outputs_for_camera(camera)["rgb"]
+    model.config.precision = "bfloat16"
+    half = model.get_outputs_for_camera(camera)["rgb"]
+    assert (half - exact).norm() < 2e-2 * exact.norm()
+
+
+def test_sparse_features_are_close(root):
+    pipeline = small_pipeline(root)
+    model = pipeline.model.eval()
+    model.prepare_tokens()
+    camera, _ = pipeline.datamanager.next_eval_image(0)
+    dense = model.raw_outputs_for_camera(camera)["features"]
+    model.config.rays.feature_stride = 2
+    sparse = model.raw_outputs_for_camera(camera)["features"]
+    assert sparse.shape == dense.shape
+    assert F.cosine_similarity(sparse, dense, dim=-1).mean() > 0.9
+
+
+def test_checkpoints_fit_any_scenes_but_not_another_teacher(root, tmp_path):
+    pipeline = small_pipeline(root)
+    pipeline.model.prepare_tokens()
+    state = pipeline.state_dict()
+    other = small_pipeline(root / "scene_1")
+    other.load_pipeline(state, 10)
+    assert other.model.knows_features
+    assert torch.equal(other.model.projection.basis, pipeline.model.projection.basis)
+    with pytest.raises(SemfieldError, match="teacher is 'classical' in the checkpoint and 'resnet18' here"):
+        small_pipeline(root, teacher="resnet18").load_pipeline(state, 10)
+    wide = small_pipeline(root)
+    wide.model.config.network.feature_dim = 16
+    with pytest.raises(SemfieldError, match="feature dimension is '8' in the checkpoint and '16' here"):
+        wide.load_pipeline(state, 10)
+
+
+def test_rates_of_two_stages():
+    scheduler = TwoStageSchedulerConfig(stage_one_steps=100, stage_two_factor=0.1, halve_every=40, warmup=10).setup()
+    values = [scheduler.multiplier(step) for step in (0, 9, 39, 40, 99, 100, 139, 140)]
+    assert values == pytest.approx([0.1, 1, 1, 0.5, 0.25, 0.1, 0.1, 0.05])
+
+
+def test_guided_samples_gather_where_the_weights_are():
+    near, far = torch.full((2, 1), 1.0), torch.full((2, 1), 10.0)
+    depths = inverse_depths(near, far, 21)
+    weights = torch.zeros(2, 21)
+    weights[0, 5], weights[1, 20] = 1.0, 1.0
+    for jitter in (False, True):
+        found = guided_depths(near, far, weights, 16, jitter)
+        assert (found.diff(dim=-1) >= 0).all() and (found >= 1.0).all() and (found <= 10.0 + 1e-4).all()
+        close = (1 / found[0] - 1 / depths[0, 5]).abs() < 0.9 * 1.6 / 20
+        assert close.float().mean() > 0.8
+    uniform = guided_depths(near, far, torch.ones(2, 21), 16)
+    steps = (1 / uniform[0]).diff()
+    assert torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-5)
