@@ -22,6 +22,7 @@ def main(args: Sequence[str] | None = None) -> None:
     commands: dict[str, Callable[..., Any]] = {
         "demo": demo,
         "camera-path": camera_path,
+        "edit": edit,
         "synthetic": synthetic,
         "attach": attach,
         "import-checkpoint": import_checkpoint,

@@ -20,16 +20,17 @@ def legend_markdown(names: Sequence[str], colors: UInt8[ndarray, "C 3"]) -> str:
     viser runs its markdown as code (MDX), and names come from scene files, so everything in a name that is not plain
     text is written as a character entity.
     """
-    rows = (f"`{hex_color(color)}` {_plain(name)}" for name, color in zip(names, colors, strict=True))
+    rows = (f"`{hex_color(color)}` {plain(name)}" for name, color in zip(names, colors, strict=True))
     return "\n\n".join(rows)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """`text` as markdown that shows just these characters."""
     return re.sub(r"[^A-Za-z0-9 ]", lambda match: f"&#{ord(match.group())};", text)
 
 
 class Legend(ViewerElement[str]):
-    """Static text in the panel; Nerfstudio has no element for that.
+    """Text in the panel; Nerfstudio has no element for that.
 
     Args:
         name: unique name of the element.
@@ -46,6 +47,12 @@ class Legend(ViewerElement[str]):
 
     def install(self, viser_server: ViserServer) -> None:
         self._create_gui_handle(viser_server)
+
+    def change(self, content: str) -> None:
+        """Shows another text."""
+        self.content = content
+        if self.gui_handle is not None:
+            cast(Any, self.gui_handle).content = content
 
 
 class SemanticPanel(nn.Module):

@@ -24,7 +24,8 @@ class BlendedWeights:
 
 def alpha(density: Float[Tensor, "*rays samples 1"], deltas: Float[Tensor, "*rays samples 1"]) -> Tensor:
     """Opacity `1 - exp(-relu(density) delta)` of a sample of length `deltas`."""
-    return 1 - torch.exp(-torch.relu(density) * deltas)
+    # A density that has run over to infinity is opaque at any length but 0, where it would not be a number.
+    return 1 - torch.exp(-density.clamp(0, 1e12) * deltas)
 
 
 def blend(

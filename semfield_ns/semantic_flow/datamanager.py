@@ -88,6 +88,8 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         """The training frames, with their cameras and encoder features in `metadata`."""
         dataset = super().create_train_dataset()
         dataset.metadata["cameras"] = dataset.cameras
+        outputs = self.train_dataparser_outputs
+        dataset.metadata["world"] = outputs.dataparser_scale * outputs.dataparser_transform[:, :3].double().numpy()
         encoder = build_encoder(self.config.encoder, self.device, self.config.encoder_stride)
         dataset.metadata["source_features"] = scene_features(
             list(dataset.image_filenames),

@@ -1,5 +1,7 @@
 """The video that flow features are read from: cameras, times and encoder features of the training frames."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
@@ -60,6 +62,24 @@ class SourceFrames(nn.Module):
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def cameras(self, scale: float = 1.0) -> Iterator[Cameras]:
+        """The camera of each time step, in order, with pictures `scale` times the size."""
+        for step in range(len(self)):
+            fx, fy, cx, cy = self.intrinsics[step].tolist()
+            camera = Cameras(
+                self.poses[step : step + 1],
+                fx,
+                fy,
+                cx,
+                cy,
+                int(self.sizes[step, 0]),
+                int(self.sizes[step, 1]),
+                distortion_params=self.distortion[step : step + 1] if self.distorted else None,
+                times=self.times[step : step + 1, None],
+            )
+            camera.rescale_output_resolution(scale)
+            yield camera
 
     def to_frames(self, times: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 1"]:
         """Normalised times to fractional frame numbers, linear between the frames' own times."""

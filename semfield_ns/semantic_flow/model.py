@@ -30,6 +30,8 @@ from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
 from semfield_ns.rendering.panel import SemanticPanel
 from semfield_ns.semantic_flow import objectives
+from semfield_ns.semantic_flow.edit_panel import EditPanel
+from semfield_ns.semantic_flow.editor import SceneEditor
 from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, PlanesEncoding
 from semfield_ns.semantic_flow.fields import DynamicField, FlowField, SamplingDensity, StaticField
 from semfield_ns.semantic_flow.frames import SourceFrames
@@ -112,6 +114,8 @@ class SemanticFlowModelConfig(ModelConfig):
     """Steps after the start of a stage over which samples go from spread to concentrated."""
     loss_weights: LossWeights = field(default_factory=LossWeights)
     """Coefficients of the losses."""
+    edits: Path | None = None
+    """Edits of the scene to render with, a JSON or YAML list (see `semfield_ns.semantic_flow.edits`)."""
     eval_num_rays_per_chunk: int = 4096
     """Rays rendered at once in evaluation and in the viewer."""
 
@@ -193,6 +197,10 @@ class SemanticFlowModel(Model):
         self.render_sum = SemanticRenderer()
         self.render_depth = DepthRenderer(method="expected")
         self.feature_colors = FixedPCA(self.frames.feature_dim).fit(self.frames.features, seed=0)
+        self.editor = SceneEditor(config.edits, metadata["world"])
+        if self.label_map is not None:
+            moving = [entry.name for entry in self.label_map.classes if entry.dynamic]
+            self.editing = EditPanel(moving, self.editor.edits, partial(self.editor.change, self))
         self.stage = 2
         self.confusion_matrix: ConfusionMatrix | None = None
 
@@ -230,6 +238,7 @@ class SemanticFlowModel(Model):
         """Puts the model into the stage of a training step."""
         stage_one = step < self.config.stage_one_steps
         self.stage = 1 if stage_one else 2
+        self.editor.forget()
         since = step if stage_one else step - self.config.stage_one_steps
         frozen = not stage_one and self.config.freeze_static
         self.branches.static.requires_grad_(not frozen)
@@ -341,16 +350,20 @@ class SemanticFlowModel(Model):
         )
         return objectives.warped_losses(warped, origin.points, targets, rays, self.heads is not None, len(self.frames))
 
-    def render(self, bundle: RayBundle) -> dict[str, Tensor]:
-        """Everything about rays, raw: float32 [rays, channels].
+    def render(self, bundle: RayBundle, edited: bool = True) -> dict[str, Tensor]:
+        """Everything about rays of one time, raw: float32 [rays, channels]; with the edits, if there are any.
 
         rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and scene_flow_forward, scene_flow_backward,
         surface in world units; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
         """
-        radiance, depth, _, _ = self.radiance(bundle, with_dynamic=True)
+        if edited and self.editor.edits:
+            radiance = self.editor.scene(self).radiance(bundle)
+        else:
+            radiance, *_ = self.radiance(bundle, with_dynamic=True)
         dynamic, weights = radiance.dynamic, radiance.weights
         assert dynamic is not None
         total = weights.total
+        depth = (total * radiance.distance).sum(dim=-2) / (total.sum(dim=-2) + 1e-10)
         rgb = (weights.static * radiance.static.color + weights.dynamic * dynamic.color).sum(dim=-2)
         outputs = {
             "rgb": rgb,
@@ -364,9 +377,11 @@ class SemanticFlowModel(Model):
         trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
         kept_total = kept.weights.total
         normaliser = kept_total.sum(dim=-2).clamp(min=1e-4)
-        outputs["surface"] = self.render_sum(kept.points, kept_total) / normaliser
+        shown = kept.placed(kept.points)
+        outputs["surface"] = self.render_sum(shown, kept_total) / normaliser
         for name, traced in (("forward", trajectory.after), ("backward", trajectory.before)):
-            outputs[f"scene_flow_{name}"] = self.render_sum(traced - kept.points, kept.weights.dynamic) / normaliser
+            moved = kept.placed(traced) - shown
+            outputs[f"scene_flow_{name}"] = self.render_sum(moved, kept.weights.dynamic) / normaliser
         now = trajectory.steps[:, None, 2].expand(kept.points.shape[:-1])
         features, visible = self.frames.gather(trajectory.now, now)
         outputs["features"] = self.render_sum(features * visible, kept_total) / normaliser
@@ -403,7 +418,9 @@ class SemanticFlowModel(Model):
         return outputs
 
     @torch.no_grad()
-    def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
+    def raw_outputs_for_camera(
+        self, camera: Cameras, edited: bool = True
+    ) -> dict[str, Float[Tensor, "height width channels"]]:
         """`render` for every pixel of one camera: logits, features, scene flow and the rest, unclamped.
 
         A camera without a time gets that of the nearest point of the training path.
@@ -418,7 +435,7 @@ class SemanticFlowModel(Model):
         chunks: dict[str, list[Tensor]] = {}
         size = self.config.eval_num_rays_per_chunk
         for start in range(0, len(bundle), size):
-            for name, value in self.render(bundle.get_row_major_sliced_ray_bundle(start, start + size)).items():
+            for name, value in self.render(bundle.get_row_major_sliced_ray_bundle(start, start + size), edited).items():
                 chunks.setdefault(name, []).append(value)
         return {name: torch.cat(parts).reshape(height, width, -1) for name, parts in chunks.items()}
 

@@ -50,6 +50,15 @@ class Radiance:
     """Weights of the static branch rendered alone."""
     dynamic_weights: Float[Tensor, "rays samples 1"]
     """Weights of the dynamic branch rendered alone; zeros in stage 1."""
+    placement: Float[Tensor, "rays samples 12"] | None = None
+    """Rows of the affine map to where an edit shows a sample (3 x 4); None where nothing was moved."""
+
+    def placed(self, points: Float[Tensor, "rays samples 3"]) -> Float[Tensor, "rays samples 3"]:
+        """Where points that belong to the samples are shown."""
+        if self.placement is None:
+            return points
+        matrix = self.placement.unflatten(-1, (3, 4))
+        return (matrix[..., :3] @ points[..., None])[..., 0] + matrix[..., 3]
 
     def top(self, count: int) -> "Radiance":
         """The `count` samples of each ray that weigh most in any of the three renders, near to far.
@@ -81,6 +90,41 @@ def _index(value: Any, chosen: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[chosen]
     return None if value is None else type(value)(*(_index(getattr(value, f.name), chosen) for f in fields(value)))
+
+
+def concatenate(layers: list[Radiance]) -> Radiance:
+    """Layers of the same rays as one, sorted by distance and blended anew."""
+    identity = torch.eye(4)[:3].reshape(1, 1, 12)
+
+    def with_placement(layer: Radiance) -> Tensor:
+        if layer.placement is not None:
+            return layer.placement
+        return identity.to(layer.points).expand(*layer.points.shape[:2], 12)
+
+    order = torch.cat([layer.distance for layer in layers], dim=1)[..., 0].argsort(dim=1)
+
+    def merged(*values: Tensor) -> Tensor:
+        joined = torch.cat(values, dim=1)
+        return joined.gather(1, order[..., None].expand(-1, -1, joined.shape[-1]))
+
+    def part(kind: type, parts: list[Any]) -> Any:
+        return kind(*(merged(*(getattr(entry, f.name) for entry in parts)) for f in fields(kind)))
+
+    static = part(StaticSamples, [layer.static for layer in layers])
+    dynamic = part(DynamicSamples, [layer.dynamic for layer in layers])
+    return Radiance(
+        points=merged(*(layer.points for layer in layers)),
+        directions=merged(*(layer.directions for layer in layers)),
+        time=layers[0].time,
+        distance=merged(*(layer.distance for layer in layers)),
+        deltas=merged(*(layer.deltas for layer in layers)),
+        static=static,
+        dynamic=dynamic,
+        weights=blend(static.alpha, dynamic.alpha, dynamic.blending),
+        static_weights=single_weights(static.alpha),
+        dynamic_weights=single_weights(dynamic.alpha * dynamic.blending),
+        placement=merged(*(with_placement(layer) for layer in layers)),
+    )
 
 
 class RadianceBranches(nn.Module):
@@ -144,15 +188,17 @@ class RadianceBranches(nn.Module):
     ) -> StaticSamples:
         """The static branch at world points, shapes as in `Radiance`."""
         shape = points.shape[:-1]
-        injected = None
-        if self.conditioned:
-            now = time.round().long().clamp(0, len(frames) - 1)
-            features, visible = frames.gather(points, now.expand(shape))
-            injected = (features * visible).reshape(-1, frames.feature_dim)
-        feature = self.static.features(points.reshape(-1, 3), injected)
+        feature = self.static.features(points.reshape(-1, 3), self._static_injection(points, time, frames))
         color = self.static.color(feature, directions.reshape(-1, 3))
         density = self.static.density(feature).reshape(*shape, 1)
         return StaticSamples(feature.reshape(*shape, -1), alpha(density, deltas), color.reshape(*shape, 3))
+
+    def static_density(
+        self, points: Float[Tensor, "rays samples 3"], time: Float[Tensor, "rays 1"], frames: SourceFrames
+    ) -> Float[Tensor, "rays samples 1"]:
+        """Density of the static branch alone at world points."""
+        flat = self.static.features(points.reshape(-1, 3), self._static_injection(points, time, frames))
+        return self.static.density(flat).reshape(*points.shape[:-1], 1)
 
     def evaluate_dynamic(
         self, points: Tensor, directions: Tensor, deltas: Tensor, time: Tensor, frames: SourceFrames
@@ -171,6 +217,13 @@ class RadianceBranches(nn.Module):
         density = self.dynamic.density(feature).reshape(*shape, 1)
         blending = self.dynamic.blending(feature).reshape(*shape, 1)
         return DynamicSamples(feature.reshape(*shape, -1), alpha(density, deltas), color.reshape(*shape, 3), blending)
+
+    def _static_injection(self, points: Tensor, time: Tensor, frames: SourceFrames) -> Tensor | None:
+        if not self.conditioned:
+            return None
+        now = time.round().long().clamp(0, len(frames) - 1)
+        features, visible = frames.gather(points, now.expand(points.shape[:-1]))
+        return (features * visible).reshape(-1, frames.feature_dim)
 
     def _traced_features(self, points: Tensor, time: Tensor, frames: SourceFrames) -> Tensor:
         trajectory = trace_neighbours(points, time, self.flow, len(frames))

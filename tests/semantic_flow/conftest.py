@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
@@ -55,6 +56,7 @@ def make_model(preset=semantic_flow_tiny, **changes):
         "depth_kind": "metric",
         "cameras": make_cameras(),
         "near": 1.0,
+        "world": np.eye(3),
         "far": 20.0,
         "source_features": torch.randn(FRAMES, HEIGHT // 2, WIDTH // 2, 7).half(),
         "source_colors": torch.rand(FRAMES, HEIGHT, WIDTH, 3).half(),

@@ -1,0 +1,43 @@
+"""`semfield edit`: a run that shows its scene edited, for ns-viewer, ns-render and ns-eval."""
+
+from pathlib import Path
+
+from semfield_ns.errors import SemfieldError
+
+
+def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
+    """Write a run that renders the scene of another run with edits; nothing is trained or copied.
+
+    Args:
+        load_config: config.yml of a trained run of semantic-flow.
+        edits: JSON or YAML list of edits, such as [{kind: remove, target: ball}]. Kinds: remove, move, duplicate,
+            mirror, recolor, background. Fields: target (a class, an object such as ball#2, or nothing for all that
+            moves), translation, axis, degrees, scale, color.
+        output_dir: Folder of the new run; its config.yml opens like that of any other run.
+    """
+    import yaml
+
+    from semfield_ns.io import atomic_path
+    from semfield_ns.semantic_flow.edits import edits_json, read_edits
+
+    if not load_config.is_file():
+        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    known = read_edits(edits)
+    # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
+    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    if not hasattr(config.pipeline.model, "edits"):
+        raise SemfieldError(
+            f"{load_config} is a run of {config.method_name}: only runs of semantic-flow can be edited."
+        )
+    if not any(Path(config.get_checkpoint_dir()).glob("step-*.ckpt")):
+        raise SemfieldError(f"{config.get_checkpoint_dir()} has no checkpoint: train the run before it is edited.")
+    # A run reads its checkpoints from where its own name says, so an edited run keeps the name.
+    stored = (output_dir / "edits.json").resolve()
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(stored) as temporary:
+        temporary.write_text(edits_json(known), encoding="utf-8")
+    config.pipeline.model.edits = stored
+    with atomic_path(output_dir / "config.yml") as temporary:
+        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    print(f"Wrote {output_dir / 'config.yml'} with {len(known)} edits")
+    print(f"  ns-viewer --load-config {output_dir / 'config.yml'} --viewer.websocket-host 127.0.0.1")

@@ -1,0 +1,159 @@
+"""Moving objects of a trained scene over time: connected parts of a class in each frame, linked along the flow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.ndimage import label as connected_parts
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+POINTS_PER_OBJECT = 256
+MIN_SHARE = 0.0008
+"""parts that cover less of a frame are noise"""
+MIN_FRAMES = 2
+MAX_GAP = 6
+"""frames over which an object that was hidden is found again"""
+REACH = 0.75
+"""how far a part may be from where the flow puts the object, relative to the object's size"""
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """What a render of one training frame says; world units, image order."""
+
+    labels: Int[np.ndarray, "H W"]
+    moving: Bool[np.ndarray, "H W"]
+    surface: Float[np.ndarray, "H W 3"]
+    forward: Float[np.ndarray, "H W 3"]
+    """Scene flow of the surface to the next frame."""
+
+
+@dataclass
+class MovingObject:
+    """An object: its class, and points on its visible surface in the frames that see it."""
+
+    class_id: int
+    points: dict[int, Float[np.ndarray, "K 3"]] = field(default_factory=dict)
+    regions: dict[int, Bool[np.ndarray, "H W"]] = field(default_factory=dict)
+    """Its pixels in the renders that it was found in."""
+    ahead: Float[np.ndarray, "K 3"] = field(default_factory=lambda: np.zeros((0, 3)))
+    """Where the flow puts the points of the last frame in the next one."""
+
+    @property
+    def last(self) -> int:
+        """The last frame that sees it."""
+        return max(self.points)
+
+    @property
+    def size(self) -> float:
+        """Diagonal of the points' box, the median over the frames."""
+        return float(np.median([np.linalg.norm(np.ptp(points, axis=0)) for points in self.points.values()]))
+
+
+class ObjectTracks:
+    """Moving objects with names, "class#number", numbered in the order in which they are first seen.
+
+    Args:
+        objects: the tracks.
+        class_names: of all classes.
+        num_frames: of the video.
+    """
+
+    def __init__(self, objects: Sequence[MovingObject], class_names: Sequence[str], num_frames: int) -> None:
+        self.objects = list(objects)
+        self.num_frames = num_frames
+        counts: dict[int, int] = {}
+        self.names: list[str] = []
+        for entry in self.objects:
+            counts[entry.class_id] = counts.get(entry.class_id, 0) + 1
+            self.names.append(f"{class_names[entry.class_id]}#{counts[entry.class_id]}")
+        self._trees = [self._tree(frame) for frame in range(num_frames)] if self.objects else []
+
+    def _tree(self, frame: int) -> tuple[cKDTree, Int[np.ndarray, "K"]]:
+        """Points of all objects at a frame; an object that is not seen there is where it was seen last or next."""
+        points = [entry.points[min(entry.points, key=lambda seen: abs(seen - frame))] for entry in self.objects]
+        owner = np.repeat(np.arange(len(points)), [len(part) for part in points])
+        return cKDTree(np.concatenate(points)), owner
+
+    def nearest(self, points: Float[Tensor, "N 3"], frame: int) -> Int[Tensor, "N"]:
+        """Which object each point at a frame belongs to: that with the nearest surface point."""
+        tree, owner = self._trees[frame]
+        return torch.from_numpy(owner[tree.query(points.cpu().numpy())[1]]).to(points.device)
+
+    def centre(self, index: int, time: float) -> Float[np.ndarray, "3"]:
+        """Centre of an object's box at a time in frames, smooth in time.
+
+        Only the visible side is known, and what is visible changes: the centre is a local linear fit over nine frames.
+        """
+        frames = np.array(sorted(self.objects[index].points), dtype=np.float64)
+        centres = np.stack([_middle(self.objects[index].points[int(frame)]) for frame in frames])
+        weight = np.exp(-0.5 * np.square((frames - time) / 2.5)) + 1e-9
+        design = np.stack([np.ones_like(frames), frames - time], axis=1) * weight[:, None]
+        return np.linalg.lstsq(design, centres * weight[:, None], rcond=None)[0][0]
+
+
+def _middle(points: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "3"]:
+    low, high = np.percentile(points, (2, 98), axis=0)
+    return (low + high) / 2
+
+
+def find_objects(views: Sequence[FrameView], moving_classes: Sequence[int]) -> list[MovingObject]:
+    """Links the connected parts of all frames.
+
+    A part continues the object whose points, moved along the flow, lie nearest, if they are within reach; parts of one
+    object (it is behind a pillar) may be several. What continues no object is a new one.
+
+    Args:
+        views: one a frame, in order of time.
+        moving_classes: ids of classes that may move.
+
+    Returns:
+        Objects that at least two frames see, in the order in which they appear.
+    """
+    found: list[MovingObject] = []
+    for frame, view in enumerate(views):
+        current: dict[int, list[Bool[np.ndarray, "H W"]]] = {}
+        for class_id in moving_classes:
+            for part in _parts((view.labels == class_id) & view.moving):
+                chosen = _continued(found, class_id, view.surface[part], frame)
+                if chosen is None:
+                    found.append(MovingObject(class_id))
+                    chosen = len(found) - 1
+                    # A fresh object has no past; its first part alone says where it is.
+                    _see(found[chosen], frame, part, view)
+                current.setdefault(chosen, []).append(part)
+        for index, parts in current.items():
+            _see(found[index], frame, np.any(parts, axis=0), view)
+    return [entry for entry in found if len(entry.points) >= min(MIN_FRAMES, len(views))]
+
+
+def _parts(mask: Bool[np.ndarray, "H W"]) -> list[Bool[np.ndarray, "H W"]]:
+    numbered, count = connected_parts(mask, structure=np.ones((3, 3)))
+    parts = [numbered == number for number in range(1, count + 1)]
+    large = [part for part in parts if part.sum() >= max(MIN_SHARE * mask.size, 4)]
+    return sorted(large, key=lambda part: -int(part.sum()))
+
+
+def _continued(found: list[MovingObject], class_id: int, surface: np.ndarray, frame: int) -> int | None:
+    best, best_distance = None, REACH
+    middle = np.median(surface, axis=0)
+    for index, entry in enumerate(found):
+        if entry.class_id != class_id or frame - entry.last > MAX_GAP:
+            continue
+        # Seen in this very frame already: another part of it, if it touches where the object is.
+        expected = entry.points[frame] if entry.last == frame else entry.ahead
+        distance = float(np.median(np.linalg.norm(expected - middle, axis=1).min())) / max(entry.size, 1e-6)
+        if distance < best_distance:
+            best, best_distance = index, distance
+    return best
+
+
+def _see(entry: MovingObject, frame: int, region: Bool[np.ndarray, "H W"], view: FrameView) -> None:
+    surface, forward = view.surface[region], view.forward[region]
+    chosen = np.linspace(0, len(surface) - 1, min(POINTS_PER_OBJECT, len(surface))).round().astype(int)
+    entry.points[frame] = surface[chosen]
+    entry.regions[frame] = region
+    entry.ahead = surface[chosen] + forward[chosen]
