@@ -22,7 +22,7 @@ else:
 ROOT = Path(__file__).parents[1]
 METHODS = ("gsn", "gsn-paper", "gsn-tiny", "semantic-flow", "semantic-flow-paper", "semantic-flow-tiny")
 COMMANDS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "ns-process-data", "ns-install-cli")
-OPTIONAL = ("transformers", "tinycudann")
+OPTIONAL = ("transformers", "tinycudann", "pycolmap")
 MAX_EXTRA_SECONDS = 1.0
 
 # Rooms that a room may import, besides itself and the modules beside the rooms.
@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "evaluation": {"scenes", "rendering"},
     "semantic_flow": {"scenes", "teachers", "rendering", "evaluation"},
     "gsn": {"scenes", "teachers", "rendering", "evaluation"},
-    "cli": {"scenes", "teachers", "rendering", "evaluation", "semantic_flow", "gsn", "method_configs"},
+    "process": {"scenes", "rendering"},
+    "cli": {"scenes", "teachers", "rendering", "evaluation", "semantic_flow", "gsn", "process", "method_configs"},
 }
 
 # Put first on the path of a command: optional packages are absent, and the plugin too if asked.

@@ -17,10 +17,12 @@ def main(args: Sequence[str] | None = None) -> None:
     from semfield_ns.cli.demo import demo
     from semfield_ns.cli.edit import edit
     from semfield_ns.cli.import_checkpoint import import_checkpoint
+    from semfield_ns.cli.process import process
     from semfield_ns.cli.synthetic import synthetic
 
     commands: dict[str, Callable[..., Any]] = {
         "demo": demo,
+        "process": process,
         "camera-path": camera_path,
         "edit": edit,
         "synthetic": synthetic,

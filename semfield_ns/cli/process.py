@@ -1,0 +1,163 @@
+"""`semfield process VIDEO --output-dir SCENE`: a scene to train on from a video or photos."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from semfield_ns.cli.steps import Progress, Step, StepRunner
+from semfield_ns.errors import SemfieldError
+
+if TYPE_CHECKING:
+    from semfield_ns.process.plan import Work
+
+_HASHED = 1 << 20  # bytes at either end of a file that tell it from another one
+
+
+def process(
+    source: Annotated[Path, tyro.conf.Positional],
+    output_dir: Path,
+    num_frames: int = 60,
+    start: float = 0.0,
+    end: float | None = None,
+    max_size: int = 960,
+    models: Literal["auto", "classical", "learned"] = "auto",
+    static: bool = False,
+    labels: Path | None = None,
+    poses: Path | None = None,
+    masks: Path | None = None,
+    focal: float | None = None,
+    lens: Literal["radial", "pinhole"] = "radial",
+    depth_model: str = "depth-anything/Depth-Anything-V2-Small-hf",
+    sam_model: str = "facebook/sam2.1-hiera-tiny",
+    threads: int | None = None,
+    device: str = "cpu",
+) -> None:
+    """Make a scene of a video: frames, optical flow, motion masks, camera poses, depth, labels, and a report.
+
+    What is finished is not done again when the command is repeated, after it was stopped or with other options.
+
+    Args:
+        source: A video file, or a folder of images (the frames of a video, or with --static photos).
+        output_dir: Folder of the scene; must be absent, empty or an earlier result of this command.
+        num_frames: Most frames to pick.
+        start: Where to begin, seconds (of a folder: the number of the image).
+        end: Where to end, seconds (of a folder: the number of the image).
+        max_size: Longest side of the frames in pixels.
+        models: learned: RAFT, SAM 2 and Depth Anything from local weights. classical: methods without weights. auto:
+            for each step learned where the weights are at hand.
+        static: Photos of a scene in which nothing moves: no times, flow or motion masks.
+        labels: Labels of some frames: CVAT masks, COCO, Label Studio brush PNGs, SAM 2 tracks, or clicks.
+        poses: Camera poses made elsewhere: transforms.json, COLMAP, VGGT, MegaSaM or ViPE.
+        masks: Folder of motion masks made elsewhere, one PNG a frame, not 0 where things move.
+        focal: Focal length in pixels of the frames as written, if known.
+        lens: Whether the distortion of the lens is estimated.
+        depth_model: Weights of the learned depth: a name in the local cache of transformers, or a folder.
+        sam_model: Weights of SAM 2, likewise.
+        threads: Of structure from motion; as many as there are processors by default.
+        device: What learned models run on.
+    """
+    from semfield_ns.process.plan import Settings, Work
+
+    if num_frames < 4 or max_size < 64:
+        raise SemfieldError("--num-frames must be at least 4 and --max-size at least 64.")
+    if focal is not None and not focal > 0:
+        raise SemfieldError(f"--focal is a length in pixels, more than 0, not {focal:g}.")
+    if end is not None and end <= start:
+        raise SemfieldError(f"--end {end:g} must be later than --start {start:g}.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    work = Work(
+        Settings(
+            source=source,
+            output_dir=output_dir,
+            num_frames=num_frames,
+            start=start,
+            end=end,
+            longest=max_size,
+            models=models,
+            static=static,
+            focal=focal,
+            lens=lens,
+            poses=poses,
+            masks=masks,
+            labels=labels,
+            depth_model=depth_model,
+            sam_model=sam_model,
+            threads=threads or cores,
+            device=device,
+        )
+    )
+    if not source.exists():
+        raise SemfieldError(f"{source} does not exist: give a video file or a folder of images.")
+    work.claim()
+    StepRunner(work.hidden / "steps").run_all(steps(work))
+    print_summary(work)
+
+
+def steps(work: "Work") -> list[Step]:
+    """The work, in order."""
+    chosen = work.settings
+    learned = {"models": chosen.models, "static": chosen.static}
+    picking = {"source": digest(chosen.source), "frames": chosen.num_frames, "size": chosen.longest}
+    picking |= {"start": chosen.start, "end": chosen.end}
+    found_by = {"focal": chosen.focal, "lens": chosen.lens, "poses": digest(chosen.poses), "static": chosen.static}
+    masks = {"given": digest(chosen.masks), "model": chosen.sam_model} | learned
+    depth = {"model": chosen.depth_model} | learned
+
+    def step(name: str, title: str, inputs: dict[str, Any], run: Any, output: Path | None = None) -> Step:
+        def work_on(progress: Progress) -> None:
+            run(progress)
+
+        return Step(name, title, inputs, (output or work.record(name),), work_on)
+
+    plan = [step("frames", f"Picking frames of {chosen.source}", picking, work.frames)]
+    if not chosen.static:
+        plan.append(step("flow", "Optical flow, forward and backward", learned, work.flows))
+    plan.append(step("labels", "Labels", {"labels": digest(chosen.labels)}, work.labels))
+    if not chosen.static:
+        plan.append(step("rough", "What moves, as far as two frames tell", {}, work.rough_motion))
+    plan.append(step("poses", "Camera poses", found_by, work.find_poses, work.registration_file))
+    if not chosen.static:
+        plan.append(step("masks", "Motion masks over posed frames", masks, work.refine_masks))
+    plan.append(step("depth", "Depth", depth, work.find_depth))
+    plan.append(step("scene", "The scene", {}, work.write_scene, work.scene_file))
+    plan.append(step("report", "The report", {}, work.write_report, work.report_file))
+    return plan
+
+
+def digest(path: Path | None) -> str | None:
+    """A name for what a file, or all files of a folder, hold, quick for long videos: sizes, beginnings and ends."""
+    if path is None:
+        return None
+    result = hashlib.sha256(path.name.encode())
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                result.update(f"\0{file.relative_to(path)}\0{size}\0".encode())
+                for place in {0, max(0, size - _HASHED)}:
+                    stream.seek(place)
+                    result.update(stream.read(_HASHED))
+        except OSError as error:
+            raise SemfieldError(f"{file} cannot be read ({error.strerror}).") from error
+    return result.hexdigest()[:24]
+
+
+def print_summary(work: "Work") -> None:
+    """Models, figures, warnings, where everything is, and what to type next."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for card in work.cards():
+        console.print(f"  {card.line()}")
+    for name, value in work.figures().items():
+        console.print(f"  {name:<32}{value:.4g}" if isinstance(value, float) else f"  {name:<32}{value}")
+    for warning in work.warnings():
+        console.print(f"  Warning: {warning}", style="yellow")
+    console.print(f"  Report: {work.report_file}")
+    console.print("To train on it:")
+    method = "nerfacto" if work.settings.static else "semantic-flow-tiny"
+    console.print(f"  ns-train {method} --data {work.root}", style="bold")

@@ -1,0 +1,104 @@
+"""Motion masks joined with the whole things that move, which SAM 2 follows through the video where it is at hand."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from semfield_ns.process.flow import read_rgb
+from semfield_ns.process.frames import Rgb
+from semfield_ns.process.models import Choice, ModelCard, choose, from_local, revision_of
+from semfield_ns.scenes.flow import Mask
+
+SAM_MODEL = "facebook/sam2.1-hiera-tiny"
+SAM_LICENCE = "Apache-2.0"
+
+_LEAST_AREA = 0.003  # of the image; smaller parts of a mask prompt nothing
+_MOST_OBJECTS = 8
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom, px"""
+Tracker = Callable[[list[Rgb], int, list[Box]], list[Mask]]
+"""frames, the frame of the boxes, boxes -> a mask a frame of all things in the boxes"""
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """Masks by the number of the frame, and what made them."""
+
+    masks: dict[int, Mask]
+    card: ModelCard
+
+
+def sharpen(choice: Choice, name: str, images: Path, masks: dict[int, Mask], device: str = "cpu") -> Sharpened:
+    """Joins classical motion masks with SAM 2's masks of the things that they touch most."""
+    classical = ModelCard(
+        "motion masks", "flow against static points, GrabCut", f"OpenCV {cv2.__version__}", "Apache-2.0"
+    )
+    tracker, note = choose(choice, "video segmentation", lambda: sam_tracker(name or SAM_MODEL, device), lambda: None)
+    if tracker is None:
+        card = ModelCard(classical.step, classical.name, classical.revision, classical.licence, note)
+        return Sharpened(masks, card)
+    follow, card = tracker
+    numbers = sorted(masks)
+    key, boxes = prompts([masks[number] for number in numbers])
+    if not boxes:
+        return Sharpened(masks, card)
+    followed = follow([read_rgb(images, number) for number in numbers], key, boxes)
+    together = {number: masks[number] | mask for number, mask in zip(numbers, followed, strict=True)}
+    return Sharpened(together, card)
+
+
+def prompts(masks: list[Mask]) -> tuple[int, list[Box]]:
+    """The frame with the most motion, and boxes around the parts of its mask, largest first."""
+    key = int(np.argmax([mask.sum() for mask in masks]))
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(masks[key].astype(np.uint8))
+    parts = sorted(statistics[1:], key=lambda row: -row[cv2.CC_STAT_AREA])
+    large = [row for row in parts if row[cv2.CC_STAT_AREA] >= _LEAST_AREA * masks[key].size]
+    return key, [(int(x), int(y), int(x + w), int(y + h)) for x, y, w, h, _ in large[:_MOST_OBJECTS]]
+
+
+def sam_tracker(name: str = SAM_MODEL, device: str = "cpu") -> tuple[Tracker, ModelCard]:
+    """SAM 2 from the local cache of transformers, or a local folder.
+
+    Raises WeightsAbsent where it is not there.
+    """
+
+    def load():  # type: ignore[no-untyped-def]
+        from transformers import Sam2VideoModel, Sam2VideoProcessor
+
+        processor = Sam2VideoProcessor.from_pretrained(name, local_files_only=True)
+        return processor, Sam2VideoModel.from_pretrained(name, local_files_only=True)
+
+    processor, model = from_local(load, name, SAM_LICENCE, "--sam-model")
+    model = model.eval().requires_grad_(False).to(device)
+
+    def follow(frames: list[Rgb], key: int, boxes: list[Box]) -> list[Mask]:
+        import torch
+
+        session = processor.init_video_session(video=np.stack(frames), inference_device=device)
+        processor.add_inputs_to_inference_session(
+            inference_session=session,
+            frame_idx=key,
+            obj_ids=list(range(1, len(boxes) + 1)),
+            input_boxes=[[[float(v) for v in box] for box in boxes]],
+        )
+        masks = [np.zeros(frames[0].shape[:2], dtype=bool) for _ in frames]
+
+        def outputs() -> Iterator[object]:
+            yield model(session, frame_idx=key)
+            yield from model.propagate_in_video_iterator(session, start_frame_idx=key)
+            yield from model.propagate_in_video_iterator(session, start_frame_idx=key, reverse=True)
+
+        with torch.no_grad():
+            for output in outputs():
+                size = [[session.video_height, session.video_width]]
+                full = processor.post_process_masks([output.pred_masks], original_sizes=size, binarize=True)[0]  # type: ignore[attr-defined]
+                masks[output.frame_idx] |= full.reshape(-1, *masks[0].shape).any(dim=0).cpu().numpy()  # type: ignore[attr-defined]
+        return masks
+
+    return follow, ModelCard(
+        "motion masks", f"flow against static points, joined with {name}", revision_of(model.config), SAM_LICENCE
+    )
