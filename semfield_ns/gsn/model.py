@@ -26,6 +26,7 @@ from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
+from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views
 from semfield_ns.gsn.tokens import TeacherName, TokenProjection, TokenStore, teacher_dim
 from semfield_ns.rendering.features import FixedPCA
@@ -64,6 +65,8 @@ class GSNModelConfig(ModelConfig):
     """Share of each side of the source views that is kept in a step of the first stage, as GNT does."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of products in evaluation; positions, encodings and the stream stay in float32."""
+    compile: bool = False
+    """Compile the softmax over views: half a minute at the start (kept on disk), for pictures and long trainings."""
     token_budget: int = 1024
     """Megabytes of token grids kept on the device."""
     map_budget: int = 1024
@@ -84,6 +87,7 @@ class GSNModel(Model):
         super().populate_modules()
         config, metadata = self.config, self.kwargs["metadata"]
         self.network = GSNNetwork(config.network)
+        self.network.use_compiled(config.compile)
         self.library: SceneLibrary = metadata["library"]
         self.shown: int = metadata["shown"]
         self.eval_images: list[tuple[int, int]] = metadata["eval_images"]
@@ -125,6 +129,8 @@ class GSNModel(Model):
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
         """Before each step: which stage it belongs to."""
+        if training_callback_attributes.optimizers is not None:
+            follow_stages(training_callback_attributes.optimizers.schedulers.values(), self.config.stage_one_steps)
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.set_step)]
 
     def set_step(self, step: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from semfield_ns.gsn.encoder import ImageEncoder
 from semfield_ns.gsn.head import FeatureHead
 from semfield_ns.gsn.projection import SourceViews, observe, ray_difference
+from semfield_ns.gsn.transformers import ViewTransformer, compiled_mix, mix_views
 from semfield_ns.gsn.trunk import Trunk
 
 OFFICIAL: dict[str, Any] = {
@@ -91,6 +92,12 @@ class GSNNetwork(nn.Module):
     def is_official(self) -> bool:
         """Whether the official code could use these weights."""
         return not self.config.blend
+
+    def use_compiled(self, compiled: bool = True) -> None:
+        """Whether the softmax over views is a compiled loop; the first picture or step then waits for the compiler."""
+        for module in self.modules():
+            if isinstance(module, ViewTransformer):
+                module.mix = compiled_mix() if compiled else mix_views
 
     def encode(self, views: SourceViews) -> SourceViews:
         """The views with maps of the image encoder."""

@@ -1,5 +1,6 @@
 """Learning rates of two stages in one run."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
@@ -13,7 +14,7 @@ class TwoStageSchedulerConfig(SchedulerConfig):
 
     _target: type = field(default_factory=lambda: TwoStageScheduler)
     stage_one_steps: int = 300_000
-    """First step of the second stage; has to be the model's."""
+    """First step of the second stage; in training that of the model, whatever is said here (see `follow_stages`)."""
     stage_two_factor: float = 1.0
     """Of the rate, from then on."""
     halve_every: int = 50_000
@@ -38,3 +39,12 @@ class TwoStageScheduler(Scheduler):
         since = step - config.stage_one_steps if second else step
         factor = config.stage_two_factor if second else min(1.0, (step + 1) / max(config.warmup, 1))
         return factor * 0.5 ** (since // max(config.halve_every, 1))
+
+
+def follow_stages(schedulers: Iterable[LRScheduler], stage_one_steps: int) -> None:
+    """Lets rates change when the model's second stage begins: a user who moves it says so once."""
+    for scheduler in schedulers:
+        for multiplier in getattr(scheduler, "lr_lambdas", ()):
+            owner = getattr(multiplier, "__self__", None)
+            if isinstance(owner, TwoStageScheduler):
+                owner.config.stage_one_steps = stage_one_steps

@@ -9,6 +9,8 @@ Shapes: V source views first (the softmax over views is then a sum of whole plan
 S samples a ray, D channels of the stream.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple, cast
 
 import torch
@@ -19,6 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 MASKED = -1e9
 """Logit of a view that does not see a sample. Where no view does, all weigh the same."""
+
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Logits and values [V, N, D], and what is hidden [V, N, 1], to weighted values [N, D]."""
 
 _NORM_EPS = 1e-6  # pre-norms of the official code; its last norms have PyTorch's default
 
@@ -116,6 +121,7 @@ class ViewTransformer(nn.Module):
         self.ff = FeedForward(dim, dropout)
         self.attn = ViewAttention(dim)
         self.dropout = dropout
+        self.mix: Mix = mix_views
 
     def forward(
         self,
@@ -136,9 +142,9 @@ class ViewTransformer(nn.Module):
         dropout = self.dropout if self.training else 0.0
         if torch.is_grad_enabled():
             # Of the [V, N, D] tensors inside, nothing is kept for the backward pass: that is most of the memory.
-            gathered = checkpoint(attend_views, query, codes, hidden, folded, dropout, use_reentrant=False)
+            gathered = checkpoint(attend_views, query, codes, hidden, folded, self.mix, dropout, use_reentrant=False)
         else:
-            gathered = attend_views(query, codes, hidden, folded, dropout)
+            gathered = attend_views(query, codes, hidden, folded, self.mix, dropout)
         update = F.linear(gathered, self.attn.out_fc.weight, self.attn.out_fc.bias)
         q = q + F.dropout(update, self.dropout, self.training)
         return q + self.ff(self.ff_norm(q))
@@ -149,6 +155,7 @@ def attend_views(
     codes: Float[Tensor, "V N T"],
     hidden: Bool[Tensor, "V N 1"],
     folded: FoldedViewAttention,
+    mix: Mix,
     dropout: float = 0.0,
 ) -> Float[Tensor, "N D"]:
     """Sum over views of (v + p) times a softmax over views, for every channel by itself."""
@@ -156,14 +163,38 @@ def attend_views(
     both = F.linear(codes, folded.values, folded.values_bias)
     values, pre = both[..., :dim], both[..., dim:]
     logits = F.linear(F.relu(pre - query.to(pre.dtype)), folded.logits, folded.logits_bias)
-    if torch.is_grad_enabled():
+    if dropout > 0:
         weights = F.dropout(torch.softmax(logits.masked_fill(hidden, MASKED), dim=0), dropout)
         return (weights * values).sum(dim=0)
+    return mix(logits, values, hidden)
+
+
+def mix_views(
+    logits: Float[Tensor, "V N D"], values: Float[Tensor, "V N D"], hidden: Bool[Tensor, "V N 1"]
+) -> Float[Tensor, "N D"]:
+    """The values, weighted by a softmax over views. Without gradients `logits` are overwritten."""
+    if torch.is_grad_enabled():
+        return fused_mix(logits, values, hidden)
     # The same without a copy at every step: this is where the time of rendering goes.
     logits.masked_fill_(hidden, MASKED)
     weights = logits.sub_(logits.amax(dim=0)).exp_()
     total = weights.sum(dim=0)
     return weights.mul_(values).sum(dim=0).div_(total)
+
+
+def fused_mix(
+    logits: Float[Tensor, "V N D"], values: Float[Tensor, "V N D"], hidden: Bool[Tensor, "V N 1"]
+) -> Float[Tensor, "N D"]:
+    """`mix_views` without side effects: what a compiler is to make one loop of."""
+    logits = logits.masked_fill(hidden, MASKED)
+    weights = (logits - logits.amax(dim=0)).exp()
+    return (weights * values).sum(dim=0) / weights.sum(dim=0)
+
+
+@cache
+def compiled_mix() -> Mix:
+    """`fused_mix`, compiled for any number of samples and views at its first call: half a minute, kept on disk."""
+    return torch.compile(fused_mix, dynamic=True)
 
 
 class RayAttention(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
-from semfield_ns.gsn.schedule import TwoStageSchedulerConfig
+from semfield_ns.gsn.schedule import TwoStageSchedulerConfig, follow_stages
 from tests.gsn.builders import small_pipeline, write_scenes
 
 
@@ -136,6 +136,11 @@ def test_rates_of_two_stages():
     scheduler = TwoStageSchedulerConfig(stage_one_steps=100, stage_two_factor=0.1, halve_every=40, warmup=10).setup()
     values = [scheduler.multiplier(step) for step in (0, 9, 39, 40, 99, 100, 139, 140)]
     assert values == pytest.approx([0.1, 1, 1, 0.5, 0.25, 0.1, 0.1, 0.05])
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = scheduler.get_scheduler(optimizer, 1.0)
+    follow_stages([schedule], 39)
+    assert schedule.lr_lambdas[0](39) == pytest.approx(0.1)
 
 
 def test_guided_samples_gather_where_the_weights_are():

@@ -1,0 +1,250 @@
+"""Speed and memory of GSN's network: a plain implementation, the exact one, and the fast one, in turn in one process.
+
+    python benchmarks/gsn_render.py                                  # 2 threads, official sizes, random weights
+    python benchmarks/gsn_render.py --compile --device cuda
+    python benchmarks/gsn_render.py --load-config RUN --data SCENE   # also what the fast path loses on a trained model
+
+Rays a second, features included, 10 source views of 378x504. Plain and exact give the same numbers (the difference is
+printed). Fast renders a whole picture: a first look at every 4th pixel, a few samples around what it found for every
+pixel, features at every 4th pixel, bfloat16 products.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from nerfstudio.cameras.rays import RayBundle
+
+from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
+from semfield_ns.gsn.projection import SourceViews
+from semfield_ns.gsn.rendering import RaySettings, render_image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.gsn.scenes import random_rays, random_views, reference_of, reference_render
+
+BOUNDS = (1.2, 6.0)
+PICTURE = (96, 128)
+FAST = RaySettings(mode="guided", samples=32, fine_samples=8, coarse_stride=4, feature_stride=4)
+
+
+@dataclass
+class Way:
+    """One way to render: a function of the number of rays, and how many it is timed with."""
+
+    name: str
+    run: Callable[[], Any]
+    rays: int
+
+
+def picture(device: str) -> RayBundle:
+    """Rays of a camera at the origin."""
+    height, width = PICTURE
+    y, x = torch.meshgrid(torch.linspace(-0.35, 0.35, height), torch.linspace(-0.4, 0.4, width), indexing="ij")
+    directions = torch.stack([x, -y, -torch.ones_like(x)], dim=-1)
+    norm = directions.norm(dim=-1, keepdim=True)
+    bundle = RayBundle(
+        origins=torch.zeros(height, width, 3),
+        directions=directions / norm,
+        pixel_area=torch.ones(height, width, 1),
+        metadata={"directions_norm": norm},
+    )
+    return bundle.to(device)
+
+
+def half(device: str) -> AbstractContextManager[Any]:
+    """Products in bfloat16."""
+    return torch.autocast(device, torch.bfloat16)
+
+
+def timed(run: Callable[[], Any], device: str) -> float:
+    """Seconds."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def to_device(views: SourceViews, device: str) -> SourceViews:
+    """All tensors of the views on a device."""
+    return SourceViews(*(None if value is None else value.to(device) for value in views))
+
+
+@torch.no_grad()
+def speed(samples: int, rounds: int, chunk: int, compiled: bool, device: str) -> None:
+    """Prints rays a second."""
+    torch.manual_seed(0)
+    network = GSNNetwork(NetworkConfig(**OFFICIAL | {"tokens_through_image": False})).eval().to(device)
+    views = network.encode(to_device(random_views(10, 378, 504), device))
+    trunk, head = (module.to(device) for module in reference_of(network))  # type: ignore[union-attr]
+    assert views.tokens is not None
+    enlarged = F.interpolate(views.tokens, size=(378, 504), mode="bilinear", align_corners=False)
+    rays = [x.to(device) for x in random_rays(256 if device == "cpu" else 4096, samples)]
+    bundle = picture(device)
+
+    def plain(start: int, size: int) -> dict[str, torch.Tensor]:
+        return reference_render(trunk, head, *(x[start : start + size] for x in rays), views, enlarged)
+
+    def exact(start: int, size: int) -> dict[str, torch.Tensor]:
+        return network.render(*(x[start : start + size] for x in rays), views)
+
+    def all_rays(render: Callable[[int, int], Any], size: int) -> Callable[[], None]:
+        return lambda: [render(start, size) for start in range(0, len(rays[0]), size)] and None
+
+    def fast() -> None:
+        with half(device):
+            render_image(network, bundle, BOUNDS, views, FAST, True, 8 * chunk)
+
+    # The same arithmetic: tokens through the image for both.
+    network.config.tokens_through_image = True
+    expected, found = plain(0, 64), exact(0, 64)
+    network.config.tokens_through_image = False
+    for name in ("rgb", "features"):
+        print(f"{name}: exact and plain differ by {float((expected[name] - found[name]).abs().max()):.1e}")
+    ways = [
+        Way("plain, 64 rays at once", all_rays(plain, 64), len(rays[0])),
+        Way(f"exact, {chunk} rays at once", all_rays(exact, chunk), len(rays[0])),
+        Way("fast", fast, PICTURE[0] * PICTURE[1]),
+    ]
+    if compiled:
+        network.use_compiled()
+        seconds = timed(ways[1].run, device) + timed(fast, device)
+        print(f"compiling, or reading what was compiled before: {seconds:.1f} s")
+    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
+    for number in range(rounds + 1):
+        for way in ways:
+            duration = timed(way.run, device)
+            if number:  # the first round warms up
+                seconds[way.name].append(duration / way.rays)
+    base = statistics.median(seconds[ways[0].name])
+    print(f"\nS = {samples}, V = 10, {torch.get_num_threads()} threads, {device}, compiled: {compiled}\n")
+    print("| | rays/s, median | slowest to fastest | times plain |\n|---|---|---|---|")
+    for way in ways:
+        values = seconds[way.name]
+        middle = statistics.median(values)
+        print(
+            f"| {way.name} | {1 / middle:.0f} | {1 / max(values):.0f} to {1 / min(values):.0f} | {base / middle:.1f} |"
+        )
+
+
+def training_memory(plain: bool, rays: int, samples: int, answer: Any) -> None:
+    """Megabytes that a forward and a backward pass of rays add to a process."""
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    network = GSNNetwork(NetworkConfig(**OFFICIAL | {"tokens_through_image": False}))
+    with torch.no_grad():
+        views = network.encode(random_views(10, 96, 128))
+    trunk, head = reference_of(network)
+    many = random_rays(rays, samples)
+
+    def step(count: int) -> None:
+        some = [x[:count] for x in many]
+        outputs = (
+            reference_render(trunk, head, *some, views, F.interpolate(views.tokens, size=(96, 128)))
+            if plain
+            else network.render(*some, views)
+        )
+        (outputs["rgb"].square().mean() + outputs["features"].square().mean()).backward()
+
+    step(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step(rays)
+    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 / rays)
+
+
+def memory(samples: int = 192, rays: int = 32) -> None:
+    """Prints megabytes a ray in training; each measured in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    for name, plain in (("plain", True), ("exact", False)):
+        answer = context.Queue()
+        process = context.Process(target=training_memory, args=(plain, rays, samples, answer))
+        process.start()
+        print(f"training memory, S = {samples}, V = 10, {name}: {answer.get():.1f} MB a ray")
+        process.join()
+
+
+@torch.no_grad()
+def quality(load_config: Path, data: Path, output_dir: Path, max_images: int) -> None:
+    """Prints what the fast path loses on a trained model, against uniform samples in single precision."""
+    from semfield_ns.gsn.runs import attach, open_run
+
+    model = open_run(attach(load_config, data, output_dir))
+    scene = model.library.scenes[model.shown]
+    print("\n| | PSNR | cosine to the teacher | rays/s |\n|---|---|---|---|")
+    ways = {
+        "exact, 64 uniform samples": (replace(FAST, mode="uniform", samples=64), nullcontext),
+        "fast": (FAST, lambda: half("cpu")),
+        "fast, single precision": (FAST, nullcontext),
+        "fast, features at every pixel": (replace(FAST, feature_stride=1), nullcontext),
+    }
+    for name, (settings, precision) in ways.items():
+        model.config.rays = settings
+        figures = []
+        for index in scene.held_out[:max_images]:
+            truth = model.library.image(model.shown, index).float() / 255
+            with precision():
+                start = time.perf_counter()
+                raw = model.raw_outputs_for_camera(scene.cameras[torch.tensor([index])])
+                seconds = time.perf_counter() - start
+            error = (raw["rgb"].float().clamp(0, 1) - truth).square().mean()
+            cosine = float("nan")
+            if "features" in raw and model.tokens is not None:
+                grid = model.tokens.stack(model.shown, [index])
+                teacher = F.interpolate(grid, size=truth.shape[:2], mode="bilinear")[0].permute(1, 2, 0)
+                cosine = float(F.cosine_similarity(raw["features"].float(), teacher, dim=-1).mean())
+            figures.append((float(-10 * torch.log10(error)), cosine, truth.shape[0] * truth.shape[1] / seconds))
+        psnr, cosine, rate = np.mean(figures, axis=0)
+        print(f"| {name} | {psnr:.2f} | {cosine:.4f} | {rate:.0f} |")
+
+
+def main(
+    samples: int = 64,
+    rounds: int = 5,
+    threads: int = 2,
+    chunk: int = 16,
+    compile: bool = False,
+    device: str = "cpu",
+    with_memory: bool = True,
+    load_config: Path | None = None,
+    data: Path | None = None,
+    output_dir: Path = Path("outputs/render_benchmark"),
+    max_images: int = 3,
+) -> None:
+    """Measure.
+
+    Args:
+        samples: S of plain and exact.
+        rounds: each way is timed so often, in turn.
+        threads: of the CPU.
+        chunk: rays at once of the exact way.
+        compile: compile the softmax over views.
+        device: cpu or cuda.
+        with_memory: measure training memory too (CPU).
+        load_config: config.yml of a trained run of gsn.
+        data: a scene for it.
+        output_dir: for the attached run.
+        max_images: held-out images of the scene.
+    """
+    torch.set_num_threads(threads)
+    speed(samples, rounds, chunk, compile, device)
+    if with_memory and device == "cpu":
+        memory()
+    if load_config is not None and data is not None:
+        quality(load_config, data, output_dir, max_images)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
