@@ -7,27 +7,18 @@ the nearest labelled frame copied, and of optical flow chained from it; with the
 one process, so that the rows share the machine's mood.
 """
 
-import platform
-import random
-import time
-from copy import deepcopy
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import tyro
-from nerfstudio.engine.optimizers import Optimizers
-from rich.progress import track
+from training import Head, Job, machine, train
 
 from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
 from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
-from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
 from semfield_ns.scenes.labels import IGNORE
-
-Head = Literal["flow", "point"]
 
 
 @dataclass
@@ -54,36 +45,6 @@ def score(
     return Result(method, matrix.miou, float(np.mean(per_image)), seconds)
 
 
-def train(scene: Path, labels: str, dynamic_masks: str, head: Head, seed: int, steps: int | None):
-    """Trains the tiny preset in this process; returns its pipeline and the seconds of training."""
-    config = deepcopy(semantic_flow_tiny.config)
-    steps = steps or config.max_num_iterations
-    for seeded in (torch.manual_seed, random.seed, np.random.seed):
-        seeded(seed)
-    config.pipeline.datamanager.data = scene
-    config.pipeline.datamanager.dataparser.labels = labels
-    config.pipeline.datamanager.dataparser.dynamic_masks = dynamic_masks
-    config.pipeline.model.semantic_head = head
-    share = steps / config.max_num_iterations
-    config.pipeline.model.stage_one_steps = round(config.pipeline.model.stage_one_steps * share)
-    for group in config.optimizers.values():
-        group["scheduler"].max_steps = steps
-    pipeline = config.pipeline.setup(device="cpu", test_mode="val")
-    groups = pipeline.get_param_groups()
-    optimizers = Optimizers({name: config.optimizers[name] for name in groups}, groups)
-    pipeline.train()
-    start = time.perf_counter()
-    for step in track(range(steps), description=f"{head} head, seed {seed}", transient=True):
-        pipeline.model.set_step(step)
-        optimizers.zero_grad_all()
-        _, losses, _ = pipeline.get_train_loss_dict(step)
-        sum(losses.values()).backward()
-        optimizers.optimizer_step_all()
-        for scheduler in optimizers.schedulers.values():
-            scheduler.step()
-    return pipeline, time.perf_counter() - start
-
-
 def main(
     scene: Path,
     labels: str = "scattered-25%",
@@ -107,8 +68,8 @@ def main(
     results, truth, classes = [], {}, 0
     for head in heads:
         for seed in seeds:
-            pipeline, seconds = train(scene, labels, dynamic_masks, head, seed, steps)
-            dataset, model = pipeline.datamanager.eval_dataset, pipeline.model.eval()
+            pipeline, seconds = train(Job(scene, labels, dynamic_masks, head, seed, steps))
+            dataset, model = pipeline.datamanager.eval_dataset, pipeline.model
             names = {
                 frame.image_path: i for i, frame in enumerate(pipeline.datamanager.train_dataset.metadata["frames"])
             }
@@ -124,9 +85,7 @@ def main(
             results.append(score(f"Semantic Flow, {head} head, seed {seed}", predictions, truth, classes, seconds))
             if len(results) == 1:
                 results += baselines(pipeline.datamanager.train_dataset, truth, classes)
-    machine = platform.processor() or platform.machine()
-    print(f"\n{scene.name}, labels {labels}, {len(truth)} unlabelled frames; {machine},")
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {date.today()}\n")
+    print(f"\n{scene.name}, labels {labels}, {len(truth)} unlabelled frames; {machine()}\n")
     print("| method | dataset mIoU | per-image mIoU | training, s |\n|---|---|---|---|")
     for row in results:
         print(f"| {row.method} | {row.miou:.3f} | {row.miou_image:.3f} | {row.seconds:.0f} |")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from PIL import Image
@@ -105,6 +105,14 @@ class SceneDataset(InputDataset):
             return torch.full((*size, 1), IGNORE, dtype=torch.int64)
         ids = self.label_map.read(frame.semantic_path, size, f"{frame.where}, label image", resize=True)
         return torch.from_numpy(ids)[..., None]
+
+    def moving(self) -> Bool[Tensor, "frames H W"] | None:
+        """Motion masks of all frames, unknown as still; None without any, or where pictures differ in size."""
+        sizes = {self.size(index) for index in range(len(self))}
+        if not self._has["dynamic_mask_path"] or len(sizes) > 1:
+            return None
+        masks = [self._mask(i, "dynamic_mask_path", "dynamic mask", missing=-1.0) for i in range(len(self))]
+        return torch.stack([mask[..., 0] > 0.5 for mask in masks])
 
     def _mask(self, index: int, field: str, what: str, missing: float) -> Float[Tensor, "H W 1"]:
         frame, (height, width) = self.frames[index], self.size(index)

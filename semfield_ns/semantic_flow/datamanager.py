@@ -101,6 +101,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         dataset.metadata["source_colors"] = torch.stack(
             [dataset.get_image_float32(index)[..., :3].half() for index in range(len(dataset))]
         )
+        dataset.metadata["source_moving"] = dataset.moving()
         return dataset
 
     def setup_train(self) -> None:

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
 from semfield_ns.rendering.projection import gather_bilinear, inside, project
+
+SEARCH_OFFSETS = (1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
+"""frames that are asked, in this order, for a point that is covered"""
 
 
 class SourceFrames(nn.Module):
@@ -19,6 +22,7 @@ class SourceFrames(nn.Module):
         cameras: training cameras in world (scene) units, `times` in [0, 1].
         features: (frames, h, w, dim) encoder features, any float type.
         colors: (frames, height, width, 3) the images in [0, 1], any float type, where a field reads their colours.
+        moving: (frames, height, width) where something that moves covers the rest, if that is known.
     """
 
     times: Tensor
@@ -28,12 +32,14 @@ class SourceFrames(nn.Module):
     distortion: Tensor
     features: Tensor
     colors: Tensor
+    moving: Tensor
 
     def __init__(
         self,
         cameras: Cameras,
         features: Float[Tensor, "frames h w dim"],
         colors: Float[Tensor, "frames height width 3"] | None = None,
+        moving: Bool[Tensor, "frames height width"] | None = None,
     ) -> None:
         super().__init__()
         assert cameras.times is not None, "the data parser gives every training camera its time"
@@ -58,6 +64,7 @@ class SourceFrames(nn.Module):
         constant("distortion", distortion[first].float())
         constant("features", features[first])
         constant("colors", colors[first] if colors is not None else torch.zeros(len(table), 1, 1, 3))
+        constant("moving", moving[first] if moving is not None else torch.zeros(len(table), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
 
     def __len__(self) -> int:
@@ -123,6 +130,33 @@ class SourceFrames(nn.Module):
     ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 1"]]:
         """Colours under world points, and 1 where the frame covers the point's pixel."""
         return self._look_up(self.colors, points, step)
+
+    def unobstructed(self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+        """The frame closest to `step` in which nothing that moves covers points that stand still.
+
+        `step` itself where it shows the point, or where no frame nearby does better.
+        """
+        chosen = step.clone()
+        missing = torch.nonzero(self._covered(points, step), as_tuple=True)
+        for offset in SEARCH_OFFSETS:
+            if len(missing[0]) == 0:
+                break
+            candidate = step[missing] + offset
+            inner = candidate.clamp(0, len(self) - 1)
+            pixels, depth = self.project(points[missing].detach(), inner)
+            seen = (
+                (inner == candidate) & inside(pixels, depth, self.sizes[inner]) & ~self._covered(points[missing], inner)
+            )
+            chosen[tuple(index[seen] for index in missing)] = inner[seen]
+            missing = tuple(index[~seen] for index in missing)
+        return chosen
+
+    def _covered(self, points: Tensor, step: Tensor) -> Bool[Tensor, "*batch"]:
+        pixels, _ = self.project(points.detach(), step)
+        height, width = self.moving.shape[1:]
+        cells = pixels / self.sizes[step] * torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device)
+        column = cells[..., 0].clamp(0, width - 1).long()
+        return self.moving[step, cells[..., 1].clamp(0, height - 1).long(), column]
 
     def _look_up(self, table: Tensor, points: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         pixels, depth = self.project(points, step)

@@ -139,7 +139,7 @@ class SemanticFlowModel(Model):
         far = config.default_far if metadata["far"] is None else metadata["far"]
         self.collider = DepthRangeCollider(near, far)
         colors = metadata["source_colors"] if config.source_color else None
-        self.frames = SourceFrames(cameras, metadata["source_features"], colors)
+        self.frames = SourceFrames(cameras, metadata["source_features"], colors, metadata["source_moving"])
         if len(self.frames) < 2:
             raise SemfieldError(
                 "This scene has one time step; semantic-flow learns from motion and needs at least two frames with "

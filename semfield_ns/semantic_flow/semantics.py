@@ -87,10 +87,14 @@ class SemanticHeads(nn.Module):
     def static_logits(
         self, points: Float[Tensor, "rays samples 3"], step: Int[Tensor, "rays"], field: Tensor, frames: SourceFrames
     ) -> Float[Tensor, "rays samples classes"]:
-        """Logits of points that do not move, with the image feature of frame `step`."""
+        """Logits of points that do not move, with the image feature of frame `step`.
+
+        Where something that moves covers the point in that frame, the feature would be that thing's: then it is of the
+        nearest frame that shows the point.
+        """
         if self.kind == "point":
             return self.static(None, field)
-        features, visible = frames.gather(points, step[:, None].expand(points.shape[:-1]))
+        features, visible = frames.gather(points, frames.unobstructed(points, step[:, None].expand(points.shape[:-1])))
         return self.static(torch.cat([features * visible, visible], dim=-1), field)
 
     def dynamic_logits(

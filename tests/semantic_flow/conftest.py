@@ -60,6 +60,7 @@ def make_model(preset=semantic_flow_tiny, **changes):
         "far": 20.0,
         "source_features": torch.randn(FRAMES, HEIGHT // 2, WIDTH // 2, 7).half(),
         "source_colors": torch.rand(FRAMES, HEIGHT, WIDTH, 3).half(),
+        "source_moving": None,
     }
     box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
     model = config.setup(scene_box=box, num_train_data=FRAMES, metadata=metadata, device="cpu", grad_scaler=None)

@@ -78,7 +78,7 @@ def test_turns_and_scales_keep_the_centre():
         Edit("move", "ball#1", translation=(1, 0, 0)),
     ]
     (placement,) = apply_edits(edits, OBJECTS, CLASSES, np.eye(3)).objects["ball#1"].placements
-    centre = np.array([3.0, 4.0, 5.0])
+    centre, step = np.array([3.0, 4.0, 5.0]), np.array([1.0, 0.0, 0.0])
     matrix = placement.matrix(centre)
     moved = matrix[:, :3] @ centre + matrix[:, 3]
     np.testing.assert_allclose(moved, centre + step, atol=1e-12)

@@ -159,3 +159,22 @@ def test_a_view_without_time_gets_that_of_the_nearest_camera():
     pose = torch.eye(4)[:3].clone()
     pose[0, 3] = 0.1
     assert torch.allclose(frames.time_near(pose), torch.tensor([0.625]), atol=1e-5)
+
+
+def test_covered_points_are_looked_up_where_they_are_seen():
+    moving = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
+    moving[1:3, :, : WIDTH // 2] = True
+    frames = SourceFrames(make_cameras(), torch.zeros(FRAMES, 2, 2, 1), moving=moving)
+    step = torch.tensor([0, 1, 2, 2])
+    # Far away, so that each is on the same side in all frames; the last one on the side that nothing covers.
+    points = torch.tensor([[-20.0, 0, -90], [-20, 0, -90], [-20, 0, -90], [20, 0, -90]])
+    assert frames.unobstructed(points, step).tolist() == [0, 0, 3, 2]
+    moving[:, :, : WIDTH // 2] = True
+    frames = SourceFrames(make_cameras(), torch.zeros(FRAMES, 2, 2, 1), moving=moving)
+    assert frames.unobstructed(points, step).tolist() == step.tolist()
+    assert SourceFrames(make_cameras(), torch.zeros(FRAMES, 2, 2, 1)).unobstructed(points, step).tolist() == [
+        0,
+        1,
+        2,
+        2,
+    ]

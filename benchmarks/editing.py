@@ -1,0 +1,87 @@
+"""Edited renders of a run on a synthetic scene against the truth: the scene rendered without, or with moved, objects.
+
+    python benchmarks/editing.py outputs/demo/synthetic/semantic-flow-tiny/run/config.yml --pictures docs/images
+
+Prints a Markdown table: mean PSNR of held-out views, of the scene as it is and of each edit.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from nerfstudio.utils.eval_utils import eval_setup
+from PIL import Image
+from rich.progress import track
+from training import machine
+
+from semfield_ns.io import read_json
+from semfield_ns.scenes.synthetic import make_scene
+from semfield_ns.semantic_flow.edits import Edit
+
+EDITS = {
+    "as it is": (),
+    "remove ball": (Edit("remove", "ball"),),
+    "remove all that moves": (Edit("remove"),),
+    "move crate up": (Edit("move", "crate", translation=(0.0, 0.0, 0.9)),),
+    "duplicate balloon": (Edit("duplicate", "balloon", translation=(0.9, 0.0, 0.3)),),
+}
+
+
+def edited_truth(scene, edits):
+    """The analytic scene after edits that remove, move (translate) or duplicate (translate) classes."""
+    for edit in edits:
+        kept, changed = [], []
+        for entry in scene.objects:
+            chosen = entry.instance > 0 and edit.target in ("", entry.class_name)
+            moves = any(c.name == entry.class_name and c.dynamic for c in scene.classes)
+            (changed if chosen and moves else kept).append(entry)
+        place = np.eye(4)
+        place[:3, 3] = edit.translation
+        place = tuple(map(tuple, place.tolist()))
+        moved = [replace(entry, placement=place) for entry in changed]
+        if edit.kind == "duplicate":
+            top = max(entry.instance for entry in scene.objects)
+            moved = changed + [replace(entry, instance=top + 1 + i) for i, entry in enumerate(moved)]
+        scene = replace(scene, objects=(*kept, *([] if edit.kind == "remove" else moved)))
+    return scene
+
+
+@torch.no_grad()
+def main(load_config: Path, views: int = 12, pictures: Path | None = None) -> None:
+    """Render, compare.
+
+    Args:
+        load_config: config.yml of a run of semantic-flow on a synthetic scene.
+        views: How many of the held-out views, spread evenly.
+        pictures: Where to write truth and render of one view, beside each other.
+    """
+    config, pipeline, _, _ = eval_setup(load_config, test_mode="val")
+    model, dataset = pipeline.model, pipeline.datamanager.eval_dataset
+    recipe = read_json(Path(config.pipeline.datamanager.data) / "transforms.json")["synthetic"]["recipe"]
+    scene = make_scene(recipe["name"], recipe["seed"], recipe["num_frames"], recipe["width"], recipe["height"])
+    places = [(c2w, time) for c2w in scene.held_out_cameras() for time in scene.held_out_times()]
+    assert len(places) == len(dataset), "the run's scene is not what its recipe makes"
+    chosen = np.linspace(0, len(places) - 1, min(views, len(places))).round().astype(int).tolist()
+    print(f"\n{scene.name}, {len(chosen)} held-out views\n\n| edit | PSNR, dB |\n|---|---|")
+    rows = []
+    for name, edits in EDITS.items():
+        model.editor.change(model, edits)
+        truth, errors = edited_truth(scene, edits), []
+        for index in track(chosen, description=name, transient=True):
+            wanted = torch.from_numpy(truth.render(places[index][0], time=places[index][1])["rgb"])
+            outputs = model.get_outputs_for_camera(dataset.cameras[index : index + 1])
+            errors.append(-10 * float((outputs["rgb"] - wanted).square().mean().log10()))
+            if index == chosen[len(chosen) // 2]:
+                rows.append(torch.cat([wanted, outputs["rgb"], outputs["semantics_colormap"]], dim=1))
+        print(f"| {name} | {np.mean(errors):.2f} |", flush=True)
+    print(f"\n{machine()}")
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        picture = (torch.cat(rows).clamp(0, 1) * 255).byte().numpy()
+        Image.fromarray(picture).save(pictures / "editing.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

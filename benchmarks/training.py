@@ -1,0 +1,82 @@
+"""Trains the tiny preset in this process, for the benchmarks: same seeds, same schedule, a clock that they can stop."""
+
+import platform
+import random
+import resource
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from nerfstudio.engine.optimizers import Optimizers
+from rich.progress import track
+
+from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
+
+Head = Literal["flow", "point"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train on, and how."""
+
+    scene: Path
+    labels: str = "all"
+    dynamic_masks: Literal["all", "labelled", "none"] = "all"
+    head: Head = "flow"
+    seed: int = 0
+    steps: int | None = None
+    """of the preset by default; stage 1 keeps its share"""
+
+
+def train(job: Job, at: dict[int, Callable] | None = None):
+    """Trains; returns the pipeline in evaluation mode and the seconds of training.
+
+    Args:
+        job: what to train.
+        at: finished steps -> what to do then with the pipeline and the seconds so far; does not count as training.
+    """
+    config = deepcopy(semantic_flow_tiny.config)
+    steps = job.steps or config.max_num_iterations
+    for seeded in (torch.manual_seed, random.seed, np.random.seed):
+        seeded(job.seed)
+    config.pipeline.datamanager.data = job.scene
+    config.pipeline.datamanager.dataparser.labels = job.labels
+    config.pipeline.datamanager.dataparser.dynamic_masks = job.dynamic_masks
+    config.pipeline.model.semantic_head = job.head
+    share = steps / config.max_num_iterations
+    config.pipeline.model.stage_one_steps = round(config.pipeline.model.stage_one_steps * share)
+    for group in config.optimizers.values():
+        group["scheduler"].max_steps = steps
+    pipeline = config.pipeline.setup(device="cpu", test_mode="val")
+    groups = pipeline.get_param_groups()
+    optimizers = Optimizers({name: config.optimizers[name] for name in groups}, groups)
+    spent, start = 0.0, time.perf_counter()
+    pipeline.train()
+    for step in track(range(steps), description=f"{job.head} head, seed {job.seed}", transient=True):
+        pipeline.model.set_step(step)
+        optimizers.zero_grad_all()
+        _, losses, _ = pipeline.get_train_loss_dict(step)
+        sum(losses.values()).backward()
+        optimizers.optimizer_step_all()
+        for scheduler in optimizers.schedulers.values():
+            scheduler.step()
+        if at and step + 1 in at:
+            spent += time.perf_counter() - start
+            at[step + 1](pipeline.eval(), spent)
+            pipeline.train()
+            start = time.perf_counter()
+    return pipeline.eval(), spent + time.perf_counter() - start
+
+
+def machine() -> str:
+    """Where and when figures were taken, for below a table."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    processor = platform.processor() or platform.machine()
+    where = f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{where}, {date.today()}; peak memory {peak:.2f} GiB"
