@@ -100,7 +100,7 @@ def steps(work: "Work") -> list[Step]:
     """The work, in order."""
     chosen = work.settings
     learned = {"models": chosen.models, "static": chosen.static}
-    picking = {"source": digest(chosen.source), "frames": chosen.num_frames, "size": chosen.longest}
+    picking: dict[str, Any] = {"source": digest(chosen.source), "frames": chosen.num_frames, "size": chosen.longest}
     picking |= {"start": chosen.start, "end": chosen.end}
     found_by = {"focal": chosen.focal, "lens": chosen.lens, "poses": digest(chosen.poses), "static": chosen.static}
     masks = {"given": digest(chosen.masks), "model": chosen.sam_model} | learned

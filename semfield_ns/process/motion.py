@@ -7,6 +7,7 @@ a pixel is suspect if no single static point explains its flow into several fram
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -160,7 +161,9 @@ def to_mask(evidence: Evidence, rgb: UInt8[np.ndarray, "H W 3"]) -> Mask:
     if (guess == cv2.GC_FGD).all() or not ((guess == cv2.GC_BGD) | (guess == cv2.GC_PR_BGD)).any():
         return sure
     cv2.setRNGSeed(0)
-    cv2.grabCut(np.ascontiguousarray(rgb), guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cut: Any = cv2.grabCut  # its stubs want a rectangle, which a given mask makes superfluous
+    cut(np.ascontiguousarray(rgb), guess, None, *models, 3, cv2.GC_INIT_WITH_MASK)
     return without_islands((guess == cv2.GC_FGD) | (guess == cv2.GC_PR_FGD), round(_SMALLEST * evidence.size))
 
 

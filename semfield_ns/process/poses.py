@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import atomic_path, read_npz, reason
+from semfield_ns.io import atomic_path, image_size, read_npz, reason
 from semfield_ns.process.frames import FEWEST
 from semfield_ns.process.geometry import Camera, Pose, camera_to_world
 from semfield_ns.process.models import ModelCard
@@ -100,7 +100,7 @@ class Registration:
         arrays = read_npz(path, "poses")
         numbers = [int(n) for n in arrays["numbers"]]
         cameras = {
-            n: Camera(*row[:4], int(row[4]), int(row[5]), row[6:])
+            n: Camera(row[0], row[1], row[2], row[3], int(row[4]), int(row[5]), row[6:])
             for n, row in zip(numbers, arrays["intrinsics"], strict=True)
         }
         parts = np.split(arrays["seen"], np.cumsum(arrays["lengths"])[:-1])
@@ -218,7 +218,7 @@ def _reconstruct(
     if masked:
         reader.mask_path = work / "masks"
     if focal is not None:
-        height, width = cv2.imread(str(images / names[0])).shape[:2]
+        height, width = image_size(images / names[0])
         reader.camera_params = ",".join(str(v) for v in [focal, width / 2, height / 2] + [0] * (lens == "radial"))
     extraction = pycolmap.FeatureExtractionOptions()
     extraction.num_threads = threads
@@ -314,13 +314,15 @@ def _read_model(model: Any, names: Sequence[str]) -> tuple[dict[int, Camera], di
 
 def _from_colmap(camera: Any) -> Camera:
     """A COLMAP camera of one of the models that Nerfstudio's distortion covers."""
-    values = dict(zip((part.strip() for part in camera.params_info.split(",")), camera.params, strict=True))
+    values: dict[str, float] = dict(
+        zip((part.strip() for part in camera.params_info.split(",")), camera.params, strict=True)
+    )
     if camera.model_name not in ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"):
         raise SemfieldError(
             f"The COLMAP camera model {camera.model_name} is not supported: undistort the images, or use PINHOLE, "
             "SIMPLE_RADIAL, RADIAL or OPENCV."
         )
-    fx = values.get("f", values.get("fx", 0.0))
+    fx = values["f"] if "f" in values else values["fx"]
     distortion = [values.get("k", values.get("k1", 0.0)), values.get("k2", 0.0), 0.0, 0.0]
     distortion += [values.get("p1", 0.0), values.get("p2", 0.0)]
     return Camera(
@@ -429,7 +431,7 @@ def match_name(name: str, frames: Sequence[FrameNames]) -> int | None:
 
 def _given(poses: dict[int, Pose], cameras: dict[int, Camera], name: str, **fields: Any) -> Registration:
     card = ModelCard("poses", f"imported from {name}", "given", "that of its maker")
-    values = {"points": np.zeros((0, 3)), "seen": {}, "figures": {}, "card": card} | fields
+    values: dict[str, Any] = {"points": np.zeros((0, 3)), "seen": {}, "figures": {}, "card": card} | fields
     return Registration(cameras, poses, **values)
 
 
