@@ -1,5 +1,6 @@
 """The data manager of gsn: a scene, a target image, its source views and some rays at every step."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from nerfstudio.data.datamanagers.base_datamanager import DataManager, VanillaDa
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
 from torch.nn import Parameter
 
+from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.dataparser import ManyScenesDataParser, ManyScenesDataParserConfig
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.sources import draw_sources
@@ -34,6 +36,8 @@ class GSNDataManagerConfig(VanillaDataManagerConfig):
     """Source views of a training step, give or take a fifth."""
     scene_weight: Literal["scenes", "images"] = "scenes"
     """Draw every scene as often as any other, or in proportion to its number of images."""
+    scene_weights: tuple[str, ...] = ()
+    """NAME=WEIGHT for scenes to be drawn more or less often than that, such as fern=8."""
     image_budget: int = 2048
     """Megabytes of decoded pictures kept in memory, whatever the number of scenes."""
     seed: int = 0
@@ -82,6 +86,11 @@ class GSNDataManager(DataManager):
         self.train_dataset.metadata["library"] = self.library
         self.eval_dataset = SceneDataset(self.dataparser.get_dataparser_outputs(split=self.test_split))
         self.train_dataset.metadata["eval_images"] = self.eval_dataset.metadata["images"]
+        self.weights = scene_weights(
+            {scene.name: len(scene.train) for scene in self.library.scenes},
+            config.scene_weight == "images",
+            config.scene_weights,
+        )
         self.generator = torch.Generator().manual_seed(config.seed + 7919 * local_rank)
         self._next: Future[Draw] | None = None
         super().__init__()
@@ -113,8 +122,7 @@ class GSNDataManager(DataManager):
     def draw(self) -> Draw:
         """The next training step; its pictures are read."""
         scenes = self.own_scenes
-        by_images = self.config.scene_weight == "images"
-        weights = torch.tensor([float(len(self.library.scenes[s].train)) if by_images else 1.0 for s in scenes])
+        weights = torch.tensor([self.weights[scene] for scene in scenes])
         scene = scenes[int(torch.multinomial(weights, 1, generator=self.generator))]
         posed = self.library.scenes[scene]
         target = posed.train[int(torch.randint(len(posed.train), (1,), generator=self.generator))]
@@ -193,3 +201,29 @@ class GSNDataManager(DataManager):
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """None: nothing is learned here."""
         return {}
+
+
+def scene_weights(images: Mapping[str, int], by_images: bool, factors: Sequence[str]) -> list[float]:
+    """How often each scene is drawn, relative to the others.
+
+    Args:
+        images: number of training images by name of the scene.
+        by_images: in proportion to it.
+        factors: NAME=WEIGHT, for some of the scenes.
+
+    Raises:
+        SemfieldError: a factor that cannot be read, or of no scene.
+    """
+    weights = {name: float(count) if by_images else 1.0 for name, count in images.items()}
+    for text in factors:
+        name, _, value = text.partition("=")
+        try:
+            factor = float(value)
+        except ValueError:
+            factor = -1.0
+        if name not in weights or not 0 < factor < float("inf"):
+            raise SemfieldError(
+                f"scene-weights: {text!r} is not NAME=WEIGHT with a weight above 0 and one of {', '.join(weights)}."
+            )
+        weights[name] *= factor
+    return list(weights.values())

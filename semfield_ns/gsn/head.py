@@ -74,7 +74,7 @@ class FeatureHead(nn.Module):
         num, views = rays * samples, len(seen.teacher)
         hidden = seen.hidden.reshape(views, num, 1)
         teacher = seen.teacher.reshape(views, num, -1)
-        pooled = max_over_views(teacher, hidden if self.masked_pooling else None)
+        pooled, _ = max_over_views(teacher, hidden if self.masked_pooling else None)
         q = torch.cat([trunk.stream.reshape(num, -1).float(), pooled.float()], dim=-1)
         direction = F.relu(self.view_trans.attn.pos_fc.first(relative.reshape(views, num, 4)))
         codes = torch.cat([trunk.codes.reshape(views, num, -1), teacher.to(direction.dtype), direction], dim=-1)

@@ -38,14 +38,22 @@ class SourceViews(NamedTuple):
 class Observations(NamedTuple):
     """What V source views show at R x S samples."""
 
-    image: Float[Tensor, "V R S image_dim"]
-    """colour and image features, 3 + C channels"""
-    relative: Float[Tensor, "V R S 4"]
-    """`ray_difference`"""
+    shown: Float[Tensor, "V R S shown"]
+    """colour (3), image features (C), `ray_difference` (4) and 1, side by side"""
     hidden: Bool[Tensor, "V R S 1"]
     """the sample is behind the camera or outside of its image"""
     teacher: Float[Tensor, "V R S F"] | None
     """the teacher's features"""
+
+    @property
+    def colors(self) -> Float[Tensor, "V R S 3"]:
+        """Colours alone."""
+        return self.shown[..., :3]
+
+    @property
+    def relative(self) -> Float[Tensor, "V R S 4"]:
+        """`ray_difference` alone."""
+        return self.shown[..., -5:-1]
 
 
 def project(points: Float[Tensor, "N 3"], views: SourceViews) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:
@@ -126,7 +134,6 @@ def observe(
     height, width = views.images.shape[-2:]
     size = pixels.new_tensor([width, height])
     position = 2 * pixels / (size - 1) - 1
-    image = torch.cat([sample_grid(views.images, position), sample_grid(views.maps, position)], dim=-1)
     teacher = None
     if with_teacher and views.tokens is not None:
         if tokens_through_image:
@@ -137,11 +144,10 @@ def observe(
         teacher = teacher.reshape(len(visible), rays, samples, -1)
     target = origins[:, None].expand(rays, samples, 3).reshape(-1, 3)
     relative = ray_difference(flat, target, views.camera_to_world[:, :, 3])
+    parts = [sample_grid(views.images, position), sample_grid(views.maps, position), relative]
+    shown = torch.cat([*parts, torch.ones_like(relative[..., :1])], dim=-1)
     return Observations(
-        image.reshape(len(visible), rays, samples, -1),
-        relative.reshape(len(visible), rays, samples, 4),
-        ~visible.reshape(len(visible), rays, samples, 1),
-        teacher,
+        shown.view(len(visible), rays, samples, -1), ~visible.view(len(visible), rays, samples, 1), teacher
     )
 
 

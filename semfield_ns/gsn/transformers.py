@@ -74,12 +74,15 @@ class FoldedViewAttention(NamedTuple):
     """The matrices of one view attention, multiplied out."""
 
     values: Float[Tensor, "D_plus_hidden T"]
-    """codes of a view -> v + p, and A (k + p)"""
-    values_bias: Float[Tensor, "D_plus_hidden"]
+    """codes of a view -> v + p, and A (k + p), both without their constants"""
+    values_bias: Float[Tensor, "D"]
+    """constant of v + p; the weights of the views sum to 1, so it is added once, after the sum"""
     query: Float[Tensor, "hidden D"]
     """normed stream -> A q"""
+    query_bias: Float[Tensor, "hidden"]
+    """constants of A (k - q + p) + a, with the query's sign"""
     logits: Float[Tensor, "D hidden"]
-    logits_bias: Float[Tensor, "D"]
+    """without a constant, which a softmax over views does not see"""
 
 
 def fold_view_attention(
@@ -101,14 +104,12 @@ def fold_view_attention(
     bk = layer.k_fc.weight @ key_bias
     value = torch.cat([layer.v_fc.weight @ wk, second.weight], dim=1)
     logit = torch.cat([hidden.weight @ wk, hidden.weight @ second.weight], dim=1)
-    value_bias = layer.v_fc.weight @ bk + second.bias
-    logit_bias = hidden.weight @ (bk + second.bias) + hidden.bias
     return FoldedViewAttention(
         torch.cat([value, logit]),
-        torch.cat([value_bias, logit_bias]),
+        layer.v_fc.weight @ bk + second.bias,
         hidden.weight @ layer.q_fc.weight,
+        -(hidden.weight @ (bk + second.bias) + hidden.bias),
         out.weight,
-        out.bias,
     )
 
 
@@ -138,7 +139,7 @@ class ViewTransformer(nn.Module):
             hidden: where a view does not see a sample.
             folded: of `self.attn`, for these codes.
         """
-        query = F.linear(self.attn_norm(q), folded.query)
+        query = F.linear(self.attn_norm(q), folded.query, folded.query_bias)
         dropout = self.dropout if self.training else 0.0
         if torch.is_grad_enabled():
             # Of the [V, N, D] tensors inside, nothing is kept for the backward pass: that is most of the memory.
@@ -160,13 +161,13 @@ def attend_views(
 ) -> Float[Tensor, "N D"]:
     """Sum over views of (v + p) times a softmax over views, for every channel by itself."""
     dim = folded.logits.shape[0]
-    both = F.linear(codes, folded.values, folded.values_bias)
+    both = F.linear(codes, folded.values)
     values, pre = both[..., :dim], both[..., dim:]
-    logits = F.linear(F.relu(pre - query.to(pre.dtype)), folded.logits, folded.logits_bias)
+    logits = F.linear(F.relu(pre - query.to(pre.dtype)), folded.logits)
     if dropout > 0:
         weights = F.dropout(torch.softmax(logits.masked_fill(hidden, MASKED), dim=0), dropout)
-        return (weights * values).sum(dim=0)
-    return mix(logits, values, hidden)
+        return (weights * (values + folded.values_bias)).sum(dim=0)
+    return mix(logits, values, hidden) + folded.values_bias
 
 
 def mix_views(

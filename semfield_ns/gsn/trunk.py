@@ -7,7 +7,7 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from semfield_ns.gsn.encodings import ENCODED_DIM, frequency_encoding
@@ -119,7 +119,7 @@ class Trunk(nn.Module):
         pooled = first if self.weighted_samples else None
         rgb = self.color(stream, directions_code, pooled).float()
         if self.blend is not None:
-            colors = seen.image[..., :3].reshape(-1, num, 3)
+            colors = seen.colors.reshape(-1, num, 3)
             blended = self.blend(codes, q, hidden, colors).view(rays, samples, 3)
             rgb = rgb + pool_samples(blended, pooled)
         shown = codes[..., : self.dim].reshape(-1, rays, samples, self.dim)
@@ -137,12 +137,11 @@ class Trunk(nn.Module):
         """
         first = self.rgbfeat_fc.first
         positions = [block.attn.pos_fc.first for block in self.view_blocks]
-        direction = torch.cat([layer.weight for layer in positions])
-        weight = torch.block_diag(first.weight, direction)
+        weight = torch.block_diag(first.weight, torch.cat([layer.weight for layer in positions]))
+        # What is shown ends with a 1: constants are a column, not a pass over the result.
         bias = torch.cat([first.bias, *(layer.bias for layer in positions)])
-        views = seen.image.shape[0]
-        x = torch.cat([seen.image, seen.relative], dim=-1).view(views, -1, weight.shape[1])
-        return F.relu(F.linear(x, weight, bias), inplace=True)
+        weight = torch.cat([weight, bias[:, None]], dim=1)
+        return F.relu(F.linear(seen.shown.flatten(1, 2), weight), inplace=True)
 
     def fold(self, block: int) -> FoldedViewAttention:
         """The folded view attention of a block, for `first_codes`."""
@@ -160,8 +159,10 @@ class Trunk(nn.Module):
 
     def pool(self, codes: Float[Tensor, "V N D"], hidden: Tensor) -> Float[Tensor, "N D"]:
         """The stream's start: the largest entry over views; zero where a mask is used and no view sees the sample."""
-        keys = self.rgbfeat_fc.second(codes)
-        return max_over_views(keys, hidden if self.masked_pooling else None)
+        last = self.rgbfeat_fc.second
+        largest, nobody = max_over_views(F.linear(codes, last.weight), hidden if self.masked_pooling else None)
+        largest = largest + last.bias
+        return largest if nobody is None else largest.masked_fill(nobody, 0.0)
 
     def encode_positions(self, points: Tensor, directions_code: Tensor) -> list[Tensor]:
         """The encodings' part of the first layer of every `q_fcs`, each [R, S, D]."""
@@ -190,9 +191,11 @@ class Trunk(nn.Module):
         return self.rgb_fc(second(pool_samples(hidden, weights)))
 
 
-def max_over_views(x: Float[Tensor, "V N D"], hidden: Tensor | None) -> Float[Tensor, "N D"]:
-    """Largest entry over the views; over those that are not hidden, and 0 where all are, if `hidden` is given."""
+def max_over_views(
+    x: Float[Tensor, "V N D"], hidden: Tensor | None
+) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "N 1"] | None]:
+    """Largest entry over the views; over those that are not hidden if `hidden` is given, and where all are hidden."""
     if hidden is None:
-        return x.amax(dim=0)
+        return x.amax(dim=0), None
     nobody = hidden.all(dim=0)
-    return x.masked_fill(hidden, float("-inf")).amax(dim=0).masked_fill(nobody, 0.0)
+    return x.masked_fill(hidden, float("-inf")).amax(dim=0).masked_fill(nobody, 0.0), nobody

@@ -12,6 +12,7 @@ from PIL import Image
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.augmentation import crop, mirror
+from semfield_ns.gsn.datamanager import scene_weights
 from semfield_ns.gsn.library import SceneLibrary, find_scenes, load_scene
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.projection import observe, project
@@ -157,13 +158,13 @@ def test_mirror_and_crop_leave_what_points_show():
     flipped = mirror(views)
     after = observe(points, torch.zeros(30, 3), flipped._replace(maps=flipped.images))
     assert torch.equal(before.hidden, after.hidden)
-    assert torch.allclose(before.image, after.image, atol=1e-4)
+    assert torch.allclose(before.shown[..., :6], after.shown[..., :6], atol=1e-4)
     assert torch.allclose(before.teacher, after.teacher, atol=1e-4)
     part = crop(views._replace(tokens=None), 0.8)
     after = observe(points, torch.zeros(30, 3), part._replace(maps=part.images))
     seen = ~after.hidden[..., 0]
     assert (seen <= ~before.hidden[..., 0]).all() and seen.any()
-    assert torch.allclose(before.image[seen], after.image[seen], atol=1e-4)
+    assert torch.allclose(before.shown[seen][:, :6], after.shown[seen][:, :6], atol=1e-4)
 
 
 def test_steps_name_their_scene_and_sources(root):
@@ -183,6 +184,15 @@ def test_steps_name_their_scene_and_sources(root):
     assert scenes == {0, 1}
     camera, batch = manager.next_eval_image(0)
     assert camera.metadata["scene"].shape == (1, 1) and batch["image"].shape == (36, 48, 3)
+
+
+def test_scenes_have_weights():
+    images = {"a": 10, "b": 30}
+    assert scene_weights(images, False, ()) == [1.0, 1.0]
+    assert scene_weights(images, True, ("a=4",)) == [40.0, 30.0]
+    for wrong in ("c=1", "a", "a=0", "a=nan", "a=x"):
+        with pytest.raises(SemfieldError, match="NAME=WEIGHT"):
+            scene_weights(images, False, (wrong,))
 
 
 def test_ranks_share_the_scenes(root):
