@@ -61,8 +61,10 @@ def main(load_config: Path, views: int = 12, pictures: Path | None = None) -> No
     model, dataset = pipeline.model, pipeline.datamanager.eval_dataset
     recipe = read_json(Path(config.pipeline.datamanager.data) / "transforms.json")["synthetic"]["recipe"]
     scene = make_scene(recipe["name"], recipe["seed"], recipe["num_frames"], recipe["width"], recipe["height"])
-    places = [(c2w, time) for c2w in scene.held_out_cameras() for time in scene.held_out_times()]
-    assert len(places) == len(dataset), "the run's scene is not what its recipe makes"
+    # The pictures of held-out views are named held_CAMERA_FRAME.
+    names = [frame.image_path.stem.split("_") for frame in dataset.metadata["frames"]]
+    cameras = scene.held_out_cameras()
+    places = [(cameras[int(camera)], int(time)) for _, camera, time in names]
     chosen = np.linspace(0, len(places) - 1, min(views, len(places))).round().astype(int).tolist()
     print(f"\n{scene.name}, {len(chosen)} held-out views\n\n| edit | PSNR, dB |\n|---|---|")
     rows = []

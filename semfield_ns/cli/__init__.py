@@ -16,6 +16,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from semfield_ns.cli.camera_path import camera_path
     from semfield_ns.cli.demo import demo
     from semfield_ns.cli.edit import edit
+    from semfield_ns.cli.evaluate import evaluate
     from semfield_ns.cli.import_checkpoint import import_checkpoint
     from semfield_ns.cli.process import process
     from semfield_ns.cli.synthetic import synthetic
@@ -25,6 +26,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "process": process,
         "camera-path": camera_path,
         "edit": edit,
+        "evaluate": evaluate,
         "synthetic": synthetic,
         "attach": attach,
         "import-checkpoint": import_checkpoint,

@@ -1,42 +1,204 @@
-"""Evaluation of a trained run from Python; `ns-eval` does the same from the command line."""
+"""A trained run against the truth and against what one would do without it: `semfield evaluate`."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.metrics import ConfusionMatrix
+from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
+from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
+
+Protocol = Literal["auto", "held-out", "unlabelled", "train"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one method over all evaluated frames; NaN where there is nothing to measure."""
+
+    method: str
+    miou: float
+    """of the counts of all frames"""
+    miou_image: float
+    """mean of the frames' own"""
+    miou_moving: float
+    """mean IoU of the classes that may move"""
+    miou_moving_pixels: float
+    """of the counts of pixels that motion masks call moving"""
+    accuracy: float
+    psnr: float = float("nan")
+    """mean of the frames', dB"""
+    ssim: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the evaluated frames."""
+
+    labels: dict[int, Int[np.ndarray, "H W"]]
+    """frame -> class ids, negative where there is no label"""
+    moving: dict[int, Bool[np.ndarray, "H W"]]
+    """frame -> motion mask, where there is one"""
+    moving_classes: Bool[np.ndarray, "C"]
+
+
+def score(
+    method: str, predictions: dict[int, Int[np.ndarray, "H W"]], truth: Truth, images: Sequence[dict[str, float]] = ()
+) -> Row:
+    """Compares label images with the truth.
+
+    Args:
+        method: name of the row.
+        predictions: frame -> class ids; a negative one predicts nothing, and counts as the first class since it has to
+            count.
+        truth: of the same frames.
+        images: psnr and ssim of each frame.
+    """
+    count = len(truth.moving_classes)
+    matrix, moving, per_image = ConfusionMatrix(count), ConfusionMatrix(count), []
+    for frame, labels in truth.labels.items():
+        predicted = np.maximum(predictions[frame], 0)
+        matrix.update(predicted, labels)
+        per_image.append(image_miou(predicted, labels, count))
+        if frame in truth.moving:
+            moving.update(predicted, np.where(truth.moving[frame], labels, -1))
+    classes = matrix.per_class_iou[torch.from_numpy(truth.moving_classes)]
+    return Row(
+        method,
+        matrix.miou,
+        float(np.nanmean(per_image)) if per_image else float("nan"),
+        float(classes.nanmean()) if len(classes) else float("nan"),
+        moving.miou if moving.total else float("nan"),
+        matrix.accuracy,
+        *(float(np.mean([image[name] for image in images])) if images else float("nan") for name in ("psnr", "ssim")),
+    )
+
+
+def baselines(dataset: Any, truth: Truth) -> list[Row]:
+    """The nearest labelled frame copied, and optical flow chained from it, as far as the scene has what they need.
+
+    Args:
+        dataset: the training frames.
+        truth: of frames numbered as in `dataset`.
+    """
+    labelled = dataset.metadata["labelled"]
+    if not labelled:
+        return []
+    count = len(dataset)
+    labels = [dataset.semantics(i)[..., 0].numpy() if i in labelled else None for i in range(count)]
+    rows = [score("nearest labelled frame", dict(enumerate(nearest_labelled(labels, labelled, count))), truth)]
+    entries = [dataset[i] for i in range(count)]
+    if all("flow_forward" in entry and "flow_backward" in entry for entry in entries):
+        flows = [[entry[key][..., :2].numpy() for entry in entries] for key in ("flow_forward", "flow_backward")]
+        rows.append(score("chained optical flow", dict(enumerate(chained_flow(labels, labelled, *flows))), truth))
+    return rows
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation of a run over its held-out views found."""
+    """What was found; `rows` begins with the run itself."""
 
-    metrics: dict[str, float]
-    """psnr, ssim, miou, accuracy, ... as `ns-eval` writes them"""
-    confusion_matrix: ConfusionMatrix | None
-    """counts over all views; None for a scene without labels"""
-    class_names: tuple[str, ...]
-    """names of the rows and columns of the matrix"""
-    checkpoint: Path
-    """the file the weights came from"""
+    rows: list[Row]
+    class_names: list[str]
+    frames: list[str]
+    per_class_iou: dict[str, float]
+    pictures: dict[str, Float[Tensor, "H W 3"]]
+    """name -> image, truth, prediction, errors side by side, in [0, 1]"""
 
 
-def evaluate_run(config_path: Path) -> Evaluation:
-    """Loads a run and evaluates it on its held-out views.
+@torch.no_grad()
+def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
+    """Loads a run and evaluates it.
+
+    On frames of the training video whose labels were hidden, the baselines are evaluated too.
 
     Args:
         config_path: the run's config.yml. Like every command of Nerfstudio this trusts it: a config.yml can run code.
+        protocol: which frames, as the data parser's `eval_frames`.
 
     Raises:
-        SemfieldError: there is no such file.
+        SemfieldError: there is no such file, the run's scene has no labels, or no evaluated frame has one.
     """
     from nerfstudio.utils.eval_utils import eval_setup
+    from rich.progress import track
+
+    from semfield_ns.evaluation.image_quality import image_quality
+    from semfield_ns.rendering.palette import colorize_labels
 
     if not config_path.is_file():
         raise SemfieldError(f"{config_path} is not a file: give the config.yml of a trained run.")
-    _, pipeline, checkpoint, _ = eval_setup(config_path, test_mode="test")
-    metrics = pipeline.get_average_eval_image_metrics()
-    dataset = pipeline.datamanager.eval_dataset
-    label_map = dataset.metadata.get("label_map") if dataset is not None else None
-    matrix = getattr(pipeline.model, "confusion_matrix", None)
-    return Evaluation(metrics, matrix, tuple(label_map.names) if label_map else (), checkpoint)
+
+    def choose(config: Any) -> Any:
+        config.pipeline.datamanager.dataparser.eval_frames = protocol
+        return config
+
+    _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=choose)
+    model, dataset, training = pipeline.model, pipeline.datamanager.eval_dataset, pipeline.datamanager.train_dataset
+    label_map = dataset.metadata.get("label_map")
+    if label_map is None:
+        raise SemfieldError(f"The scene of {config_path} has no classes: use ns-eval for its colours.")
+    order = {frame.image_path: index for index, frame in enumerate(training.metadata["frames"])}
+    paths = [frame.image_path for frame in dataset.metadata["frames"]]
+    video = all(path in order for path in paths)
+    predictions: dict[int, np.ndarray] = {}
+    truth = Truth({}, {}, label_map.dynamic)
+    images, pictures = [], {}
+    palette = torch.as_tensor(label_map.colors)
+    for index in track(range(len(dataset)), description="Evaluating", transient=True):
+        item = dataset[index]
+        labels = item["semantics"][..., 0]
+        if not bool((labels >= 0).any()):
+            continue
+        frame = order[paths[index]] if video else index
+        outputs = {k: v.cpu() for k, v in model.get_outputs_for_camera(dataset.cameras[index : index + 1]).items()}
+        predicted = outputs["semantics"][..., 0].long()
+        predictions[frame], truth.labels[frame] = predicted.numpy(), labels.numpy()
+        if "dynamic_mask" in item:
+            truth.moving[frame] = (item["dynamic_mask"][..., 0] > 0.5).numpy()
+        color = item["image"][..., :3]
+        images.append(image_quality(outputs["rgb"], color))
+        wrong = ((predicted != labels) & (labels >= 0))[..., None].expand(-1, -1, 3).float()
+        shown = [color, outputs["rgb"], colorize_labels(labels, palette), colorize_labels(predicted, palette), wrong]
+        pictures[paths[index].stem] = torch.cat(shown, dim=1)
+    if not truth.labels:
+        raise SemfieldError(f"No frame that {protocol!r} evaluates has a label: choose another protocol.")
+    rows = [score("this run", predictions, truth, images)]
+    matrix = ConfusionMatrix(len(label_map))
+    for frame, labels in truth.labels.items():
+        matrix.update(predictions[frame], labels)
+    # The baselines are there where this makes sense: on frames of the video that have no label of their own.
+    if video and not set(truth.labels) & set(training.metadata["labelled"]):
+        rows += baselines(training, truth)
+    ious = {n: float(v) for n, v in zip(label_map.names, matrix.per_class_iou, strict=True) if v == v}
+    return Evaluation(rows, list(label_map.names), list(pictures), ious, pictures)
+
+
+COLUMNS = {
+    "method": "method",
+    "miou": "dataset mIoU",
+    "miou_image": "per-image mIoU",
+    "miou_moving": "moving classes",
+    "miou_moving_pixels": "moving pixels",
+    "accuracy": "accuracy",
+    "psnr": "PSNR, dB",
+    "ssim": "SSIM",
+}
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [f"| {' | '.join(COLUMNS.values())} |", f"|{'---|' * len(COLUMNS)}"]
+    for row in rows:
+        values = asdict(row)
+        cells = [values["method"]] + [_cell(values[name], 2 if name == "psnr" else 3) for name in list(COLUMNS)[1:]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: float, digits: int) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"

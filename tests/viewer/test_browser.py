@@ -38,7 +38,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def viewer(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running ns-viewer."""
+    """The address of a running ns-viewer, on a small run or on the one that SEMFIELD_RUN names (a config.yml)."""
+    trained_run = Path(os.environ.get("SEMFIELD_RUN") or trained_run)
     port = free_port()
     log = tmp_path_factory.mktemp("viewer") / "viewer.log"
     command = [str(COMMANDS / "ns-viewer"), "--load-config", str(trained_run)]
@@ -147,3 +148,14 @@ def test_the_legend_shows_every_class_with_its_color(page):
     for name in ("wall", "ground", "pillar", "ball", "crate", "balloon"):
         assert page.get_by_text(name, exact=True).first.is_visible()
     assert page.locator(".gfm-color-chip").count() == 6
+
+
+def test_an_edit_changes_the_picture_and_undo_takes_it_back(page):
+    look_through_a_training_camera(page)
+    before = picture(page)
+    page.get_by_role("button", name="Background").click()
+    page.get_by_text("background (0.86, 0.16, 0.16)").wait_for(timeout=120_000)
+    assert difference(before, picture(page)) > CHANGED
+    page.get_by_role("button", name="Undo edit").click()
+    page.get_by_text("No edits.").wait_for(timeout=30_000)
+    assert difference(before, picture(page)) < CHANGED / 2
