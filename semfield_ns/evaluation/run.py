@@ -139,6 +139,7 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
 
     _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=choose)
     model, dataset, training = pipeline.model, pipeline.datamanager.eval_dataset, pipeline.datamanager.train_dataset
+    assert dataset is not None and training is not None, "the data manager sets both up"
     label_map = dataset.metadata.get("label_map")
     if label_map is None:
         raise SemfieldError(f"The scene of {config_path} has no classes: use ns-eval for its colours.")
