@@ -67,15 +67,15 @@ def half(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device, torch.bfloat16)
 
 
-def timed(run: Callable[[], Any], device: str) -> float:
-    """Seconds."""
+def timed(run: Callable[[], Any], device: str) -> tuple[float, float]:
+    """Seconds by the clock, and of processor time (which other work on the machine disturbs less)."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - processor
 
 
 def to_device(views: SourceViews, device: str) -> SourceViews:
@@ -121,22 +121,25 @@ def speed(samples: int, rounds: int, chunk: int, compiled: bool, device: str) ->
     ]
     if compiled:
         network.use_compiled()
-        seconds = timed(ways[1].run, device) + timed(fast, device)
-        print(f"compiling, or reading what was compiled before: {seconds:.1f} s")
-    seconds: dict[str, list[float]] = {way.name: [] for way in ways}
+        start = timed(ways[1].run, device)[0] + timed(fast, device)[0]
+        print(f"compiling, or reading what was compiled before: {start:.1f} s")
+    seconds: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
     for number in range(rounds + 1):
         for way in ways:
-            duration = timed(way.run, device)
+            clock, processor = timed(way.run, device)
             if number:  # the first round warms up
-                seconds[way.name].append(duration / way.rays)
-    base = statistics.median(seconds[ways[0].name])
+                seconds[way.name].append((clock / way.rays, processor / way.rays))
     print(f"\nS = {samples}, V = 10, {torch.get_num_threads()} threads, {device}, compiled: {compiled}\n")
-    print("| | rays/s, median | slowest to fastest | times plain |\n|---|---|---|---|")
+    print("| | rays/s, median | slowest to fastest | times plain | rays a processor second | times plain |")
+    print("|---|---|---|---|---|---|")
+    base: list[float] = []
     for way in ways:
-        values = seconds[way.name]
-        middle = statistics.median(values)
+        clock, processor = ([pair[i] for pair in seconds[way.name]] for i in range(2))
+        middle = [statistics.median(clock), statistics.median(processor)]
+        base = base or middle
         print(
-            f"| {way.name} | {1 / middle:.0f} | {1 / max(values):.0f} to {1 / min(values):.0f} | {base / middle:.1f} |"
+            f"| {way.name} | {1 / middle[0]:.0f} | {1 / max(clock):.0f} to {1 / min(clock):.0f} "
+            f"| {base[0] / middle[0]:.1f} | {1 / middle[1]:.0f} | {base[1] / middle[1]:.1f} |"
         )
 
 

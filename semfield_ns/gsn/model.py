@@ -6,6 +6,7 @@ Read `get_outputs` and `render_image` first: which views to look from, where on 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -106,6 +107,7 @@ class GSNModel(Model):
             )
         self.maps = BoundedCache(config.map_budget * _MEGABYTE)
         self.stage = 1
+        self.evaluating = False
 
     def checkpoint_info(self) -> dict[str, str]:
         """What a checkpoint of this model fits; compared, entry by entry, when it is loaded. Scenes do not matter."""
@@ -293,7 +295,8 @@ class GSNModel(Model):
         outputs = {"rgb": rgb, "depth": raw["depth"].float(), "accumulation": torch.ones_like(rgb[..., :1])}
         if "features" in raw:
             outputs["features_pca"] = self.feature_colors(raw["features"])
-            outputs["features"] = raw["features"]
+            if self.evaluating:
+                outputs["features"] = raw["features"]
         return outputs
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
@@ -306,6 +309,15 @@ class GSNModel(Model):
         """PSNR of the rays of a step."""
         error = (outputs["rgb"].clamp(0, 1) - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
         return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
+
+    def begin_evaluation(self) -> None:
+        """From here on, outputs have the raw features too, which metrics need and people cannot see."""
+        self.evaluating = True
+
+    def end_evaluation(self, output_path: Path | None) -> dict[str, float]:
+        """Ends what `begin_evaluation` began; all metrics are means over images."""
+        self.evaluating = False
+        return {}
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

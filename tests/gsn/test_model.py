@@ -64,7 +64,10 @@ def test_outputs_keep_the_contract(root):
     model.prepare_tokens()
     model.eval()
     camera, batch = pipeline.datamanager.next_eval_image(0)
+    model.begin_evaluation()
     outputs = model.get_outputs_for_camera(camera)
+    model.end_evaluation(None)
+    assert "features" not in model.get_outputs_for_camera(camera)
     for name, channels in (("rgb", 3), ("depth", 1), ("accumulation", 1), ("features_pca", 3)):
         value = outputs[name]
         assert value.shape == (36, 48, channels) and value.dtype == torch.float32 and value.isfinite().all(), name
