@@ -18,6 +18,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from semfield_ns.cli.edit import edit
     from semfield_ns.cli.evaluate import evaluate
     from semfield_ns.cli.import_checkpoint import import_checkpoint
+    from semfield_ns.cli.objects import objects
     from semfield_ns.cli.process import process
     from semfield_ns.cli.synthetic import synthetic
 
@@ -27,6 +28,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "camera-path": camera_path,
         "edit": edit,
         "evaluate": evaluate,
+        "objects": objects,
         "synthetic": synthetic,
         "attach": attach,
         "import-checkpoint": import_checkpoint,

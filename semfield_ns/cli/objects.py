@@ -1,0 +1,70 @@
+"""`semfield objects`: the moving objects of a run, followed over time, as id images."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+from semfield_ns.errors import SemfieldError
+
+
+def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
+    """Find the moving objects of a run and write which pixel belongs to which, for every time step.
+
+    Writes ids/000.png, ... (8 bit; 0 is no object) and objects.json with the name, class and id of each object and its
+    box in each frame. The names are those that edits take.
+
+    Args:
+        load_config: config.yml of a trained run of semantic-flow.
+        output_dir: Folder for the results.
+        scale: Of the id images, against the training pictures.
+    """
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    from semfield_ns.io import write_json, write_png
+    from semfield_ns.semantic_flow.editor import track_objects
+    from semfield_ns.semantic_flow.model import SemanticFlowModel
+
+    if not load_config.is_file():
+        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    if not 0 < scale <= 4:
+        raise SemfieldError(f"The scale of id images is above 0 and at most 4, not {scale}.")
+    config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
+    model = pipeline.model
+    if not isinstance(model, SemanticFlowModel):
+        raise SemfieldError(f"{load_config} is a run of {config.method_name}: objects are followed by semantic-flow.")
+    tracks = track_objects(model, scale)
+    if len(tracks.objects) > 255:
+        raise SemfieldError(f"{len(tracks.objects)} objects do not fit into 8-bit id images: lower --scale.")
+    shape = next((region.shape for entry in tracks.objects for region in entry.regions.values()), None)
+    for frame in range(len(model.frames)):
+        if shape is None:
+            break
+        ids = np.zeros(shape, dtype=np.uint8)
+        for number, entry in enumerate(tracks.objects, start=1):
+            if frame in entry.regions:
+                ids[entry.regions[frame]] = number
+        (output_dir / "ids").mkdir(parents=True, exist_ok=True)
+        write_png(output_dir / "ids" / f"{frame:03d}.png", ids)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(
+        output_dir / "objects.json",
+        [
+            {
+                "id": number,
+                "name": name,
+                "class": name.rpartition("#")[0],
+                "frames": {str(frame): box(region) for frame, region in sorted(entry.regions.items())},
+            }
+            for number, (name, entry) in enumerate(zip(tracks.names, tracks.objects, strict=True), start=1)
+        ],
+    )
+    for name, entry in zip(tracks.names, tracks.objects, strict=True):
+        print(f"{name}: {len(entry.points)} of {len(model.frames)} frames")
+    print(f"Wrote {output_dir / 'objects.json'}")
+
+
+def box(region: Bool[np.ndarray, "H W"]) -> list[int]:
+    """Smallest box around a region: left, top, right, bottom in px, the last two exclusive."""
+    rows, columns = np.nonzero(region)
+    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
