@@ -169,6 +169,7 @@ def main(
     synthetic: tuple[str, ...] = ("demo", "demo-b", "fast", "thin"),
     frames: int = 24,
     width: int = 320,
+    samples: int = 2,
     keep: Path | None = None,
     threads: int = 2,
 ) -> None:
@@ -178,7 +179,7 @@ def main(
         root = keep or Path(temporary)
         given = {path.resolve().name: path for path in scenes}
         for name in () if scenes else synthetic:
-            given[name] = write_scene(name, root / "truth" / name, 0, frames, width, width * 3 // 4)
+            given[name] = write_scene(name, root / "truth" / name, 0, frames, width, width * 3 // 4, samples)
         rows = []
         for name, path in given.items():
             truth = read_scene(path)

@@ -5,6 +5,7 @@ Depth is z-depth in the units of the poses, float32, 0 where it is not known.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from semfield_ns.errors import SemfieldError
 from semfield_ns.process.frames import Rgb
 from semfield_ns.process.geometry import Fit
-from semfield_ns.process.models import Choice, ModelCard, choose, from_local, revision_of
+from semfield_ns.process.models import Choice, ModelCard, choose, from_local
 from semfield_ns.scenes.flow import Mask
 
 DepthMap = Float[np.ndarray, "H W"]
@@ -56,13 +57,12 @@ def depth_anything(name: str = DEPTH_MODEL, device: str = "cpu") -> DepthTool:
     Raises WeightsAbsent where it is not there.
     """
 
-    def load():  # type: ignore[no-untyped-def]
+    def load(folder: str) -> tuple[Any, Any]:
         from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
-        processor = AutoImageProcessor.from_pretrained(name, local_files_only=True)
-        return processor, AutoModelForDepthEstimation.from_pretrained(name, local_files_only=True)
+        return AutoImageProcessor.from_pretrained(folder), AutoModelForDepthEstimation.from_pretrained(folder)
 
-    processor, model = from_local(load, name, DEPTH_LICENCE, "--depth-model")
+    (processor, model), revision = from_local(load, name, DEPTH_LICENCE, "--depth-model")
     model = model.eval().requires_grad_(False).to(device)
 
     def predict(rgb: Rgb) -> DepthMap:
@@ -75,7 +75,7 @@ def depth_anything(name: str = DEPTH_MODEL, device: str = "cpu") -> DepthTool:
         return resized[0, 0].cpu().numpy()
 
     metric = getattr(model.config, "depth_estimation_type", "relative") == "metric"
-    return DepthTool(ModelCard("depth", name, revision_of(model.config), DEPTH_LICENCE), predict, metric)
+    return DepthTool(ModelCard("depth", name, revision, DEPTH_LICENCE), predict, metric)
 
 
 def triangulated(fit: Fit, moving: Mask, trust: Float[np.ndarray, "H W"]) -> DepthMap:

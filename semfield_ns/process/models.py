@@ -5,6 +5,7 @@ Nothing is downloaded here: weights are looked for in the caches of transformers
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from semfield_ns.errors import SemfieldError
@@ -52,13 +53,21 @@ def choose(choice: Choice, what: str, learned: Callable[[], T], classical: Calla
         return classical(), f"The learned {what} is not at hand: {absent}"
 
 
-def from_local(load: Callable[[], T], name: str, licence: str, option: str) -> T:
-    """Run a loader of transformers that must not use the network.
+def from_local(load: Callable[[str], T], name: str, licence: str, option: str) -> tuple[T, str]:
+    """Run a loader of transformers on a local folder of weights.
 
-    Raises WeightsAbsent naming the weights and the option that says where they are.
+    Args:
+        load: given the folder. It is never given a name: transformers asks the network about some files even if told
+            not to, and without a network waits for minutes.
+        name: of the weights on the hub, if they are in its cache; or a folder.
+        licence: of the weights.
+        option: the command's option that names them.
+    Returns: what was loaded, and its revision.
+    Raises: WeightsAbsent naming the weights and the option that says where they are.
     """
     try:
-        return load()
+        folder, revision = _local_folder(name)
+        return load(folder), revision
     except ImportError as error:
         raise WeightsAbsent(
             f"{name} needs the package {error.name or 'transformers'}: pip install 'semfield-ns[process]'."
@@ -70,7 +79,11 @@ def from_local(load: Callable[[], T], name: str, licence: str, option: str) -> T
         ) from error
 
 
-def revision_of(config: Any) -> str:
-    """The commit that weights of the hub were taken from, or that they are a local folder's."""
-    commit = getattr(config, "_commit_hash", None)
-    return str(commit)[:12] if commit else "local folder"
+def _local_folder(name: str) -> tuple[str, str]:
+    """Folder and revision of weights; an OSError where they are not on this machine."""
+    if Path(name).is_dir():
+        return name, "local folder"
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(name, local_files_only=True)
+    return folder, Path(folder).name[:12]

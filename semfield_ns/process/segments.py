@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from semfield_ns.process.flow import read_rgb
 from semfield_ns.process.frames import Rgb
-from semfield_ns.process.models import Choice, ModelCard, choose, from_local, revision_of
+from semfield_ns.process.models import Choice, ModelCard, choose, from_local
 from semfield_ns.scenes.flow import Mask
 
 SAM_MODEL = "facebook/sam2.1-hiera-tiny"
@@ -66,13 +67,12 @@ def sam_tracker(name: str = SAM_MODEL, device: str = "cpu") -> tuple[Tracker, Mo
     Raises WeightsAbsent where it is not there.
     """
 
-    def load():  # type: ignore[no-untyped-def]
+    def load(folder: str) -> tuple[Any, Any]:
         from transformers import Sam2VideoModel, Sam2VideoProcessor
 
-        processor = Sam2VideoProcessor.from_pretrained(name, local_files_only=True)
-        return processor, Sam2VideoModel.from_pretrained(name, local_files_only=True)
+        return Sam2VideoProcessor.from_pretrained(folder), Sam2VideoModel.from_pretrained(folder)
 
-    processor, model = from_local(load, name, SAM_LICENCE, "--sam-model")
+    (processor, model), revision = from_local(load, name, SAM_LICENCE, "--sam-model")
     model = model.eval().requires_grad_(False).to(device)
 
     def follow(frames: list[Rgb], key: int, boxes: list[Box]) -> list[Mask]:
@@ -87,7 +87,7 @@ def sam_tracker(name: str = SAM_MODEL, device: str = "cpu") -> tuple[Tracker, Mo
         )
         masks = [np.zeros(frames[0].shape[:2], dtype=bool) for _ in frames]
 
-        def outputs() -> Iterator[object]:
+        def outputs() -> Iterator[Any]:
             yield model(session, frame_idx=key)
             yield from model.propagate_in_video_iterator(session, start_frame_idx=key)
             yield from model.propagate_in_video_iterator(session, start_frame_idx=key, reverse=True)
@@ -95,10 +95,8 @@ def sam_tracker(name: str = SAM_MODEL, device: str = "cpu") -> tuple[Tracker, Mo
         with torch.no_grad():
             for output in outputs():
                 size = [[session.video_height, session.video_width]]
-                full = processor.post_process_masks([output.pred_masks], original_sizes=size, binarize=True)[0]  # type: ignore[attr-defined]
-                masks[output.frame_idx] |= full.reshape(-1, *masks[0].shape).any(dim=0).cpu().numpy()  # type: ignore[attr-defined]
+                full = processor.post_process_masks([output.pred_masks], original_sizes=size, binarize=True)[0]
+                masks[output.frame_idx] |= full.reshape(-1, *masks[0].shape).any(dim=0).cpu().numpy()
         return masks
 
-    return follow, ModelCard(
-        "motion masks", f"flow against static points, joined with {name}", revision_of(model.config), SAM_LICENCE
-    )
+    return follow, ModelCard("motion masks", f"flow against static points, joined with {name}", revision, SAM_LICENCE)
