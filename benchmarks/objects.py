@@ -1,0 +1,41 @@
+"""Objects that a run follows, against the true instances: `python benchmarks/objects.py RUN/config.yml`.
+
+For each object: the true instances that it covers best, frame by frame (one, if it is never confused), and mean IoU.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import tyro
+from nerfstudio.utils.eval_utils import eval_setup
+from training import machine
+
+from semfield_ns.io import read_image
+from semfield_ns.semantic_flow.editor import track_objects
+
+
+def main(load_config: Path) -> None:
+    """Follow, compare.
+
+    Args:
+        load_config: config.yml of a run of semantic-flow on a synthetic scene.
+    """
+    _, pipeline, _, _ = eval_setup(load_config, test_mode="val")
+    frames = pipeline.datamanager.train_dataset.metadata["frames"]
+    # A run does not see instances; a synthetic scene has them beside its pictures.
+    truth = [np.asarray(read_image(f.image_path.parents[1] / "instances" / f.image_path.name)) for f in frames]
+    tracks = track_objects(pipeline.model, 1.0)
+    print("\n| object | frames | true instances | mean IoU |\n|---|---|---|---|")
+    for name, entry in zip(tracks.names, tracks.objects, strict=True):
+        covered, ious = set(), []
+        for frame, region in entry.regions.items():
+            counts = np.bincount(truth[frame][region], minlength=2)
+            best = int(counts[1:].argmax()) + 1
+            covered.add(best)
+            ious.append((region & (truth[frame] == best)).sum() / (region | (truth[frame] == best)).sum())
+        print(f"| {name} | {len(entry.regions)} | {sorted(covered)} | {np.mean(ious):.3f} |")
+    print(f"\n{machine()}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
