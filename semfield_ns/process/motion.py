@@ -145,6 +145,16 @@ def smoothed(evidence: Evidence, weight: Evidence | None = None) -> Evidence:
     return np.asarray(mean / (cv2.GaussianBlur(weight.astype(np.float32), (0, 0), sigma) + 0.05))
 
 
+def to_quick_mask(evidence: Evidence, rgb: UInt8[np.ndarray, "H W 3"], longest: int = 320) -> Mask:
+    """to_mask at a reduced size, px, for what need not be exact."""
+    height, width = evidence.shape
+    scale = min(1.0, longest / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(evidence.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    mask = to_mask(np.asarray(small), np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
+    return np.asarray(cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
+
+
 def to_mask(evidence: Evidence, rgb: UInt8[np.ndarray, "H W 3"]) -> Mask:
     """Mask of what moves: smoothed evidence carried to the edges of things by their colours (GrabCut), no islands.
 

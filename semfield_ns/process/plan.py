@@ -192,7 +192,7 @@ class Work:
                 if 0 <= other < count:
                     evidence[number].append(motion.unexplained(*read_flow(flow_file(self.flow, number, other))))
             rgb = read_rgb(self.images, number)
-            mask = motion.to_mask(motion.smoothed(motion.joined(evidence.pop(number))), rgb)
+            mask = motion.to_quick_mask(motion.smoothed(motion.joined(evidence.pop(number))), rgb)
             mask |= self._labelled_dynamic(number)
             # Where most of the picture "moves" the camera's motion was misjudged: RANSAC copes better without a mask.
             mask &= mask.mean() < 0.6

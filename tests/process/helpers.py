@@ -75,3 +75,26 @@ def view_of(depth: np.ndarray, here: np.ndarray, there: np.ndarray, lens: Camera
     points = (rays * depth[..., None]) @ turn[:3, :3].T + turn[:3, 3]
     flow = lens.project(points) - grid
     return View(flow.astype(np.float32), np.ones(depth.shape, bool), turn, lens)
+
+
+def walk(count: int = 10, step: float = 0.12, turn: float = 0.0, moving: bool = True) -> list[np.ndarray]:
+    """Pictures (240 x 180) of a wall, a board before it, and a disc that rises, by a camera that steps to the right."""
+    wall, board = texture(3, 900, 1400), texture(4, 500, 500)
+    lens = np.array([[220.0, 0, 120], [0, 220.0, 90], [0, 0, 1]])
+    pictures = []
+    for i in range(count):
+        rotation = cv2.Rodrigues(np.array([0.0, turn * (i - count / 2), 0.0]))[0]
+        centre = np.array([step * (i - count / 2), 0.05 * step * i, 0.1 * step * i])
+        picture = np.zeros((180, 240, 3), np.uint8)
+        for image, corner, depth, pixel in ((wall, (-7.0, -4.5), 6.0, 0.01), (board, (-1.0, -0.9), 3.6, 0.0025)):
+            # Pixel (u, v) of the plane is the point corner + pixel * (u, v) at that depth.
+            plane = np.array([[pixel, 0, corner[0]], [0, pixel, corner[1]], [0, 0, depth]])
+            homography = lens @ rotation @ (plane - np.outer(centre, [0, 0, 1]))
+            warped = cv2.warpPerspective(image, homography, (240, 180), flags=cv2.INTER_AREA)
+            covers = cv2.warpPerspective(np.full(image.shape[:2], 255, np.uint8), homography, (240, 180)) > 250
+            picture[covers] = warped[covers]
+        if moving:
+            cv2.circle(picture, (190 - 2 * i, 140 - 9 * i), 20, (230, 40, 40), -1)
+            cv2.circle(picture, (190 - 2 * i, 140 - 9 * i), 9, (40, 200, 40), -1)
+        pictures.append(picture)
+    return pictures

@@ -50,7 +50,8 @@ def tiny_sam(tmp_path_factory):
         window_positional_embedding_background_size=[4, 4],
     )  # fmt: skip
     vision = transformers.Sam2VisionConfig(
-        backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        backbone_config=backbone,
+        backbone_channel_list=[64, 32, 16, 8], backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
         fpn_hidden_size=128,
     )  # fmt: skip
     config = transformers.Sam2VideoConfig(

@@ -1,0 +1,133 @@
+"""Whatever is wrong with a video, the user reads one sentence, and the next run does not take half for whole."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semfield_ns.cli.process import process
+from semfield_ns.errors import SemfieldError
+from semfield_ns.process.frames import open_source, survey, write_frames
+from tests.process.helpers import sliding, texture, walk, write_video
+
+
+def run(source, folder, **options):
+    process(source, folder, models="classical", threads=1, **options)
+
+
+def fails(source, folder, match, **options):
+    with pytest.raises(SemfieldError, match=match) as failure:
+        run(source, folder, **options)
+    assert len(str(failure.value).splitlines()) == 1
+    assert not (folder / "transforms.json").exists()
+
+
+def test_a_camera_that_stands_still(tmp_path):
+    pytest.importorskip("pycolmap")
+    video = write_video(tmp_path / "a.mp4", walk(6, step=0.0, moving=False))
+    fails(video, tmp_path / "out", r"0 of 6 frames could be registered. The camera hardly moves.*--poses")
+
+
+def test_a_camera_that_only_turns(tmp_path):
+    pytest.importorskip("pycolmap")
+    video = write_video(tmp_path / "a.mp4", walk(6, step=0.0, turn=0.05, moving=False))
+    fails(video, tmp_path / "out", r"only turns on the spot")
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_blank_video(tmp_path, value):
+    video = write_video(tmp_path / "a.mp4", [np.full((48, 64, 3), value, np.uint8)] * 6)
+    fails(video, tmp_path / "out", r"0 frames to use \(6 of 6 are black or without any contrast\)")
+
+
+@pytest.mark.parametrize("damage", ["empty", "noise", "cut"])
+def test_a_broken_file(tmp_path, damage):
+    video = write_video(tmp_path / "a.mp4", sliding(6))
+    content = video.read_bytes()
+    video.write_bytes({"empty": b"", "noise": os.urandom(5000), "cut": content[: len(content) // 2]}[damage])
+    fails(video, tmp_path / "out", r"a\.mp4 cannot be read as a video .*convert it with ffmpeg")
+
+
+def test_a_file_without_pictures(tmp_path):
+    (tmp_path / "a.mp4").write_text("hello")
+    fails(tmp_path / "a.mp4", tmp_path / "out", "cannot be read as a video")
+    fails(tmp_path / "absent.mp4", tmp_path / "out", "does not exist")
+    (tmp_path / "empty").mkdir()
+    fails(tmp_path / "empty", tmp_path / "out", "holds no images")
+
+
+def test_two_frames(tmp_path):
+    fails(write_video(tmp_path / "a.mp4", sliding(2)), tmp_path / "out", r"has 2 frames to use .*at least 4 are needed")
+
+
+def test_images_of_several_sizes(tmp_path):
+    for i in range(5):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(texture(0, 100 + (i == 3), 120)).save(tmp_path / "in" / f"{i}.png")
+    fails(tmp_path / "in", tmp_path / "out", r"3\.png is 120x101 pixels, 0\.png 120x100")
+
+
+def test_a_cut_image_of_a_folder(tmp_path):
+    for i, picture in enumerate(sliding(5)):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "in" / f"{i}.png")
+    broken = tmp_path / "in" / "2.png"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    fails(tmp_path / "in", tmp_path / "out", r"cannot read .*2\.png")
+
+
+def test_no_space_left_and_then_some(tmp_path, monkeypatch):
+    video, folder = write_video(tmp_path / "a.mp4", sliding(6)), tmp_path / "out"
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith("0003.png"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    fails(video, folder, r"Cannot write .*0003\.png \(No space left on device\): free some space")
+    assert not (folder / ".process" / "frames.json").exists()
+    monkeypatch.setattr(os, "replace", replace)
+    picked = write_frames(open_source(video), folder / "images", 20, 960)
+    assert len(picked.frames) == 6
+    assert len(list((folder / "images").iterdir())) == 6  # no temporary file is left either
+
+
+def test_a_folder_with_something_else_is_not_written_to(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    fails(
+        write_video(tmp_path / "a.mp4", sliding(5)), tmp_path / "out", "is not empty and was not made by this command"
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_frames": 2}, "--num-frames must be at least 4"),
+        ({"focal": -1.0}, "--focal is a length in pixels"),
+        ({"start": 3.0, "end": 1.0}, "--end 1 must be later than --start 3"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path, options, message):
+    fails(tmp_path, tmp_path / "out", message, **options)
+
+
+@pytest.mark.slow
+def test_ten_thousand_frames(tmp_path):
+    wide = texture(0, 48, 400)
+    source = open_source(write_video(tmp_path / "a.mp4", [wide[:, i % 300 : i % 300 + 64] for i in range(10_000)]))
+    assert source.count == 10_000
+    assert 4 * 50 <= len(survey(source, 50)) <= 9 * 50
+    assert len(write_frames(source, tmp_path / "images", 50, 960).frames) == 50
+
+
+@pytest.mark.slow
+def test_eight_thousand_pixels(tmp_path):
+    big = texture(0, 4320, 7800)
+    video = write_video(tmp_path / "a.mp4", [big[:, 20 * i : 20 * i + 7680] for i in range(4)])
+    picked = write_frames(open_source(video), tmp_path / "images", 10, 960)
+    assert picked.size == (960, 540) and len(picked.frames) == 4

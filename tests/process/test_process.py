@@ -1,0 +1,137 @@
+"""A video to a scene with one command; what is finished is not done again."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from semfield_ns.cli.process import digest, process
+from semfield_ns.process.flow import flow_file
+from semfield_ns.process.plan import Work
+from semfield_ns.process.poses import FrameNames, Registration, import_poses
+from semfield_ns.scenes.formats.transforms import read_transforms
+from tests.process.helpers import walk, write_video
+
+FRAMES = [FrameNames(n, 2 * n, "") for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """(video, folder) of a processed walk."""
+    pytest.importorskip("pycolmap")
+    folder = tmp_path_factory.mktemp("process")
+    video = write_video(folder / "walk.mp4", walk(10))
+    process(video, folder / "scene", models="classical", threads=1)
+    return video, folder / "scene"
+
+
+@pytest.mark.slow
+def test_the_scene_is_whole_and_right(scene):
+    _, folder = scene
+    read = read_transforms(folder / "transforms.json")
+    assert len(read.train) == 10 and read.depth_kind == "metric" and len(read.points) > 50
+    x = np.array([frame.c2w[:3, 3] for frame in read.train])
+    steps = np.diff(x, axis=0)
+    # Even steps along a line, up to scale and turn.
+    assert np.linalg.norm(steps - steps.mean(0), axis=-1).max() < 0.1 * np.linalg.norm(steps.mean(0))
+    assert abs(read.train[0].fx / 220 - 1) < 0.15
+    figures = json.loads((folder / ".process" / "masks.json").read_text())
+    assert figures["epipolar_error_px"] < 0.6
+
+
+@pytest.mark.slow
+def test_the_disc_is_masked_and_the_board_is_not(scene):
+    _, folder = scene
+    work = Work.__new__(Work)
+    object.__setattr__(work, "settings", type("Settings", (), {"output_dir": folder})())
+    i = 5
+    disc = np.zeros((180, 240), np.uint8)
+    import cv2
+
+    cv2.circle(disc, (190 - 2 * i, 140 - 9 * i), 20, 1, -1)
+    mask = work.mask(i)
+    assert (mask & (disc > 0)).sum() / (mask | (disc > 0)).sum() > 0.5
+
+
+@pytest.mark.slow
+def test_the_report_shows_every_step(scene):
+    _, folder = scene
+    page = (folder / "report" / "index.html").read_text()
+    for name in ("frames", "masks", "flow", "depth", "cameras"):
+        assert f'src="{name}.png"' in page and (folder / "report" / f"{name}.png").is_file()
+    for text in ("pycolmap", "Apache-2.0", "epipolar_error_px", "Dense inverse search"):
+        assert text in page
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing_and_a_lost_step_is_made_again(scene, capsys):
+    video, folder = scene
+    process(video, folder, models="classical", threads=1)
+    assert capsys.readouterr().out.count("done before") == 9
+    (folder / "transforms.json").unlink()
+    process(video, folder, models="classical", threads=1)
+    assert capsys.readouterr().out.count("done before") == 8
+    assert (folder / "transforms.json").is_file()
+
+
+@pytest.mark.slow
+def test_poses_can_be_brought_along(scene, tmp_path):
+    _, folder = scene
+    given = Registration.load(folder / ".process" / "poses.npz")
+    names = [FrameNames(n, n, "") for n in range(10)]
+    for source in (folder / "transforms.json", folder / ".process" / "colmap" / "models" / "0"):
+        found = import_poses(source, names, (120, 90), 10)
+        assert sorted(found.poses) == list(range(10))
+        assert np.allclose(found.poses[3], given.poses[3], atol=1e-6)
+        assert found.cameras[3].fx == pytest.approx(given.cameras[3].fx / 2, rel=1e-6)
+
+
+def test_poses_of_arrays(tmp_path):
+    c2w = np.tile(np.eye(4), (5, 1, 1))
+    c2w[:, 0, 3] = np.arange(5)
+    np.savez(tmp_path / "a.npz", cam_c2w=c2w, intrinsic=np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]))
+    found = import_poses(tmp_path / "a.npz", FRAMES, (128, 96), 9)
+    assert found.cameras[0].fx == 100 and found.poses[4][0, 3] == 4
+    assert np.allclose(found.poses[0][:3, :3], np.diag([1, -1, -1]))  # OpenCV axes become OpenGL ones
+
+
+def test_poses_of_vipe(tmp_path):
+    for kind, data in (("pose", np.tile(np.eye(4), (10, 1, 1))), ("intrinsics", np.tile([50.0, 50, 32, 24], (10, 1)))):
+        (tmp_path / kind).mkdir()
+        np.savez(tmp_path / kind / "video.npz", data=data, inds=np.arange(10))
+    assert sorted(import_poses(tmp_path, FRAMES, (64, 48), 10).poses) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"cam_c2w": np.zeros((5, 4, 4))}, "needs cam_c2w"),
+        (
+            {"cam_c2w": np.tile(np.eye(4), (3, 1, 1)), "intrinsic": np.eye(3)},
+            "has 3 poses, but 5 frames were picked of 9",
+        ),
+    ],
+)
+def test_poses_that_do_not_fit(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        import_poses(tmp_path / "a.npz", FRAMES, (64, 48), 9)
+    with pytest.raises(ValueError, match="do not exist"):
+        import_poses(tmp_path / "b.npz", FRAMES, (64, 48), 9)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="holds no poses that are known"):
+        import_poses(tmp_path / "folder", FRAMES, (64, 48), 9)
+
+
+def test_another_file_has_another_digest(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1" * 3_000_000)
+    before = digest(tmp_path / "a")
+    assert before == digest(tmp_path / "a") and digest(None) is None
+    (tmp_path / "a" / "x").write_bytes(b"1" * 2_999_999 + b"2")
+    assert digest(tmp_path / "a") != before
+
+
+def test_files_of_flow_name_both_frames(tmp_path):
+    assert flow_file(tmp_path, 3, 12).name == "0003_0012.npz" and shutil
