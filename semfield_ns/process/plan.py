@@ -33,6 +33,8 @@ Report = Callable[[float], None]
 _OFFSETS = (-4, -2, -1, 1, 2, 4)  # frames whose flow a pixel's depth and motion are measured from
 _DIAGNOSED = 12  # pairs of frames that the camera's motion is judged by
 _STILL = 0.004  # of the width: less motion over the whole video is a camera that stands
+_FLAT = 0.95  # share of still pixels that a homography explains, if the camera only turns
+_TURNS = 0.01  # and how far, at most, that homography is from a rotation
 _LITTLE_PARALLAX = 1.0  # degrees
 
 
@@ -228,12 +230,18 @@ class Work:
         return {"shift": middle(shifts), "flat_share": middle(flats), "rotation_misfit": middle(turns), "step": step}
 
     def diagnosis(self) -> str:
-        """A sentence on the camera's motion for the error of a failed registration; empty if it looks sound."""
+        """A sentence on why the camera's motion shows no depth; empty if it may.
+
+        Structure from motion cannot be trusted to say so: it explains a camera that only turns by a bent lens and a
+        path that never was.
+        """
         seen = read_json(self.record("rough"))
         if seen["shift"] < _STILL:
-            return "The camera hardly moves: without parallax there is no depth and no path to be found. "
-        if seen["flat_share"] > 0.9 and seen["rotation_misfit"] < 0.02:
-            return "The camera only turns on the spot: without parallax there is no depth and no path to be found. "
+            return "the camera hardly moves, and without parallax there is neither depth nor a path to be found."
+        if seen["flat_share"] > _FLAT and seen["rotation_misfit"] < _TURNS:
+            return (
+                "the camera only turns on the spot, and without parallax there is neither depth nor a path to be found."
+            )
         return ""
 
     def find_poses(self, report: Report) -> None:
@@ -246,13 +254,20 @@ class Work:
         else:
             count = len(names)
             masks = None if settings.static else [self.mask(n, rough=True) for n in range(count)]
-            diagnosis = "" if settings.static else self.diagnosis()
-            work = self.hidden / "colmap"
+            if not settings.static and (diagnosis := self.diagnosis()):
+                raise SemfieldError(
+                    f"{settings.source}: {diagnosis} Walk sideways or around the scene while filming, or import poses "
+                    "(--poses)."
+                )
             found = register(
-                self.images, names, masks, work, settings.focal, settings.lens, settings.threads, diagnosis
+                self.images,
+                names,
+                masks,
+                self.hidden / "colmap",
+                settings.focal,
+                settings.lens,
+                settings.threads,
             )
-            if found.figures["median_parallax_deg"] < _LITTLE_PARALLAX / 2 and diagnosis:
-                raise SemfieldError(f"The poses of {settings.source} cannot be found. {diagnosis}Walk while filming.")
         found.save(self.registration_file)
         self.__dict__.pop("registration", None)
 

@@ -126,7 +126,6 @@ def register(
     focal: float | None = None,
     lens: Lens = "radial",
     threads: int = 1,
-    diagnosis: str = "",
     shared_camera: bool = True,
 ) -> Registration:
     """Poses of the images by incremental structure from motion.
@@ -141,7 +140,6 @@ def register(
         focal: px, if known: it then stays as it is.
         lens: radial: one coefficient of distortion is estimated too.
         threads: of pycolmap.
-        diagnosis: what is known of the camera's motion, for the error of a failure.
         shared_camera: whether all images are by one camera that does not zoom.
     Raises: SemfieldError saying how many frames were registered and what to try.
     """
@@ -162,7 +160,7 @@ def register(
     registered = best[0].num_reg_images() if best else 0
     if best is None or registered < max(FEWEST, _LEAST_SHARE * len(names)):
         raise SemfieldError(
-            f"{registered} of {len(names)} frames could be registered. {diagnosis}Walk sideways or around the scene "
+            f"{registered} of {len(names)} frames could be registered. Walk sideways or around the scene "
             "while filming, keep what moves to less than half of the picture, avoid blur; or take more frames "
             "(--num-frames), give the focal length (--focal), or import poses (--poses)."
         )
