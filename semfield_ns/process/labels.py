@@ -268,7 +268,7 @@ def coco_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H
         canvas = np.zeros((height, width), dtype=np.uint8)
         for polygon in segmentation:
             corners = np.array(polygon, dtype=np.float64).reshape(-1, 2)
-            cv2.fillPoly(canvas, [np.round(corners).astype(np.int32)], 1)
+            cv2.fillPoly(canvas, [np.round(corners).astype(np.int32)], (1.0,))
         return canvas > 0
     counts = segmentation["counts"]
     if isinstance(counts, str):
