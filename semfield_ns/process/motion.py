@@ -1,11 +1,11 @@
 """What moves by itself: pixels whose flow no motion of the camera explains.
 
-Before poses are known, a fundamental matrix and a homography are fitted to the flow of two frames, whatever does not
-follow either is suspect, and the result is only good enough to keep moving things out of the registration. With poses,
-a pixel is suspect if no single static point explains its flow into several frames before and after (geometry.fit_depth)
+Before poses are known, a fundamental matrix is fitted to the flow of two frames, what is off its lines is suspect, and
+the result is only good enough to keep moving things out of the registration. With poses, a pixel is suspect if no single static point explains its flow into several frames before and after (geometry.fit_depth)
 -- which also finds motion along epipolar lines, and leaves alone what merely sticks out of a dominant plane.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,21 +56,16 @@ def homography_distance(homography: Float[np.ndarray, "3 3"], flow: FlowMap) -> 
 
 
 def unexplained(flow: FlowMap, valid: Mask) -> Evidence:
-    """Evidence of motion from one pair of frames without poses.
+    """Evidence of motion from one pair of frames without poses: the distance to the epipolar lines.
 
-    The epipolar distance tells nothing along the epipolar line, and its matrix is arbitrary where the scene is flat or
-    the camera only turns; there a homography explains nearly everything, and its distance counts instead.
+    Distance from a dominant plane does not count, however large: what stands before a wall is what poses hang on.
     """
-    fundamental, homography = fit_camera_motion(flow, valid)
-    if fundamental is None or homography is None:
+    fundamental, _ = fit_camera_motion(flow, valid)
+    if fundamental is None:
         return np.zeros(valid.shape)
     start = pixel_grid(*valid.shape)
-    epipolar = sampson(fundamental, start, start + flow)
-    planar = homography_distance(homography, flow)
-    tolerance = _TOLERANCE + _RELATIVE * np.linalg.norm(flow, axis=-1)
-    flat = float((planar < 3 * tolerance)[valid].mean())
-    # Static things stick out of the plane by some px: only what is far from it is suspect.
-    distance = np.maximum(epipolar / tolerance, planar / (6 * tolerance)) if flat > 0.5 else epipolar / tolerance
+    tolerance = 2 * (_TOLERANCE + _RELATIVE * np.linalg.norm(flow, axis=-1))
+    distance = sampson(fundamental, start, start + flow) / tolerance
     return np.where(valid, np.clip(distance - 1, -1, 1), 0.0)
 
 
@@ -127,7 +122,11 @@ def not_static(fit: Fit, views: Sequence[View], tensor: Float[np.ndarray, "3 H W
     length = np.stack([np.linalg.norm(view.flow, axis=-1) for view in views])
     known = np.stack([view.valid for view in views])
     noise = _TOLERANCE**2 + (_RELATIVE * length) ** 2
-    distance = np.sqrt((seen / noise * known).sum(0) / np.maximum(fit.count, 1))
+    # The median over views: in some of them a static pixel is behind a moving thing, whose flow it then has.
+    each = np.where(known, np.sqrt(seen / noise), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # pixels without a view
+        distance = np.nan_to_num(np.nanmedian(each, axis=0))
     # A point behind the camera is no point: what follows the camera, or overtakes it, seems to be there.
     distance = np.where(fit.inverse_depth < -3 * fit.sigma * _TOLERANCE, np.maximum(distance, 2.0), distance)
     evidence = np.where(fit.count > 0, np.clip(distance - 1, -1, 1), 0.0)
