@@ -1,8 +1,9 @@
 """What moves by itself: pixels whose flow no motion of the camera explains.
 
-Before poses are known, a fundamental matrix is fitted to the flow of two frames, what is off its lines is suspect, and
-the result is only good enough to keep moving things out of the registration. With poses, a pixel is suspect if no single static point explains its flow into several frames before and after (geometry.fit_depth)
--- which also finds motion along epipolar lines, and leaves alone what merely sticks out of a dominant plane.
+Before poses are known, a fundamental matrix is fitted to the flow of two frames and what is off its lines is suspect;
+that is only good enough to keep moving things out of the registration. With poses, a pixel is suspect if no single
+static point explains its flow into several frames before and after (geometry.fit_depth), which also finds motion along
+epipolar lines.
 """
 
 import warnings
