@@ -6,10 +6,10 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.datamanager import SemanticFlowDataManagerConfig
 from semfield_ns.semantic_flow.encodings import EncodingConfig
 from semfield_ns.semantic_flow.losses import LossWeights
-from semfield_ns.semantic_flow.model import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.pipeline import SemanticFlowPipelineConfig
 
 GROUPS = ("static", "flow", "dynamic", "semantics", "proposals")

@@ -4,7 +4,7 @@ import html
 from dataclasses import asdict
 from pathlib import Path
 
-from semfield_ns.evaluation.run import Protocol
+from semfield_ns.evaluation.protocol import Protocol
 
 
 def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -> None:

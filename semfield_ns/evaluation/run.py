@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
 from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
-
-Protocol = Literal["auto", "held-out", "unlabelled", "train"]
+from semfield_ns.evaluation.protocol import Protocol
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 from nerfstudio.viewer.viewer_elements import (
     ViewerButton,
     ViewerDropdown,
-    ViewerElement,
     ViewerNumber,
     ViewerRGB,
     ViewerText,
@@ -61,10 +60,6 @@ class EditPanel(nn.Module):
 
     def _button(self, label: str, kind: Kind) -> ViewerButton:
         return ViewerButton(label, lambda _: self._add(kind))
-
-    def elements(self) -> list[ViewerElement]:
-        """All controls."""
-        return [value for value in vars(self).values() if isinstance(value, ViewerElement)]
 
     def _add(self, kind: Kind) -> None:
         try:

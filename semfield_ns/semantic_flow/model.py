@@ -4,10 +4,10 @@ Read `get_outputs` and `render` first: rays are sampled, both branches evaluated
 matter are traced to the neighbouring frames, and what the frames show there becomes logits.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
 from nerfstudio.model_components.renderers import DepthRenderer, SemanticRenderer
-from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -30,94 +30,17 @@ from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
 from semfield_ns.rendering.panel import SemanticPanel
 from semfield_ns.semantic_flow import objectives
+from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.edit_panel import EditPanel
 from semfield_ns.semantic_flow.editor import SceneEditor
-from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, PlanesEncoding
+from semfield_ns.semantic_flow.encodings import PlanesEncoding
 from semfield_ns.semantic_flow.fields import DynamicField, FlowField, SamplingDensity, StaticField
 from semfield_ns.semantic_flow.frames import SourceFrames
-from semfield_ns.semantic_flow.losses import LossWeights
 from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches
 from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, trace_neighbours
-from semfield_ns.semantic_flow.warp import WarpKind, build_warp
+from semfield_ns.semantic_flow.warp import build_warp
 from semfield_ns.semantic_flow.warped import has_neighbour, random_step, render_warped
-
-
-@dataclass
-class SemanticFlowModelConfig(ModelConfig):
-    """One set of classes; the presets differ in these values only."""
-
-    _target: type = field(default_factory=lambda: SemanticFlowModel)
-    warp: WarpKind = "auto"
-    """Map from the world to the cube that encodings see: one wide perspective camera, or a contraction."""
-    default_near: float = 0.1
-    """Near plane, scene units, of a scene that does not tell its depth range."""
-    default_far: float = 100.0
-    """Far plane, scene units, of a scene that does not tell its depth range."""
-    num_samples: int = 64
-    """Samples of a ray at which the fields are evaluated."""
-    num_proposal_samples: tuple[int, ...] = ()
-    """Samples of a ray for each density that places samples; empty for stratified samples alone (the paper)."""
-    num_flow_samples: int = 64
-    """Samples of a ray, those that weigh most, at which flows, image features and logits are computed."""
-    static_encoding: EncodingConfig = field(default_factory=lambda: EncodingConfig(kind="frequency"))
-    """Of positions, in the static field."""
-    flow_encoding: EncodingConfig = field(default_factory=lambda: EncodingConfig(kind="frequency"))
-    """Of positions and time, in the velocity field."""
-    dynamic_encoding: EncodingConfig = field(default_factory=lambda: EncodingConfig(kind="none"))
-    """Of positions and time, in the dynamic field, beside the velocity field's trunk."""
-    proposal_encoding: EncodingConfig = field(
-        default_factory=lambda: EncodingConfig(kind="planes", channels=8, resolutions=(64,))
-    )
-    """Of the densities that place samples."""
-    implementation: Implementation = "torch"
-    """Backend of hash grids; "tcnn" needs tinycudann and a GPU."""
-    static_width: int = 256
-    """Channels of the static trunk."""
-    static_blocks: int = 5
-    """Residual blocks of the static trunk."""
-    flow_width: int = 128
-    """Channels of the velocity trunk."""
-    flow_blocks: int = 2
-    """Residual blocks of the velocity trunk."""
-    dynamic_width: int = 128
-    """Channels of the dynamic trunk."""
-    dynamic_blocks: int = 3
-    """Residual blocks of the dynamic trunk."""
-    pixel_features: Literal["everywhere", "semantics"] = "everywhere"
-    """Where image features are used: in the radiance trunks too (the paper), or on the semantic path only."""
-    source_color: bool = False
-    """Let the dynamic colour be, as far as a learned gate says, the colour of the frame at that time."""
-    latent_dim: int = 256
-    """Channels of the learned code of the scene in the velocity field."""
-    max_velocity: float = 1.0
-    """Bound of a velocity component, world units a frame."""
-    semantic_head: Literal["flow", "point"] = "flow"
-    """"flow": attended flow features; "point": the field's feature alone, the baseline."""
-    token_dim: int = 64
-    """Channels of a token of the flow attention."""
-    attention_heads: int = 4
-    """Heads of the flow attention."""
-    semantic_gradient: bool = True
-    """Let semantic losses move density (the paper); False stops them at the rendering weights."""
-    stage_one_steps: int = 60000
-    """Steps that train the static branch on static pixels before everything else starts."""
-    freeze_static: bool = True
-    """Keep the static branch as stage 1 left it."""
-    warp_directions: Literal["both", "random"] = "both"
-    """Neighbouring frames rendered in a step: both (the paper), or one of them at random (half the price)."""
-    depth_thickness: float = 0.03
-    """Half thickness of a dynamic surface, relative to its depth, for the depth-blending loss."""
-    flow_error_limit: float = 0.1
-    """Errors of the induced flow are capped at this part of the image width: beyond it, the given flow is wrong."""
-    proposal_anneal_steps: int = 500
-    """Steps after the start of a stage over which samples go from spread to concentrated."""
-    loss_weights: LossWeights = field(default_factory=LossWeights)
-    """Coefficients of the losses."""
-    edits: Path | None = None
-    """Edits of the scene to render with, a JSON or YAML list (see `semfield_ns.semantic_flow.edits`)."""
-    eval_num_rays_per_chunk: int = 4096
-    """Rays rendered at once in evaluation and in the viewer."""
 
 
 class SemanticFlowModel(Model):
