@@ -77,7 +77,7 @@ class FeatureHead(nn.Module):
         pooled, _ = max_over_views(teacher, hidden if self.masked_pooling else None)
         q = torch.cat([trunk.stream.reshape(num, -1).float(), pooled.float()], dim=-1)
         direction = F.relu(self.view_trans.attn.pos_fc.first(relative.reshape(views, num, 4)))
-        codes = torch.cat([trunk.codes.reshape(views, num, -1), teacher.to(direction.dtype), direction], dim=-1)
+        codes = torch.cat([trunk.codes[..., : last.in_features], teacher.to(direction.dtype), direction], dim=-1)
         q = self.view_trans(q, codes, hidden, self.fold(last))
         stream, _ = self.ray_trans(q.view(rays, samples, -1))
         weights = trunk.weights if self.weighted_samples else None

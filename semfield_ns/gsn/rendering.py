@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.projection import SourceViews
@@ -31,6 +32,8 @@ class RaySettings:
     """Pixels between the rays of the first look, in pictures."""
     feature_stride: int = 1
     """Pixels between the rays whose features are rendered, in guided pictures; those between are interpolated."""
+    rays_in_memory: int = 0
+    """In training: rays whose intermediate values are kept at once; those of the others are computed twice. 0: all."""
 
 
 def limits(bundle: RayBundle, bounds: Bounds) -> tuple[Tensor, Tensor]:
@@ -57,11 +60,39 @@ def render_rays(
     first = inverse_depths(near, far, settings.samples, jitter=training)
     guided = settings.mode == "guided"
     if not guided or (training and bool(torch.rand(()) < 0.5)):
-        return network.render(bundle.origins, bundle.directions, first, views, with_features)
+        return _train(network, bundle, first, views, with_features, settings.rays_in_memory if training else 0)
     with torch.no_grad():
         weights = network.render(bundle.origins, bundle.directions, first, views, False)["weights"]
     second = guided_depths(near, far, weights.float(), settings.fine_samples, jitter=training)
-    return network.render(bundle.origins, bundle.directions, second, views, with_features)
+    return _train(network, bundle, second, views, with_features, settings.rays_in_memory if training else 0)
+
+
+def _train(
+    network: GSNNetwork,
+    rays: RayBundle,
+    depths: Float[Tensor, "R S"],
+    views: SourceViews,
+    with_features: bool,
+    at_once: int,
+) -> dict[str, Tensor]:
+    """`GSNNetwork.render`, keeping what a backward pass needs of `at_once` rays only (0: of all)."""
+    if at_once <= 0 or len(rays) <= at_once:
+        return network.render(rays.origins, rays.directions, depths, views, with_features)
+    parts = []
+    for start in range(0, len(rays), at_once):
+        some = slice(start, start + at_once)
+        parts.append(
+            checkpoint(
+                network.render,
+                rays.origins[some],
+                rays.directions[some],
+                depths[some],
+                views,
+                with_features,
+                use_reentrant=False,
+            )
+        )
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 @torch.no_grad()

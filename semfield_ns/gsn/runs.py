@@ -88,6 +88,7 @@ def attach(
     if len(scenes) > 1:
         raise SemfieldError(f"{data} holds {len(scenes)} scenes: attach one of them, such as {data / scenes[0].name}.")
     config.data = config.pipeline.datamanager.data = data
+    config.pipeline.datamanager.scene_weights = ()  # type: ignore[attr-defined]  # of the scenes of training
     config.output_dir, config.experiment_name, config.timestamp = Path(output_dir).resolve(), scenes[0].name, "attached"
     config.load_dir = config.load_checkpoint = None
     folder = config.get_base_dir()

@@ -32,8 +32,8 @@ class TrunkOutput(NamedTuple):
     """how much the nearest sample attends to each: they sum to 1 and serve as weights of the depth"""
     stream: Float[Tensor, "R S D"]
     """last ray transformer's output, before the norm"""
-    codes: Float[Tensor, "V R S D"]
-    """what the views show, before the last layer of `rgbfeat_fc`"""
+    codes: Float[Tensor, "V N T"]
+    """`Trunk.first_codes`; the first D channels are what the views show, before the last layer of `rgbfeat_fc`"""
 
 
 class Trunk(nn.Module):
@@ -122,8 +122,7 @@ class Trunk(nn.Module):
             colors = seen.colors.reshape(-1, num, 3)
             blended = self.blend(codes, q, hidden, colors).view(rays, samples, 3)
             rgb = rgb + pool_samples(blended, pooled)
-        shown = codes[..., : self.dim].reshape(-1, rays, samples, self.dim)
-        return TrunkOutput(rgb, first, stream, shown)
+        return TrunkOutput(rgb, first, stream, codes)
 
     @property
     def view_blocks(self) -> list[ViewTransformer]:

@@ -44,6 +44,20 @@ def test_two_stages_train_what_they_should(root, mode):
     assert bool(pipeline.model.projection.fitted)
 
 
+def test_rays_that_are_not_kept_in_memory_train_the_same(root):
+    gradients = []
+    for at_once in (0, 10):
+        pipeline = small_pipeline(root)
+        pipeline.model.config.rays.mode, pipeline.model.config.rays.rays_in_memory = "uniform", at_once
+        pipeline.train()
+        torch.manual_seed(1)
+        step_losses(pipeline, 4)
+        gradients.append([p.grad for group in pipeline.get_param_groups().values() for p in group])
+    for first, second in zip(*gradients, strict=True):
+        assert (first is None) == (second is None)
+        assert first is None or torch.allclose(first, second, atol=1e-5)
+
+
 def test_training_learns(root):
     pipeline = small_pipeline(root, stage_one_steps=10_000)
     optimizer = torch.optim.Adam([p for group in pipeline.get_param_groups().values() for p in group], lr=2e-3)
