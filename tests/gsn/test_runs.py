@@ -115,7 +115,7 @@ def test_official_weights_are_imported_and_attached(attached, folder, tmp_path):
         export_official(network, tmp_path / f"{kind}_000070.pth")
         config = runs.import_checkpoint(tmp_path / f"{kind}_000070.pth", kind, gsn_paper.config, tmp_path)
         assert yaml.load(config.read_text(), Loader=yaml.Loader).method_name == "gsn-paper"
-        shown = runs.attach(config, folder / "new" / "scene_0", tmp_path / "shown", longest_side=16)
+        shown = runs.attach(config, folder / "new" / "scene_0", tmp_path / "shown", longest_side=48)
         model = runs.open_run(shown)
         state = model.network.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
