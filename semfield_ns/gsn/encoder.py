@@ -10,6 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from semfield_ns.errors import SemfieldError
+
+MIN_SIDE = 17
+"""px; the deepest features have a sixteenth of the picture's size"""
+
 
 def _conv(inner: int, outer: int, kernel: int, stride: int = 1, bias: bool = False) -> nn.Conv2d:
     return nn.Conv2d(inner, outer, kernel, stride, (kernel - 1) // 2, bias=bias, padding_mode="reflect")
@@ -84,7 +89,16 @@ class ImageEncoder(nn.Module):
         self.out_conv = nn.Conv2d(out_dim, out_dim, 1)
 
     def forward(self, images: Float[Tensor, "V 3 H W"]) -> Float[Tensor, "V out_dim h w"]:
-        """Feature maps of images in [0, 1]."""
+        """Feature maps of images in [0, 1].
+
+        Raises:
+            SemfieldError: the images are so small that the deepest features would be a single cell, which has no norm.
+        """
+        height, width = images.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise SemfieldError(
+                f"A source picture of {width}x{height} px is too small for gsn: it takes {MIN_SIDE} px a side and more."
+            )
         first = self.layer1(F.relu(self.bn1(self.conv1(images)), inplace=True))
         second = self.layer2(first)
         x = self.iconv3(_join(self.upconv3(self.layer3(second)), second))

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.checkpoints import import_official
+from semfield_ns.gsn.encoder import ImageEncoder
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews, ray_difference
 from semfield_ns.gsn.sampling import inverse_depths
@@ -138,3 +140,10 @@ def test_samples_are_uniform_in_inverse_depth():
     assert torch.allclose(depths[:, 0], near[:, 0]) and torch.allclose(depths[:, -1], far[:, 0])
     jittered = inverse_depths(near, far, 7, jitter=True)
     assert (jittered.diff(dim=-1) > 0).all() and (jittered >= near).all() and (jittered <= far).all()
+
+
+def test_pictures_too_small_for_the_encoder_are_one_sentence():
+    encoder = ImageEncoder(out_dim=4, width=4, blocks=(1, 1, 1))
+    assert encoder(torch.rand(1, 3, 17, 20)).isfinite().all()
+    with pytest.raises(SemfieldError, match="20x16 px is too small"):
+        encoder(torch.rand(1, 3, 16, 20))
