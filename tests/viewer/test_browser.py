@@ -142,9 +142,10 @@ def test_outputs_time_and_classes_change_the_picture(page):
     # The classes that cover most of the picture go and come back.
     for name in ("wall", "ground"):
         page.get_by_label(name, exact=True).uncheck()
-        assert difference(later, picture(page)) > CHANGED
+        hidden = difference(later, picture(page))
+        assert hidden > CHANGED
         page.get_by_label(name, exact=True).check()
-        assert difference(later, picture(page)) < CHANGED / 2
+        assert difference(later, picture(page)) < hidden / 2
 
 
 def test_the_legend_shows_every_class_with_its_color(page):
@@ -158,7 +159,9 @@ def test_an_edit_changes_the_picture_and_undo_takes_it_back(page):
     before = picture(page)
     page.get_by_role("button", name="Background").click()
     page.get_by_text("background (0.86, 0.16, 0.16)").wait_for(timeout=120_000)
-    assert difference(before, picture(page)) > CHANGED
+    edited = difference(before, picture(page))
+    assert edited > CHANGED
     page.get_by_role("button", name="Undo edit").click()
     page.get_by_text("No edits.").wait_for(timeout=30_000)
-    assert difference(before, picture(page)) < CHANGED / 2
+    # The viewer sends pictures of other sizes and qualities as it finds time: like before, not equal.
+    assert difference(before, picture(page)) < edited / 2
