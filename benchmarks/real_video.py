@@ -63,7 +63,7 @@ def main(
         seeds: One run each.
         heads: "flow" is the method, "point" the point-based head.
         steps: Training steps, of the preset by default; stage 1 keeps its share.
-        pictures: Where to write image | truth | prediction of some frames.
+        pictures: Where to write image | truth | prediction of some frames, and a sheet of the predictions alone.
     """
     results, truth, classes = [], {}, 0
     for head in heads:
@@ -75,12 +75,15 @@ def main(
             }
             order = [names[frame.image_path] for frame in dataset.metadata["frames"]]
             truth = {frame: dataset.semantics(i).squeeze(-1).numpy() for i, frame in enumerate(order)}
-            predictions = {}
+            predictions, sheet = {}, []
             for i, frame in enumerate(order):
                 outputs = model.get_outputs_for_camera(dataset.cameras[i : i + 1])
                 predictions[frame] = outputs["semantics"][..., 0].long().numpy()
+                sheet.append(outputs["semantics_colormap"][::2, ::2])
                 if pictures is not None and i % max(1, len(order) // 4) == 0:
                     write_picture(pictures / f"{head}-{seed}-{frame:03d}.jpg", dataset, i, outputs, model.palette)
+            if pictures is not None:
+                write_sheet(pictures / f"predictions-{head}-{seed}.png", sheet)
             classes = len(model.label_map.classes)
             results.append(score(f"Semantic Flow, {head} head, seed {seed}", predictions, truth, classes, seconds))
             if len(results) == 1:
@@ -120,6 +123,16 @@ def write_picture(path: Path, dataset, index: int, outputs: dict[str, torch.Tens
     row = torch.cat([dataset.get_image_float32(index)[..., :3], truth, outputs["semantics_colormap"]], dim=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((row.clamp(0, 1) * 255).byte().numpy()).save(path, quality=85)
+
+
+def write_sheet(path: Path, images: list[torch.Tensor], columns: int = 3) -> None:
+    """Predictions alone, small, `columns` beside each other: they show nothing of the video itself."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = images + [torch.zeros_like(images[0])] * (-len(images) % columns)
+    rows = [torch.cat(images[i : i + columns], dim=1) for i in range(0, len(images), columns)]
+    Image.fromarray((torch.cat(rows) * 255).byte().numpy()).save(path, optimize=True)
 
 
 if __name__ == "__main__":
