@@ -7,42 +7,14 @@ the nearest labelled frame copied, and of optical flow chained from it; with the
 one process, so that the rows share the machine's mood.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import tyro
 from training import Head, Job, machine, train
 
-from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
-from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
-from semfield_ns.scenes.labels import IGNORE
-
-
-@dataclass
-class Result:
-    """A row of the table."""
-
-    method: str
-    miou: float
-    miou_image: float
-    seconds: float
-
-
-def score(
-    method: str, predictions: dict[int, np.ndarray], truth: dict[int, np.ndarray], classes: int, seconds: float
-) -> Result:
-    """Dataset mIoU and mean per-image mIoU over the frames of `truth`."""
-    matrix = ConfusionMatrix(classes)
-    per_image = []
-    for frame, labels in truth.items():
-        # A copied pixel without a label predicts nothing; it has to count, so it counts as the first class.
-        predicted, given = torch.as_tensor(predictions[frame]).clamp(min=0), torch.as_tensor(labels)
-        matrix.update(predicted, given)
-        per_image.append(image_miou(predicted, given, classes))
-    return Result(method, matrix.miou, float(np.mean(per_image)), seconds)
+from semfield_ns.evaluation.run import Row, Truth, baselines, score
 
 
 def main(
@@ -65,7 +37,8 @@ def main(
         steps: Training steps, of the preset by default; stage 1 keeps its share.
         pictures: Where to write image | truth | prediction of some frames, and a sheet of the predictions alone.
     """
-    results, truth, classes = [], {}, 0
+    results: list[tuple[Row, float]] = []
+    truth = None
     for head in heads:
         for seed in seeds:
             pipeline, seconds = train(Job(scene, labels, dynamic_masks, head, seed, steps))
@@ -74,7 +47,8 @@ def main(
                 frame.image_path: i for i, frame in enumerate(pipeline.datamanager.train_dataset.metadata["frames"])
             }
             order = [names[frame.image_path] for frame in dataset.metadata["frames"]]
-            truth = {frame: dataset.semantics(i).squeeze(-1).numpy() for i, frame in enumerate(order)}
+            given = {frame: dataset.semantics(i).squeeze(-1).numpy() for i, frame in enumerate(order)}
+            truth = Truth(given, {}, model.label_map.dynamic)
             predictions, sheet = {}, []
             for i, frame in enumerate(order):
                 outputs = model.get_outputs_for_camera(dataset.cameras[i : i + 1])
@@ -84,33 +58,14 @@ def main(
                     write_picture(pictures / f"{head}-{seed}-{frame:03d}.jpg", dataset, i, outputs, model.palette)
             if pictures is not None:
                 write_sheet(pictures / f"predictions-{head}-{seed}.png", sheet)
-            classes = len(model.label_map.classes)
-            results.append(score(f"Semantic Flow, {head} head, seed {seed}", predictions, truth, classes, seconds))
+            results.append((score(f"Semantic Flow, {head} head, seed {seed}", predictions, truth), seconds))
             if len(results) == 1:
-                results += baselines(pipeline.datamanager.train_dataset, truth, classes)
-    print(f"\n{scene.name}, labels {labels}, {len(truth)} unlabelled frames; {machine()}\n")
+                results += [(row, 0.0) for row in baselines(pipeline.datamanager.train_dataset, truth)]
+    assert truth is not None, "there is at least one head and one seed"
+    print(f"\n{scene.name}, labels {labels}, {len(truth.labels)} unlabelled frames; {machine()}\n")
     print("| method | dataset mIoU | per-image mIoU | training, s |\n|---|---|---|---|")
-    for row in results:
-        print(f"| {row.method} | {row.miou:.3f} | {row.miou_image:.3f} | {row.seconds:.0f} |")
-
-
-def baselines(dataset, truth: dict[int, np.ndarray], classes: int) -> list[Result]:
-    """The nearest labelled frame copied, and optical flow chained from it, on the same frames."""
-    labelled = dataset.metadata["labelled"]
-    entries = [dataset[i] for i in range(len(dataset))]
-    first = entries[0]["semantics"][..., 0]
-    labels = [
-        entry["semantics"][..., 0].numpy() if i in labelled else np.full(first.shape, IGNORE)
-        for i, entry in enumerate(entries)
-    ]
-    copied = nearest_labelled(labels, labelled, len(entries))
-    forward = [entry["flow_forward"][..., :2].numpy() for entry in entries]
-    backward = [entry["flow_backward"][..., :2].numpy() for entry in entries]
-    chained = chained_flow(labels, labelled, forward, backward)
-    return [
-        score("nearest labelled frame", dict(enumerate(copied)), truth, classes, 0.0),
-        score("chained optical flow", dict(enumerate(chained)), truth, classes, 0.0),
-    ]
+    for row, seconds in results:
+        print(f"| {row.method} | {row.miou:.3f} | {row.miou_image:.3f} | {seconds:.0f} |")
 
 
 def write_picture(path: Path, dataset, index: int, outputs: dict[str, torch.Tensor], palette: torch.Tensor) -> None:

@@ -1,6 +1,6 @@
 """The presets of GSN: one set of classes, three configurations."""
 
-from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
@@ -11,6 +11,7 @@ from semfield_ns.gsn.model import GSNModelConfig
 from semfield_ns.gsn.network import OFFICIAL, NetworkConfig
 from semfield_ns.gsn.rendering import RaySettings
 from semfield_ns.gsn.schedule import TwoStageSchedulerConfig
+from semfield_ns.method_configs.viewer import local_viewer
 from semfield_ns.pipeline import SemfieldPipelineConfig
 
 RATES = {"encoder": 1e-3, "trunk": 5e-4, "head": 1e-3}
@@ -34,11 +35,6 @@ def _optimizers(
     }
 
 
-def _local_viewer(rays_per_chunk: int) -> ViewerConfig:
-    # Nerfstudio's default is every interface; a viewer can run code on this machine's data, so it is opened by choice.
-    return ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=rays_per_chunk)
-
-
 gsn = MethodSpecification(
     config=TrainerConfig(
         method_name="gsn",
@@ -60,7 +56,7 @@ gsn = MethodSpecification(
             ),
         ),
         optimizers=_optimizers(100_000, 50_000, RATES),
-        viewer=_local_viewer(4096),
+        viewer=local_viewer(4096),
         vis="viewer",
     ),
     description="GSN: colour, depth and features of scenes never seen before, from a few posed images (GPU).",
@@ -85,7 +81,7 @@ gsn_paper = MethodSpecification(
             ),
         ),
         optimizers=_optimizers(300_000, 50_000, RATES),
-        viewer=_local_viewer(512),
+        viewer=local_viewer(512),
         vis="viewer",
     ),
     description="GSN with the network, samples, losses and schedule of the paper (slow); takes official weights.",
@@ -124,7 +120,7 @@ gsn_tiny = MethodSpecification(
             ),
         ),
         optimizers=_optimizers(3000, 1500, {"encoder": 2e-3, "trunk": 2e-3, "head": 2e-3}, stage_two=0.5, warmup=100),
-        viewer=_local_viewer(512),
+        viewer=local_viewer(512),
         vis="viewer",
     ),
     description="GSN for 2 CPU cores: small pictures, minutes of training.",

@@ -1,11 +1,12 @@
 """The presets of Semantic Flow: one set of classes, three configurations."""
 
-from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from semfield_ns.method_configs.viewer import local_viewer
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.datamanager import SemanticFlowDataManagerConfig
 from semfield_ns.semantic_flow.encodings import EncodingConfig
@@ -23,11 +24,6 @@ def _optimizers(rates: dict[str, float], steps: int, decay: float, max_norm: flo
         }
         for group in GROUPS
     }
-
-
-def _local_viewer(rays_per_chunk: int) -> ViewerConfig:
-    # Nerfstudio's default is every interface; a viewer can run code on this machine's data, so it is opened by choice.
-    return ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=rays_per_chunk)
 
 
 semantic_flow = MethodSpecification(
@@ -66,7 +62,7 @@ semantic_flow = MethodSpecification(
         optimizers=_optimizers(
             {"static": 1e-2, "flow": 2e-3, "dynamic": 1e-2, "semantics": 2e-3, "proposals": 1e-2}, 30000, 0.05
         ),
-        viewer=_local_viewer(1 << 15),
+        viewer=local_viewer(1 << 15),
         vis="viewer",
     ),
     description="Semantic Flow: the semantic field of a dynamic scene from one moving camera (fast fields, GPU).",
@@ -91,7 +87,7 @@ semantic_flow_paper = MethodSpecification(
             model=SemanticFlowModelConfig(loss_weights=LossWeights(interlevel=0.0, distortion=0.0)),
         ),
         optimizers=_optimizers(dict.fromkeys(GROUPS[:4], 5e-4) | {"proposals": 5e-4}, 140_000, 0.1, max_norm=10.0),
-        viewer=_local_viewer(1 << 12),
+        viewer=local_viewer(1 << 12),
         vis="viewer",
     ),
     description="Semantic Flow with the MLPs, losses and schedule of the paper (slow).",
@@ -140,7 +136,7 @@ semantic_flow_tiny = MethodSpecification(
         optimizers=_optimizers(
             {"static": 2e-2, "flow": 5e-3, "dynamic": 2e-2, "semantics": 3e-3, "proposals": 1e-2}, 1600, 0.1
         ),
-        viewer=_local_viewer(1 << 13),
+        viewer=local_viewer(1 << 13),
         vis="viewer",
     ),
     description="Semantic Flow for 2 CPU cores: minutes instead of quality.",
