@@ -5,8 +5,8 @@ from pathlib import Path
 
 
 def attach(
-    load_config: Path,
     data: Path,
+    load_config: Path | None = None,
     output_dir: Path = Path("outputs"),
     images: str | None = None,
     longest_side: int | None = None,
@@ -16,8 +16,9 @@ def attach(
     """Write a run folder that ns-viewer, ns-render and ns-eval open, and a first picture of the scene.
 
     Args:
-        load_config: config.yml of a trained run of gsn.
         data: The new scene: transforms.json or LLFF.
+        load_config: config.yml of a trained run of gsn; by default the small weights that come with this package
+            (gsn-tiny, trained on synthetic scenes alone: for a first look).
         output_dir: The run goes to OUTPUT_DIR/SCENE/METHOD/attached.
         images: Image folder of an LLFF scene, such as images_4; the smallest by default.
         longest_side: Shrink pictures so that no side is longer than so many pixels; as in the run by default.
@@ -27,6 +28,11 @@ def attach(
     from semfield_ns.gsn import runs
 
     start = time.perf_counter()
+    if load_config is None:
+        from semfield_ns.gsn.pretrained import unpack
+        from semfield_ns.method_configs.gsn import gsn_tiny
+
+        load_config = unpack(gsn_tiny.config, output_dir)
     config = runs.attach(load_config, data, output_dir, images, longest_side, hold_out)
     model = runs.open_run(config)
     opened = time.perf_counter()

@@ -1,0 +1,26 @@
+"""Makes the weights that come with the package of a run of gsn-tiny.
+
+    python benchmarks/gsn_weights.py outputs/SCENES/gsn-tiny/TIME/config.yml
+
+The run must have seen synthetic scenes alone (32 of them, 160x120, 4000 steps, for the file that is there now).
+"""
+
+from pathlib import Path
+
+import tyro
+
+from semfield_ns.gsn.pretrained import TINY, pack
+
+
+def main(load_config: tyro.conf.Positional[Path], file: Path = TINY) -> None:
+    """Pack the newest checkpoint of a run.
+
+    Args:
+        load_config: config.yml of the run.
+        file: the archive.
+    """
+    print(f"{file}: {pack(load_config, file) / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
