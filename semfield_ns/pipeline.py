@@ -55,12 +55,21 @@ class SemfieldPipelineConfig(VanillaPipelineConfig):
 
     _target: type = field(default_factory=lambda: SemfieldPipeline)
     """target class to instantiate"""
+    session: Path | None = None
+    """A segmentation session whose masks are rendered, as saved in the viewer (see `semfield segment`)."""
 
 
 class SemfieldPipeline(VanillaPipeline):
     """A pipeline that refuses checkpoints that do not fit, and evaluates data sets as well as images."""
 
     config: SemfieldPipelineConfig
+
+    def __init__(self, config: SemfieldPipelineConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        # The viewer's room sits above this module: it is imported where the two meet.
+        from semfield_ns.viewer.segmenter import segment_model
+
+        self.segmenter = segment_model(self.model, config.session)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The weights, and what the model says of itself under `INFO_KEY`."""

@@ -34,7 +34,20 @@ MAY_IMPORT = {
     "semantic_flow": {"scenes", "teachers", "rendering", "evaluation"},
     "gsn": {"scenes", "teachers", "rendering", "evaluation"},
     "process": {"scenes", "rendering"},
-    "cli": {"scenes", "teachers", "rendering", "evaluation", "semantic_flow", "gsn", "process", "method_configs"},
+    "segmentation": {"scenes", "teachers", "rendering"},
+    "viewer": {"scenes", "rendering", "segmentation"},
+    "cli": {
+        "scenes",
+        "teachers",
+        "rendering",
+        "evaluation",
+        "semantic_flow",
+        "gsn",
+        "process",
+        "segmentation",
+        "viewer",
+        "method_configs",
+    },
 }
 
 # Put first on the path of a command: optional packages are absent, and the plugin too if asked.

@@ -20,6 +20,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from semfield_ns.cli.import_checkpoint import import_checkpoint
     from semfield_ns.cli.objects import objects
     from semfield_ns.cli.process import process
+    from semfield_ns.cli.segment import segment
     from semfield_ns.cli.synthetic import synthetic
 
     commands: dict[str, Callable[..., Any]] = {
@@ -29,6 +30,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "edit": edit,
         "evaluate": evaluate,
         "objects": objects,
+        "segment": segment,
         "synthetic": synthetic,
         "attach": attach,
         "import-checkpoint": import_checkpoint,

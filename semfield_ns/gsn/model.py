@@ -82,6 +82,8 @@ class GSNModel(Model):
     """A thin Nerfstudio model around `GSNNetwork`."""
 
     config: GSNModelConfig
+    annotator: Any = None
+    """A `Segmenter`, which adds the masks of a session to the outputs; set by the pipeline."""
 
     def populate_modules(self) -> None:
         """Builds the network, and what it reads the scenes by."""
@@ -286,8 +288,11 @@ class GSNModel(Model):
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """The outputs of the contract for one camera."""
-        return self.present(self.raw_outputs_for_camera(camera))
+        """The outputs of the contract for one camera, and where there is a session, its masks."""
+        if self.annotator is None:
+            return self.present(self.raw_outputs_for_camera(camera))
+        raw = self.annotator.raw_outputs(camera, self.raw_outputs_for_camera)
+        return self.present(raw) | self.annotator.annotate(camera, raw)
 
     def present(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3."""

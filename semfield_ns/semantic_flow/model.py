@@ -39,6 +39,7 @@ from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches
 from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, trace_neighbours
+from semfield_ns.semantic_flow.tracing import trace
 from semfield_ns.semantic_flow.warp import build_warp
 from semfield_ns.semantic_flow.warped import has_neighbour, random_step, render_warped
 
@@ -50,6 +51,8 @@ class SemanticFlowModel(Model):
     collider: Any
     """A `DepthRangeCollider`; as Nerfstudio declares it, it could only be None."""
     palette: Tensor
+    annotator: Any = None
+    """A `Segmenter`, which adds the masks of a session to the outputs; set by the pipeline."""
 
     def populate_modules(self) -> None:
         """Builds fields, sampler, renderers and semantic heads from the config and the scene's metadata."""
@@ -364,8 +367,28 @@ class SemanticFlowModel(Model):
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """The outputs of the contract for one camera; see `present`."""
-        return self.present(self.raw_outputs_for_camera(camera), camera.to(self.device))
+        """The outputs of the contract for one camera (see `present`), and where there is a session, its masks."""
+        if self.annotator is None:
+            return self.present(self.raw_outputs_for_camera(camera), camera.to(self.device))
+        if camera.times is None:
+            camera.times = self.frames.time_near(camera.camera_to_worlds.reshape(-1, 3, 4)[0]).reshape(1, 1)
+        raw = self.annotator.raw_outputs(camera, self.raw_outputs_for_camera)
+        return self.present(raw, camera.to(self.device)) | self.annotator.annotate(camera, raw)
+
+    @torch.no_grad()
+    def trace_points(self, points: Float[Tensor, "N 3"], time: float, to: float) -> Float[Tensor, "N 3"]:
+        """Where world points of one time in [0, 1] are at another one, frame by frame along the velocity field."""
+        now, end = (float(self.frames.to_frames(self.frames.times.new_tensor([[t]]))) for t in (time, to))
+        points = points.to(self.device)
+        while now != end:
+            step = min(1.0, end - now) if end > now else max(-1.0, end - now)
+            points = trace(points, points.new_full((1, 1), now), step, self.branches.flow.velocity)
+            now = end if abs(end - now) <= 1 else now + step
+        return points
+
+    def render_key(self) -> tuple[Any, ...]:
+        """What renders depend on besides weights and camera."""
+        return tuple(self.editor.edits)
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Colour and accumulation [..., 4], as `ns-export pointcloud` asks for them, of any 3-channel output."""

@@ -1,0 +1,85 @@
+"""`semfield segment`: a session of the viewer, repeated without a viewer, as masks of many views."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semfield_ns.errors import SemfieldError
+
+if TYPE_CHECKING:
+    from semfield_ns.viewer.masks import NamedView
+
+Views = Literal["train", "test", "all"]
+
+
+def segment(
+    load_config: Path,
+    session: Path,
+    output_dir: Path,
+    views: Views = "all",
+    camera_path: Path | None = None,
+    scale: float = 1.0,
+) -> None:
+    """Repeat a session and write the masks of its objects: OUTPUT_DIR/masks, overlay, segmentation.json and config.yml.
+
+    Masks are 8-bit PNGs: 0 is no object, n is the n-th object of segmentation.json. They are bit for bit what the
+    viewer exports from the same session. config.yml opens with ns-viewer, and with ns-render, whose output
+    segmentation_overlay shows the objects.
+
+    Args:
+        load_config: config.yml of a run of gsn or semantic-flow.
+        session: Session file that the viewer saved.
+        output_dir: Folder for the results.
+        views: Which cameras of the scene: those of the training images, of the held-out images, or both.
+        camera_path: Instead, the cameras of a path as the viewer or `semfield camera-path` writes them.
+        scale: Of the pictures, against the training images or the size of the path.
+    """
+    import yaml
+
+    from semfield_ns.io import atomic_path
+    from semfield_ns.viewer.masks import open_run, scene_views, write_masks
+    from semfield_ns.viewer.session import read_session, session_json
+
+    if not 0 < scale <= 8:
+        raise SemfieldError(f"The scale of pictures is above 0 and at most 8, not {scale}.")
+    log = read_session(session)
+    chosen_path = None if camera_path is None else path_views(camera_path)
+    config, pipeline = open_run(load_config)
+    segmenter = pipeline.segmenter
+    if segmenter is None:
+        raise SemfieldError(f"{load_config} is a run of {config.method_name}, which has no features to segment by.")
+    segmenter.session.load(session)
+    chosen = scene_views(pipeline, views) if chosen_path is None else chosen_path
+    if scale != 1:
+        chosen = [view.scaled(scale) for view in chosen]
+    manifest = write_masks(segmenter, chosen, output_dir)
+    # A run reads its checkpoints from where its own name says, so this one keeps the name.
+    stored = (output_dir / "session.json").resolve()
+    with atomic_path(stored) as temporary:
+        temporary.write_text(session_json(log), encoding="utf-8")
+    config.pipeline.session = stored
+    with atomic_path(output_dir / "config.yml") as temporary:
+        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    print(f"Wrote {len(manifest['views'])} masks of {len(manifest['objects'])} objects to {output_dir}")
+    print(f"  ns-viewer --load-config {output_dir / 'config.yml'} --viewer.websocket-host 127.0.0.1")
+
+
+def path_views(file: Path) -> "list[NamedView]":
+    """The cameras of a camera path, named 00000, 00001, ...
+
+    Raises:
+        SemfieldError: it is no camera path.
+    """
+    from nerfstudio.cameras.camera_paths import get_path_from_json
+
+    from semfield_ns.io import read_json
+    from semfield_ns.segmentation.cameras import ViewCamera
+    from semfield_ns.viewer.masks import NamedView
+
+    content: Any = read_json(file)
+    try:
+        cameras = get_path_from_json(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SemfieldError(
+            f"{file} is not a camera path: make one in the viewer or with semfield camera-path."
+        ) from error
+    return [NamedView(f"{index:05d}", ViewCamera.of(cameras, index)) for index in range(len(cameras))]

@@ -1,0 +1,155 @@
+"""A view with features, and who can render one. Segmentation knows nothing else of models."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.regions import Regions, find_regions
+
+LOGITS_SHARE = 0.5
+"""of semantics in |df|^2, where a model has both semantics and features"""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureView:
+    """What a camera sees: float32 tensors on one device. Superpixels are found at first use, and kept."""
+
+    camera: ViewCamera
+    rgb: Float[Tensor, "H W 3"]
+    """in [0, 1]"""
+    features: Float[Tensor, "H W F"]
+    """of unit norm"""
+    points: Float[Tensor, "H W 3"] | None
+    """the visible surface in world coordinates, at the camera's time; None where no depth is known"""
+    moving: Bool[Tensor, "H W"] | None = None
+    """what moves; None for static scenes"""
+
+    @cached_property
+    def regions(self) -> Regions:
+        """Superpixels."""
+        return find_regions(self.rgb)
+
+    @cached_property
+    def region_features(self) -> Float[Tensor, "R F"]:
+        """Mean feature of each superpixel, of unit norm."""
+        return F.normalize(self.regions.mean(self.features), dim=-1)
+
+    @cached_property
+    def depth(self) -> Float[Tensor, "H W"]:
+        """Of the surface, along the optical axis, in world units."""
+        assert self.points is not None, "asked of views with known surface only"
+        pose = self.points.new_tensor(self.camera.camera_to_world).view(3, 4)
+        return -(self.points - pose[:, 3]) @ pose[:, 2]
+
+    def prepare(self) -> "FeatureView":
+        """Computes what is computed at first use, so that the first stroke does not wait for it."""
+        _ = self.region_features
+        if self.points is not None:
+            _ = self.depth
+        return self
+
+
+class ViewProvider(Protocol):
+    """Renders views with features."""
+
+    def version(self) -> Hashable:
+        """Changes whenever the same camera would see something else (weights, edits)."""
+
+    def render_view(self, camera: ViewCamera) -> FeatureView:
+        """What a camera sees.
+
+        Raises:
+            SemfieldError: the model has no features.
+        """
+
+    def trace(self, points: Float[Tensor, "N 3"], time: float | None, to: float | None) -> Float[Tensor, "N 3"]:
+        """Where surface points of one time are at another time. Static scenes give back the points."""
+
+    def text_features(self, texts: list[str]) -> Float[Tensor, "N F"]:
+        """Words in the space of the features, of unit norm.
+
+        Raises:
+            SemfieldError: the features are not of a teacher that knows words.
+        """
+
+
+class ModelViews:
+    """Views of a loaded model of this package.
+
+    Args:
+        model: has `raw_outputs_for_camera(camera)` with "rgb", "features" and "depth" (along the ray) or "surface"
+            (world points), and possibly "logits" and "dynamic_weight". May have `trace_points(points, time, to)`, for
+            scenes that move, and `render_key()`, what renders depend on besides weights.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def version(self) -> Hashable:
+        """See `ViewProvider`."""
+        # torch counts the changes in place of every tensor: what optimizers and loaded checkpoints do.
+        weights = sum(tensor._version for tensor in (*self.model.parameters(), *self.model.buffers()))
+        return weights, self.model.render_key() if hasattr(self.model, "render_key") else None
+
+    def render_view(self, camera: ViewCamera) -> FeatureView:
+        """See `ViewProvider`."""
+        cameras = camera.cameras()
+        training = self.model.training
+        self.model.eval()
+        try:
+            raw = self.model.raw_outputs_for_camera(cameras)
+        finally:
+            self.model.train(training)
+        return view_of_outputs(raw, cameras)
+
+    def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:
+        """See `ViewProvider`."""
+        if time is None or to is None or time == to or not hasattr(self.model, "trace_points"):
+            return points
+        return self.model.trace_points(points, time, to)
+
+    def text_features(self, texts: list[str]) -> Tensor:
+        """See `ViewProvider`."""
+        if not hasattr(self.model, "text_features"):
+            raise SemfieldError(
+                "This model's features do not know words: text queries need a run of gsn with a CLIP teacher."
+            )
+        return self.model.text_features(texts)
+
+
+def view_of_outputs(raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
+    """The view that a model's raw outputs for one camera amount to.
+
+    Args:
+        raw: [H, W, channels] each; see `ModelViews`.
+        cameras: the camera that looked, of shape [1].
+
+    Raises:
+        SemfieldError: there are no features and no logits.
+    """
+    parts = []
+    if "features" in raw:
+        parts.append(F.normalize(raw["features"].float(), dim=-1))
+    if "logits" in raw:
+        # The square roots of probabilities have unit norm, and their distance is Hellinger's.
+        parts.append(raw["logits"].float().softmax(dim=-1).sqrt())
+    if not parts:
+        raise SemfieldError("This run has no features yet: train it into its second stage, or attach one that was.")
+    if len(parts) == 2:
+        parts = [parts[0] * (1 - LOGITS_SHARE) ** 0.5, parts[1] * LOGITS_SHARE**0.5]
+    points = raw.get("surface")
+    if points is None:
+        bundle = cameras.to(raw["depth"].device).generate_rays(camera_indices=0, keep_shape=True)
+        points = bundle.origins + bundle.directions * raw["depth"]
+    moving = raw["dynamic_weight"][..., 0] > 0.5 if "dynamic_weight" in raw else None
+    rgb = raw["rgb"].float().clamp(0, 1)
+    return FeatureView(ViewCamera.of(cameras), rgb, torch.cat(parts, dim=-1), points.float(), moving)
