@@ -76,6 +76,7 @@ gsn_paper = MethodSpecification(
             model=GSNModelConfig(
                 network=NetworkConfig(dropout=0.1, **OFFICIAL),
                 rays=RaySettings(mode="uniform", samples=192, rays_in_memory=128),
+                teacher="dino",
                 projection="scene",
                 eval_num_rays_per_chunk=512,
             ),

@@ -25,6 +25,7 @@ def attach(
         hold_out: Keep every 8th image for evaluation, if the scene holds none out itself.
         preview: Longer side of the first picture in pixels; 0 for none.
     """
+    from semfield_ns.errors import SemfieldError
     from semfield_ns.gsn import runs
 
     start = time.perf_counter()
@@ -36,11 +37,17 @@ def attach(
     config = runs.attach(load_config, data, output_dir, images, longest_side, hold_out)
     model = runs.open_run(config)
     opened = time.perf_counter()
-    knows_features = runs.compute_tokens(model)
+    why = "This run has learned no features yet"
+    try:
+        knows_features = runs.compute_tokens(model, config)
+    except SemfieldError as error:
+        if model.knows_features:
+            raise
+        knows_features, why = False, str(error).rstrip(".")
     described = time.perf_counter()
     print(f"Attached: {config}")
     if not knows_features:
-        print("This run has learned no features yet: colour and depth only.")
+        print(f"{why}: colour and depth only.")
     if preview > 0:
         pictures = runs.write_preview(model, config.parent, preview)
         print(f"First picture: {', '.join(str(path) for path in pictures)}")

@@ -10,7 +10,7 @@ def import_checkpoint(
     file: Annotated[Path, tyro.conf.Positional],
     kind: Literal["gsn", "gnt"],
     output_dir: Path = Path("outputs"),
-    teacher: Literal["classical", "resnet18"] = "resnet18",
+    teacher: str = "dino",
 ) -> None:
     """Write a run folder with the weights of an official checkpoint, to be attached to scenes.
 
@@ -18,8 +18,8 @@ def import_checkpoint(
         file: The official file, such as model_720000.pth.
         kind: The code that wrote it. GNT gives colour and depth, GSN features too.
         output_dir: The run goes to OUTPUT_DIR/FILE/gsn-paper/imported.
-        teacher: Teacher that gives the source views' features; features are meaningful only with the kind of teacher
-            that the weights were trained with.
+        teacher: Teacher that gives the source views' features, such as dino:FOLDER; features are meaningful only with
+            the kind of teacher that the weights were trained with.
     """
     from copy import deepcopy
 

@@ -29,8 +29,9 @@ from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views
-from semfield_ns.gsn.tokens import TeacherName, TokenProjection, TokenStore, teacher_dim
+from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.teachers.registry import teacher_dim
 
 _MEGABYTE = 1 << 20
 
@@ -46,8 +47,9 @@ class GSNModelConfig(ModelConfig):
     """Where on the rays the network looks."""
     num_source_views: int = 10
     """Views a picture is rendered from in evaluation."""
-    teacher: TeacherName = "resnet18"
-    """2-D features that are distilled."""
+    teacher: str = "dinov2"
+    """2-D features that are distilled: classical, resnet18, dinov2, dino, clip, sam, sam2 or siglip2; other weights
+    as in dinov2:FOLDER, a class of your own as in my_module:MyTeacher."""
     teacher_stride: int = 4
     """Pixels a token of the classical teacher."""
     projection: Literal["shared", "scene"] = "shared"

@@ -14,7 +14,6 @@ import torch
 import yaml
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
-from rich.progress import track
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.checkpoints import Kind, import_official
@@ -125,6 +124,8 @@ def import_checkpoint(file: Path, kind: Kind, preset: TrainerConfig, output_dir:
     model_config = config.pipeline.model
     assert isinstance(model_config, GSNModelConfig)
     model_config.network = network.config
+    if kind == "gsn":  # distilled already
+        model_config.stage_one_steps = 0
     config.output_dir, config.experiment_name, config.timestamp = Path(output_dir).resolve(), file.stem, "imported"
     digits = re.findall(r"\d+", file.stem)
     step = int(digits[-1]) if digits else 0
@@ -155,16 +156,34 @@ def open_run(config: Path) -> GSNModel:
     return model
 
 
-def compute_tokens(model: GSNModel) -> bool:
+def compute_tokens(model: GSNModel, config: Path) -> bool:
     """Extracts the teacher's features of the shown scene's training images into the cache, where that was not done.
+
+    A projection of every scene (official weights) is fitted here, and written to the run.
+
+    Args:
+        model: of an attached run.
+        config: its config.yml.
 
     Returns:
         Whether the model knows features at all.
+
+    Raises:
+        SemfieldError: the weights of the teacher cannot be had.
     """
-    if model.tokens is None or not model.knows_features:
+    # The first stage of training knows no features; official weights are past it.
+    if model.tokens is None or not (model.knows_features or model.config.stage_one_steps == 0):
         return False
-    for index in track(model.library.scenes[model.shown].train, description="Teacher features", transient=True):
-        model.tokens.grid(model.shown, index)
+    if not model.knows_features:
+        model.prepare_tokens()
+        checkpoint = newest_checkpoint(config)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        for name in ("projection", "feature_colors"):
+            state = model.get_submodule(name).state_dict()
+            content["pipeline"] |= {f"_model.{name}.{key}": value.cpu() for key, value in state.items()}
+        with atomic_path(checkpoint) as temporary:
+            torch.save(content, temporary)
+    model.tokens.extract([(model.shown, index) for index in model.library.scenes[model.shown].train])
     return True
 
 

@@ -1,47 +1,28 @@
-"""The teacher's tokens: one projection for all scenes, unit norm, one small grid an image, kept on disk and in memory.
+"""The teacher's tokens: one projection for all scenes, unit norm, one small grid an image, kept in memory.
 
 A projection that is fitted a scene (the official code) gives axes that differ from scene to scene; a network that is
 to meet new scenes needs one that stays. It is fitted on training images only.
 """
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float16
 from torch import Tensor, nn
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.gsn.library import PosedScene, SceneLibrary
+from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
-from semfield_ns.io import read_npy, write_npy
 from semfield_ns.teachers.base import Teacher
-from semfield_ns.teachers.cache import cache_root, content_key
+from semfield_ns.teachers.cache import FeatureCache, Picture, TokenGrid
+from semfield_ns.teachers.pca import Moments
+from semfield_ns.teachers.registry import build_teacher
 
-TeacherName = Literal["classical", "resnet18"]
-
-_TEACHER_DIMS: dict[TeacherName, int] = {"classical": 39, "resnet18": 256}
-_TOKENS_AN_IMAGE = 2000
-
-
-def teacher_dim(name: TeacherName) -> int:
-    """Channels of a teacher, without building it."""
-    return _TEACHER_DIMS[name]
-
-
-def build_teacher(name: TeacherName, stride: int, device: torch.device | str) -> Teacher:
-    """The teacher of a name.
-
-    Raises:
-        SemfieldError: its weights cannot be had.
-    """
-    from semfield_ns.teachers.classical import ClassicalTeacher
-    from semfield_ns.teachers.resnet import ResNetTeacher
-
-    return ClassicalTeacher(stride) if name == "classical" else ResNetTeacher(device=device)
+_SCENE_IMAGES = 32  # that a projection of one scene is fitted on, at most
+_COLOUR_TOKENS = 500  # an image, that the colours of features are fitted on
 
 
 class TokenProjection(nn.Module):
@@ -67,36 +48,42 @@ class TokenProjection(nn.Module):
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
-    def fit(self, features: Float[Tensor, "N teacher"]) -> None:
-        """Sets the projection from samples."""
-        x = features.double().cpu()
-        mean, std = x.mean(dim=0), x.std(dim=0).clamp(min=1e-6)
-        x = (x - mean) / std
-        _, vectors = torch.linalg.eigh(x.T @ x)
-        basis = vectors.flip(-1)[:, : self.basis.shape[1]]
-        # An eigenvector's sign is arbitrary: its largest entry is made positive, so that every machine agrees.
-        basis = basis * torch.sign(basis.gather(0, basis.abs().argmax(dim=0, keepdim=True)))
-        basis = F.pad(basis, (0, self.basis.shape[1] - basis.shape[1]))
+    def fit(self, moments: Moments, standardise: bool = True) -> None:
+        """Sets the projection from the moments of features.
+
+        Args:
+            moments: of the features of training images.
+            standardise: give each channel unit variance first; the official code does not.
+        """
+        mean, std = moments.standardisation()
+        std = std if standardise else torch.ones_like(std)
+        basis, _ = moments.principal_axes(self.basis.shape[1], std)
+        self.set(mean, std, F.pad(basis, (0, self.basis.shape[1] - basis.shape[1])))
+
+    def set(
+        self, mean: Float[Tensor, "teacher"], std: Float[Tensor, "teacher"], basis: Float[Tensor, "teacher dim"]
+    ) -> None:
+        """Sets the projection."""
         for buffer, value in ((self.mean, mean), (self.std, std), (self.basis, basis)):
             buffer.copy_(value)
         self.fitted.fill_(True)
 
     def forward(self, features: Float[Tensor, "*batch teacher"]) -> Float[Tensor, "*batch dim"]:
         """Tokens of unit norm."""
-        device = self.mean.device
-        return F.normalize(((features.to(device).float() - self.mean) / self.std) @ self.basis, dim=-1)
+        features = features.to(self.mean.device).float()
+        return F.normalize(((features - self.mean) / self.std) @ self.basis, dim=-1)
 
-    def digest(self) -> str:
-        """A name for what the projection does, for cache keys."""
-        values = torch.cat([self.mean, self.std, self.basis.flatten()]).cpu().numpy()
-        return hashlib.sha256(values.tobytes()).hexdigest()[:16]
+    def of_grid(self, grid: TokenGrid) -> Float[Tensor, "h w dim"]:
+        """Tokens of a cached grid, on the CPU."""
+        mean, std, basis = self.mean.cpu(), self.std.cpu(), self.basis.cpu()
+        weight = basis / std[:, None]
+        return F.normalize(grid.affine(weight, -mean @ weight), dim=-1)
 
 
 class TokenStore:
     """Token grids of the images of a library, computed once.
 
-    Memory: at most `budget` bytes of grids. Disk: half-precision .npy files named by the image's content, the teacher
-    and the projection.
+    Memory: at most `budget` bytes of grids. Disk: see `teachers.cache`; the projection is applied when a grid is read.
 
     Args:
         library: the scenes.
@@ -111,7 +98,7 @@ class TokenStore:
     def __init__(
         self,
         library: SceneLibrary,
-        teacher: TeacherName,
+        teacher: str,
         stride: int,
         projection: TokenProjection,
         per_scene: bool,
@@ -121,43 +108,57 @@ class TokenStore:
         self.library, self.projection, self.per_scene = library, projection, per_scene
         self.name, self.stride, self.device = teacher, stride, device
         self.grids = BoundedCache(budget)
-        self._teacher: Teacher | None = None
-        self._digest: str | None = None
         self._of_scenes: dict[int, TokenProjection] = {}
+
+    @cached_property
+    def cache(self) -> FeatureCache:
+        """The teacher's own features, on disk.
+
+        Raises:
+            SemfieldError: the weights of the teacher cannot be had.
+        """
+        teacher, channels = build_teacher(self.name, self.stride, self.device), self.projection.basis.shape[0]
+        if teacher.dim != channels:
+            raise SemfieldError(f"The teacher {self.name} has {teacher.dim} channels here, not {channels}.")
+        return FeatureCache(teacher)
 
     @property
     def teacher(self) -> Teacher:
         """The extractor."""
-        if self._teacher is None:
-            self._teacher = build_teacher(self.name, self.stride, self.device)
-            if self._teacher.dim != teacher_dim(self.name):
-                raise SemfieldError(
-                    f"The teacher {self.name} has {self._teacher.dim} channels here, not {teacher_dim(self.name)}."
-                )
-        return self._teacher
+        return self.cache.teacher
 
     def forget(self) -> None:
         """To be called when the projection has changed."""
-        self._digest = None
         self.grids.clear()
 
-    @torch.no_grad()
+    def picture(self, scene: int, index: int) -> Picture:
+        """An image, as the cache wants it."""
+        frame = self.library.scenes[scene].frames[index]
+        return Picture(frame.image_path, frame.size, lambda: self.library.image(scene, index).float() / 255)
+
     def describe(self, scene: int, index: int) -> Float[Tensor, "h w teacher"]:
         """The teacher's own features of an image."""
-        return self.teacher.encode(self.library.image(scene, index)[None].float() / 255)[0]
+        return self.cache[self.picture(scene, index)].features()
+
+    def extract(self, pairs: Sequence[tuple[int, int]]) -> list[str]:
+        """Extracts the features of images, (scene, index), that are not on disk; returns the names of their entries."""
+        return self.cache.extract([self.picture(*pair) for pair in pairs])
 
     def fit(self, max_images: int, seed: int = 0) -> Float[Tensor, "N dim"]:
-        """Fits the shared projection on training images spread over all scenes; returns the tokens of its samples."""
-        pairs = [(s, i) for s, scene in enumerate(self.library.scenes) for i in scene.train]
-        samples = self._samples(pairs, max_images, seed)
-        self.projection.fit(samples)
+        """Fits the shared projection on training images spread over all scenes; returns some of their tokens."""
+        pairs = self._spread(max_images, seed)
+        self._fit(self.projection, pairs, standardise=True)
         self.forget()
-        return self.projection(samples)
+        tokens = []
+        for pair in pairs:
+            flat = self.projection_of(pair[0]).of_grid(self.cache[self.picture(*pair)]).flatten(0, 1)
+            tokens.append(flat[:: -(-len(flat) // _COLOUR_TOKENS)])
+        return torch.cat(tokens)
 
-    def _samples(self, pairs: Sequence[tuple[int, int]], max_images: int, seed: int) -> Float[Tensor, "N teacher"]:
-        generator = torch.Generator().manual_seed(seed)
-        # Every scene before any scene twice: with few images, they spread over many scenes.
-        order = torch.randperm(len(pairs), generator=generator).tolist()
+    def _spread(self, max_images: int, seed: int) -> list[tuple[int, int]]:
+        """Training images, every scene once before any scene twice."""
+        pairs = [(s, i) for s, scene in enumerate(self.library.scenes) for i in scene.train]
+        order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
         seen: dict[int, int] = {}
         ranked = []
         for place in order:
@@ -165,44 +166,38 @@ class TokenStore:
             ranked.append((seen.get(scene, 0), pairs[place]))
             seen[scene] = seen.get(scene, 0) + 1
         ranked.sort(key=lambda item: item[0])
-        samples = []
-        for _, (scene, index) in ranked[:max_images]:
-            flat = self.describe(scene, index).flatten(0, 1)
-            samples.append(flat[torch.randperm(len(flat), generator=generator)[:_TOKENS_AN_IMAGE]].float().cpu())
-        return torch.cat(samples)
+        return [pair for _, pair in ranked[:max_images]]
 
-    def projection_of(self, scene: int) -> tuple[TokenProjection, str]:
-        """The projection for a scene's tokens, and its name."""
+    def _fit(self, projection: TokenProjection, pairs: Sequence[tuple[int, int]], standardise: bool) -> None:
+        keys = self.extract(pairs)
+
+        def fit() -> dict[str, np.ndarray]:
+            projection.fit(self.cache.moments([self.picture(*pair) for pair in pairs]), standardise)
+            buffers = {"mean": projection.mean, "std": projection.std, "basis": projection.basis}
+            return {name: value.cpu().numpy() for name, value in buffers.items()}
+
+        arrays = self.cache.fitted(f"axes-{projection.basis.shape[1]}-{standardise}", keys, fit)
+        projection.set(**{name: torch.from_numpy(value) for name, value in arrays.items()})
+
+    def projection_of(self, scene: int) -> TokenProjection:
+        """The projection for a scene's tokens; its own is fitted on its training images, as the official code does."""
         if not self.per_scene:
-            self._digest = self._digest or self.projection.digest()
-            return self.projection, self._digest
+            return self.projection
         if scene not in self._of_scenes:
-            teacher, dim = self.projection.basis.shape
-            own = TokenProjection(teacher, dim).to(self.projection.basis.device)
-            own.fit(self._samples([(scene, i) for i in self.library.scenes[scene].train], 32, 0))
+            own = TokenProjection(*self.projection.basis.shape)
+            train = self.library.scenes[scene].train
+            self._fit(own, [(scene, index) for index in train[:: -(-len(train) // _SCENE_IMAGES)]], False)
             self._of_scenes[scene] = own
-        return self._of_scenes[scene], self._of_scenes[scene].digest()
+        return self._of_scenes[scene]
 
     def grid(self, scene: int, index: int) -> Float16[Tensor, "dim h w"]:
         """The tokens of one image."""
-        return self.grids.get((scene, index), lambda: self._load(scene, index).to(self.device))
+        return self.grids.get((scene, index), lambda: self._load(scene, index))
 
     def stack(self, scene: int, indices: Sequence[int]) -> Float[Tensor, "V dim h w"]:
         """The tokens of several images of one scene."""
         return torch.stack([self.grid(scene, index) for index in indices]).float()
 
     def _load(self, scene: int, index: int) -> Tensor:
-        projection, digest = self.projection_of(scene)
-        path = token_file(self.library.scenes[scene], index, self.name, self.stride, digest)
-        if path.is_file():
-            return torch.from_numpy(read_npy(path, "teacher tokens"))
-        grid = projection(self.describe(scene, index)).permute(2, 0, 1).half().cpu().contiguous()
-        write_npy(path, grid.numpy())
-        return grid
-
-
-def token_file(scene: PosedScene, index: int, teacher: str, stride: int, digest: str) -> Path:
-    """Where the tokens of an image are cached."""
-    frame = scene.frames[index]
-    key = content_key([frame.image_path], f"{frame.width}x{frame.height}", teacher, str(stride), digest)
-    return cache_root() / "tokens" / key[:2] / f"{key}.npy"
+        tokens = self.projection_of(scene).of_grid(self.cache[self.picture(scene, index)])
+        return tokens.permute(2, 0, 1).half().contiguous().to(self.device)

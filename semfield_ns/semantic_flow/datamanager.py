@@ -1,7 +1,6 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,28 +16,22 @@ from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPi
 from semfield_ns.semantic_flow.propagation import Flow, propagate
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import scene_features
+from semfield_ns.teachers.registry import build_teacher
 
-Encoder = Literal["auto", "classical", "resnet18"]
 
-
-def build_encoder(name: Encoder, device: torch.device | str, stride: int) -> Teacher:
-    """The frame encoder. "auto" is ResNet-18 where its weights are at hand, else the classical descriptor (logged).
+def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher:
+    """The frame encoder: a teacher, or "auto": ResNet-18 where its weights are at hand, else the classical descriptor.
 
     Raises:
-        SemfieldError: "resnet18" without weights.
+        SemfieldError: there is no such teacher, or its weights cannot be had.
     """
-    from semfield_ns.teachers.classical import ClassicalTeacher
-    from semfield_ns.teachers.resnet import ResNetTeacher
-
-    if name == "classical":
-        return ClassicalTeacher(stride)
+    if name != "auto":
+        return build_teacher(name, stride, device)
     try:
-        return ResNetTeacher(device=device)
+        return build_teacher("resnet18", stride, device)
     except SemfieldError as error:
-        if name == "resnet18":
-            raise
         CONSOLE.log(f"Frame encoder: classical descriptor, because {str(error)[0].lower()}{str(error)[1:]}")
-        return ClassicalTeacher(stride)
+        return build_teacher("classical", stride, device)
 
 
 @dataclass
@@ -50,8 +43,8 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     """The scene."""
     pixel_sampler: PixelSamplerConfig = field(default_factory=MotionPixelSamplerConfig)
     """Draws half of the rays on moving things."""
-    encoder: Encoder = "auto"
-    """Frame encoder whose features are gathered along flows."""
+    encoder: str = "auto"
+    """Frame encoder whose features are gathered along flows: auto, or a teacher such as classical, resnet18, dinov2."""
     encoder_stride: int = 2
     """Pixels per cell of the classical encoder."""
     encoder_dim: int = 48

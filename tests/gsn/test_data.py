@@ -21,6 +21,8 @@ from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame
 from semfield_ns.scenes.synthetic import make_scene
+from semfield_ns.teachers.classical import ClassicalTeacher
+from semfield_ns.teachers.pca import Moments
 from tests.gsn.builders import small_pipeline, write_scenes
 from tests.gsn.scenes import random_views
 
@@ -217,14 +219,14 @@ def test_tokens_have_unit_norm_and_are_extracted_once(root, tmp_path, monkeypatc
     assert grids.shape == (2, 16, 9, 12)
     assert torch.allclose(grids.norm(dim=1), torch.ones(2, 9, 12), atol=2e-3)
     again = TokenStore(library, "classical", 4, projection, False, 1 << 20, "cpu")
-    monkeypatch.setattr(TokenStore, "describe", lambda *_: pytest.fail("extracted again"))
+    monkeypatch.setattr(ClassicalTeacher, "encode", lambda *_: pytest.fail("extracted again"))
     assert torch.equal(again.stack(1, [0, 2]), grids)
 
 
 def test_wide_features_are_padded(root):
     projection = TokenProjection(39, 64)
     samples = torch.randn(500, 39)
-    projection.fit(samples)
+    projection.fit(Moments(39).add(samples))
     tokens = projection(samples)
     assert tokens.shape == (500, 64) and torch.equal(tokens[:, 39:], torch.zeros(500, 25))
     assert torch.allclose(tokens.norm(dim=-1), torch.ones(500), atol=1e-5)

@@ -1,0 +1,122 @@
+"""From the name of a teacher, as it stands in a configuration, to the teacher.
+
+A name is one of
+- `classical`, `resnet18`, `dinov2`, `dino`, `clip`, `sam`, `sam2`, `siglip2`;
+- one of the last six with other weights, `dinov2:facebook/dinov2-small` or `dinov2:FOLDER`;
+- a class of your own, `module:Class`, which is made without arguments.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.teachers.base import Teacher, TextTeacher
+
+Build = Callable[[str, str, torch.device | str], Teacher]
+
+
+class Pretrained(NamedTuple):
+    """A kind of teacher whose weights are on the hub."""
+
+    source: str
+    """weights by default"""
+    dim: int
+    """channels with these"""
+    build: Build
+    """(kind, source, device) -> teacher"""
+
+
+def _vit(kind: str, source: str, device: torch.device | str) -> Teacher:
+    from semfield_ns.teachers.vit import ViTTeacher
+
+    return ViTTeacher(kind, source, device)
+
+
+def _clip(kind: str, source: str, device: torch.device | str) -> Teacher:
+    from semfield_ns.teachers.clip import ClipTeacher
+
+    return ClipTeacher(kind, source, device)
+
+
+def _sam(kind: str, source: str, device: torch.device | str) -> Teacher:
+    from semfield_ns.teachers.sam import Sam2Teacher, SamTeacher
+
+    return (SamTeacher if kind == "sam" else Sam2Teacher)(kind, source, device)
+
+
+PRETRAINED = {
+    "dinov2": Pretrained("facebook/dinov2-large", 1024, _vit),
+    "dino": Pretrained("facebook/dino-vitb8", 768, _vit),
+    "clip": Pretrained("openai/clip-vit-base-patch16", 512, _clip),
+    "sam": Pretrained("facebook/sam-vit-base", 256, _sam),
+    "sam2": Pretrained("facebook/sam2.1-hiera-small", 256, _sam),
+    "siglip2": Pretrained("google/siglip2-base-patch16-512", 768, _vit),
+}
+KINDS = ("classical", "resnet18", *PRETRAINED)
+
+
+def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu") -> Teacher:
+    """The teacher of a name.
+
+    Args:
+        name: see above.
+        stride: pixels a feature cell, of the classical teacher; the others have their own.
+        device: where it runs.
+
+    Raises:
+        SemfieldError: there is no such teacher, or its weights cannot be had.
+    """
+    kind, _, source = name.partition(":")
+    if kind in PRETRAINED:
+        return PRETRAINED[kind].build(kind, source or PRETRAINED[kind].source, device)
+    if name == "classical":
+        from semfield_ns.teachers.classical import ClassicalTeacher
+
+        return ClassicalTeacher(stride)
+    if name == "resnet18":
+        from semfield_ns.teachers.resnet import ResNetTeacher
+
+        return ResNetTeacher(device=device)
+    return _own_teacher(name)
+
+
+def teacher_dim(name: str) -> int:
+    """Channels of a teacher; for the names without weights of their own, without looking for any.
+
+    Raises:
+        SemfieldError: as `build_teacher`.
+    """
+    if name in PRETRAINED:
+        return PRETRAINED[name].dim
+    return 256 if name == "resnet18" else build_teacher(name).dim
+
+
+def build_text_teacher(name: str, device: torch.device | str = "cpu") -> TextTeacher:
+    """The teacher of a name, which has to know words.
+
+    Raises:
+        SemfieldError: it does not, or as `build_teacher`.
+    """
+    teacher = build_teacher(name, device=device)
+    if not isinstance(teacher, TextTeacher):
+        raise SemfieldError(f"The teacher '{name}' does not know words: use 'clip'.")
+    return teacher
+
+
+def _own_teacher(name: str) -> Teacher:
+    module, _, attribute = name.partition(":")
+    try:
+        if not attribute:
+            raise AttributeError(name)
+        teacher = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SemfieldError(
+            f"There is no teacher '{name}': choose from {', '.join(KINDS)}, add weights to one of them "
+            "('dinov2:facebook/dinov2-small', 'dinov2:FOLDER'), or name a class of your own ('my_module:MyTeacher')."
+        ) from error
+    if not isinstance(teacher, Teacher):
+        raise SemfieldError(f"'{name}' is not a teacher: derive it from semfield_ns.teachers.base.Teacher.")
+    return teacher
