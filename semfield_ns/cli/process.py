@@ -59,7 +59,8 @@ def process(
         threads: Of structure from motion; as many as there are processors by default.
         device: What learned models run on.
     """
-    from semfield_ns.process.plan import Settings, Work
+    from semfield_ns.process.plan import Work
+    from semfield_ns.process.workspace import Settings
 
     if num_frames < 4 or max_size < 64:
         raise SemfieldError("--num-frames must be at least 4 and --max-size at least 64.")
@@ -99,12 +100,11 @@ def process(
 def steps(work: "Work") -> list[Step]:
     """The work, in order."""
     chosen = work.settings
-    learned = {"models": chosen.models, "static": chosen.static}
+    static = {"static": chosen.static}
+    learned = {"models": chosen.models} | static
     picking: dict[str, Any] = {"source": digest(chosen.source), "frames": chosen.num_frames, "size": chosen.longest}
     picking |= {"start": chosen.start, "end": chosen.end}
-    found_by = {"focal": chosen.focal, "lens": chosen.lens, "poses": digest(chosen.poses), "static": chosen.static}
-    masks = {"given": digest(chosen.masks), "model": chosen.sam_model} | learned
-    depth = {"model": chosen.depth_model} | learned
+    found_by = {"focal": chosen.focal, "lens": chosen.lens, "poses": digest(chosen.poses)} | static
 
     def step(name: str, title: str, inputs: dict[str, Any], run: Any, output: Path | None = None) -> Step:
         def work_on(progress: Progress) -> None:
@@ -112,19 +112,22 @@ def steps(work: "Work") -> list[Step]:
 
         return Step(name, title, inputs, (output or work.record(name),), work_on)
 
-    plan = [step("frames", f"Picking frames of {chosen.source}", picking, work.frames)]
-    if not chosen.static:
-        plan.append(step("flow", "Optical flow, forward and backward", learned, work.flows))
-    plan.append(step("labels", "Labels", {"labels": digest(chosen.labels)}, work.labels))
-    if not chosen.static:
-        plan.append(step("rough", "What moves, as far as two frames tell", {}, work.rough_motion))
-    plan.append(step("poses", "Camera poses", found_by, work.find_poses, work.registration_file))
-    if not chosen.static:
-        plan.append(step("masks", "Motion masks over posed frames", masks, work.refine_masks))
-    plan.append(step("depth", "Depth", depth, work.find_depth))
-    plan.append(step("scene", "The scene", {}, work.write_scene, work.scene_file))
-    plan.append(step("report", "The report", {}, work.write_report, work.report_file))
-    return plan
+    plan = [
+        step("frames", f"Picking frames of {chosen.source}", picking, work.frames),
+        step("flow", "Optical flow, forward and backward", learned, work.flows),
+        step("rough", "What moves, as far as two frames tell", {}, work.rough_motion),
+        step("poses", "Camera poses", found_by, work.find_poses, work.registration_file),
+        step("motion", "What moves, over posed frames", {"masks": digest(chosen.masks)}, work.find_motion),
+        step("refined", "Camera poses, without what moves", {}, work.refine_poses, work.refined_file),
+        step("depth", "Depth", {"model": chosen.depth_model} | learned, work.find_depth),
+        step("labels", "Labels", {"labels": digest(chosen.labels)}, work.labels),
+        step("masks", "Motion masks of whole things", {"model": chosen.sam_model} | learned, work.complete_masks),
+        step("scene", "The scene", {}, work.write_scene, work.scene_file),
+        step("report", "The report", {}, work.write_report, work.report_file),
+    ]
+    left_out = {"flow", "rough", "motion", "refined", "masks"} if chosen.static else set()
+    left_out |= {"refined"} if chosen.poses is not None else set()
+    return [each for each in plan if each.name not in left_out]
 
 
 def digest(path: Path | None) -> str | None:
@@ -150,12 +153,14 @@ def print_summary(work: "Work") -> None:
     """Models, figures, warnings, where everything is, and what to type next."""
     from rich.console import Console
 
+    from semfield_ns.process import summary
+
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    for card in work.cards():
+    for card in summary.cards(work):
         console.print(f"  {card.line()}")
-    for name, value in work.figures().items():
+    for name, value in summary.figures(work).items():
         console.print(f"  {name:<32}{value:.4g}" if isinstance(value, float) else f"  {name:<32}{value}")
-    for warning in work.warnings():
+    for warning in summary.warnings(work):
         console.print(f"  Warning: {warning}", style="yellow")
     console.print(f"  Report: {work.report_file}")
     console.print("To train on it:")

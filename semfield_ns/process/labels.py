@@ -18,7 +18,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, capital, read_image, read_json, write_json
 from semfield_ns.process.flow import flow_file, read_rgb
 from semfield_ns.process.frames import Rgb, frame_name
-from semfield_ns.process.poses import FrameNames, match_name
+from semfield_ns.process.registration import FrameNames, match_name
 from semfield_ns.scenes.flow import read_flow, warp_labels
 from semfield_ns.scenes.labels import IGNORE, LabelMap, SemanticClass
 

@@ -27,6 +27,7 @@ _RELATIVE = 0.01  # and of its length
 _GRADIENT_NOISE = 4.0  # (grey levels per px)^2 below which texture does not tell where a pixel went
 _SMOOTHING = 4.0  # px at a width of 480: evidence is averaged over its neighbourhood
 _SMALLEST = 2e-4  # of the image: smaller islands are noise
+_COVERED = 0.1  # share of a thing seen to move, from which all of it does
 _SURE, _UNLIKELY = 0.5, -0.6  # evidence beyond which the colours may not overrule it
 
 # --- two frames without poses ----------------------------------------------------------------------------------------
@@ -175,6 +176,19 @@ def to_mask(evidence: Evidence, rgb: UInt8[np.ndarray, "H W 3"]) -> Mask:
     cut: Any = cv2.grabCut  # its stubs want a rectangle, which a given mask makes superfluous
     cut(np.ascontiguousarray(rgb), guess, None, *models, 3, cv2.GC_INIT_WITH_MASK)
     return without_islands((guess == cv2.GC_FGD) | (guess == cv2.GC_PR_FGD), round(_SMALLEST * evidence.size))
+
+
+def completed(mask: Mask, things: Mask) -> Mask:
+    """The mask with those connected parts of `things` whole that it covers a share of.
+
+    For things of classes that may move: a parked car is one of them, and stays out.
+    """
+    count, parts = cv2.connectedComponents(things.astype(np.uint8), connectivity=4)
+    size = np.bincount(parts.ravel(), minlength=count)
+    covered = np.bincount(parts[mask], minlength=count)
+    moving = covered > _COVERED * size
+    moving[0] = False
+    return mask | moving[parts]
 
 
 def without_islands(mask: Mask, smallest: int) -> Mask:

@@ -11,11 +11,12 @@ from jaxtyping import UInt8
 
 from semfield_ns.io import atomic_path, read_image, read_json, read_npy, write_png
 from semfield_ns.process import depth as depths
+from semfield_ns.process import summary
 from semfield_ns.process.flow import flow_file, read_rgb
 from semfield_ns.scenes.flow import read_flow
 
 if TYPE_CHECKING:
-    from semfield_ns.process.plan import Work
+    from semfield_ns.process.workspace import Workspace
 
 Rgb = UInt8[np.ndarray, "H W 3"]
 
@@ -32,7 +33,7 @@ text-align: left; vertical-align: top } .warning { background: #fff3cd; padding:
 """
 
 
-def write_report(work: "Work") -> None:
+def write_report(work: "Workspace") -> None:
     """Write report/index.html and its pictures; the page comes last."""
     folder = work.report_file.parent
     kept = work.kept
@@ -70,7 +71,7 @@ def overlay(rgb: Rgb, mask: np.ndarray) -> Rgb:
     return np.where(mask[..., None], 0.4 * rgb + 0.6 * _MASK_COLOR, rgb).astype(np.uint8)
 
 
-def _longest_flow(work: "Work", shown: list[int]) -> float:
+def _longest_flow(work: "Workspace", shown: list[int]) -> float:
     lengths = [
         np.percentile(np.linalg.norm(read_flow(file)[0], axis=-1), 98)
         for number in shown
@@ -79,12 +80,12 @@ def _longest_flow(work: "Work", shown: list[int]) -> float:
     return max([1.0, *(float(length) for length in lengths)])
 
 
-def _next_flow(work: "Work", number: int) -> Path | None:
+def _next_flow(work: "Workspace", number: int) -> Path | None:
     place = work.kept.index(number) + 1
     return flow_file(work.flow, number, work.kept[place]) if place < len(work.kept) else None
 
 
-def _flow_picture(work: "Work", number: int, longest: float) -> Rgb:
+def _flow_picture(work: "Workspace", number: int, longest: float) -> Rgb:
     import torch
 
     from semfield_ns.rendering.flow_color import flow_to_color
@@ -97,7 +98,7 @@ def _flow_picture(work: "Work", number: int, longest: float) -> Rgb:
     return np.where(valid[..., None], color, 0).astype(np.uint8)
 
 
-def _label_picture(work: "Work", number: int, colors: UInt8[np.ndarray, "C 3"]) -> Rgb:
+def _label_picture(work: "Workspace", number: int, colors: UInt8[np.ndarray, "C 3"]) -> Rgb:
     file = work.label_file(number)
     if not file.is_file():
         return np.zeros((*work.picked.size[::-1], 3), dtype=np.uint8)
@@ -105,7 +106,7 @@ def _label_picture(work: "Work", number: int, colors: UInt8[np.ndarray, "C 3"]) 
     return np.where((ids < len(colors))[..., None], colors[ids.clip(max=len(colors) - 1)], 0).astype(np.uint8)
 
 
-def camera_path(work: "Work", file: Path) -> None:
+def camera_path(work: "Workspace", file: Path) -> None:
     """Cameras and sparse points from above and from the side, in the plane where the cameras spread most."""
     from matplotlib.figure import Figure
 
@@ -138,16 +139,16 @@ def camera_path(work: "Work", file: Path) -> None:
         figure.savefig(temporary, dpi=90)
 
 
-def page(work: "Work", sheets: dict[str, str]) -> str:
+def page(work: "Workspace", sheets: dict[str, str]) -> str:
     """The HTML; everything in it that comes from outside is escaped."""
     escape = html.escape
     picked, settings = work.picked, work.settings
     lines = [f"<title>{escape(work.root.name)}</title><style>{_STYLE}</style><h1>{escape(settings.source.name)}</h1>"]
     size = f"{picked.size[0]} x {picked.size[1]}"
     lines.append(f"<p>{len(work.kept)} of {len(picked.frames)} picked frames with a pose, {size} pixels.</p>")
-    lines += [f'<p class="warning">{escape(text)}</p>' for text in work.warnings()]
-    lines.append("<h2>Figures</h2>" + _table((name, _number(value)) for name, value in work.figures().items()))
-    models = ((card.step, card.name, card.revision, card.licence) for card in work.cards())
+    lines += [f'<p class="warning">{escape(text)}</p>' for text in summary.warnings(work)]
+    lines.append("<h2>Figures</h2>" + _table((name, _number(value)) for name, value in summary.figures(work).items()))
+    models = ((card.step, card.name, card.revision, card.licence) for card in summary.cards(work))
     lines.append("<h2>Models</h2>" + _table(models, ("step", "model", "revision", "licence")))
     for name, title in sheets.items():
         lines.append(f'<h2>{escape(title)}</h2><img src="{name}.png" alt="{escape(title)}">')

@@ -1,6 +1,6 @@
 """Motion masks joined with the whole things that move, which SAM 2 follows through the video where it is at hand."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,24 @@ class Sharpened:
     card: ModelCard
 
 
-def sharpen(choice: Choice, name: str, images: Path, masks: dict[int, Mask], device: str = "cpu") -> Sharpened:
-    """Joins classical motion masks with SAM 2's masks of the things that they touch most."""
+def sharpen(
+    choice: Choice, name: str, images: Path, masks: dict[int, Mask], labelled: Sequence[int] = (), device: str = "cpu"
+) -> Sharpened:
+    """Joins motion masks with SAM 2's masks of the things in one of them.
+
+    labelled: frames whose masks were completed by labels; if there are any, the prompts come from one of these.
+    """
     classical = ModelCard(
         "motion masks", "flow against static points, GrabCut", f"OpenCV {cv2.__version__}", "Apache-2.0"
     )
-    tracker, note = choose(choice, "video segmentation", lambda: sam_tracker(name or SAM_MODEL, device), lambda: None)
+    tracker, note = choose(choice, "video segmentation", lambda: sam_tracker(name, device), lambda: None)
     if tracker is None:
         card = ModelCard(classical.step, classical.name, classical.revision, classical.licence, note)
         return Sharpened(masks, card)
     follow, card = tracker
     numbers = sorted(masks)
-    key, boxes = prompts([masks[number] for number in numbers])
+    trusted = set(labelled) or set(numbers)
+    key, boxes = prompts([masks[number] & (number in trusted) for number in numbers])
     if not boxes:
         return Sharpened(masks, card)
     followed = follow([read_rgb(images, number) for number in numbers], key, boxes)

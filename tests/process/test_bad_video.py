@@ -10,7 +10,7 @@ from PIL import Image
 from semfield_ns.cli.process import process
 from semfield_ns.errors import SemfieldError
 from semfield_ns.process.frames import open_source, survey, write_frames
-from semfield_ns.process.poses import register
+from semfield_ns.process.structure import Rig, register
 from tests.process.helpers import sliding, texture, walk, write_video
 
 
@@ -42,7 +42,7 @@ def test_pictures_that_have_nothing_in_common(tmp_path):
     for i, name in enumerate(names):
         Image.fromarray(texture(10 + i, 120, 160)).save(tmp_path / "in" / name)
     with pytest.raises(SemfieldError, match=r"0 of 5 frames could be registered.*--num-frames.*--focal.*--poses"):
-        register(tmp_path / "in", names, None, tmp_path / "work")
+        register(tmp_path / "in", names, None, tmp_path / "work", Rig())
 
 
 @pytest.mark.parametrize("value", [0, 255])

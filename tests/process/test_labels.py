@@ -7,7 +7,7 @@ from PIL import Image
 from semfield_ns.errors import SemfieldError
 from semfield_ns.process.flow import flow_file
 from semfield_ns.process.labels import carried, coco_mask, decompressed_counts, grow, import_labels, write_template
-from semfield_ns.process.poses import FrameNames, match_name
+from semfield_ns.process.registration import FrameNames, match_name
 from semfield_ns.scenes.flow import write_flow
 from semfield_ns.scenes.labels import IGNORE
 

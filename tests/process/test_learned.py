@@ -7,7 +7,7 @@ import torch
 from semfield_ns.process.depth import depth_tool, fit_to_points
 from semfield_ns.process.flow import flow_tool
 from semfield_ns.process.models import ModelCard, WeightsAbsent, choose
-from semfield_ns.process.segments import prompts, sam_tracker, sharpen
+from semfield_ns.process.segments import SAM_MODEL, prompts, sam_tracker, sharpen
 from tests.process.helpers import sliding
 
 
@@ -85,8 +85,8 @@ def test_absent_weights_fall_back_with_one_line_and_fail_with_one_line(empty_cac
     assert "hf download depth-anything" in depth_tool("auto").card.note
     mask = {0: np.ones((8, 8), bool)}
     with pytest.raises(WeightsAbsent, match="sam2"):
-        sharpen("learned", "", empty_caches, mask)
-    assert "sam2" in sharpen("auto", "", empty_caches, mask).card.note
+        sharpen("learned", SAM_MODEL, empty_caches, mask)
+    assert "sam2" in sharpen("auto", SAM_MODEL, empty_caches, mask).card.note
     assert flow_tool("classical").card.note == ""
 
 

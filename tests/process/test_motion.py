@@ -86,3 +86,13 @@ def test_homography_distance_is_in_pixels():
     flow = np.zeros((8, 8, 2), np.float32)
     assert np.allclose(motion.homography_distance(shift, flow), 2.0)
     assert pixel_grid(2, 2)[0, 0].tolist() == [0.5, 0.5] and cv2.__version__
+
+
+def test_a_thing_that_moves_in_part_moves_as_a_whole_and_a_parked_one_stays():
+    things = np.zeros((40, 60), bool)
+    things[5:15, 5:25] = things[20:35, 30:55] = True
+    mask = np.zeros((40, 60), bool)
+    mask[5:15, 20:28] = True  # a quarter of the first, and a bit beside it
+    mask[20:22, 30:40] = True  # a twentieth of the second
+    found = motion.completed(mask, things)
+    assert found[5:15, 5:28].all() and (found[20:35, 30:55] == mask[20:35, 30:55]).all()

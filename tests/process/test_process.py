@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from semfield_ns.cli.process import digest, process
+from semfield_ns.io import read_image, write_png
 from semfield_ns.process.flow import flow_file
+from semfield_ns.process.given_poses import import_poses
 from semfield_ns.process.plan import Work
-from semfield_ns.process.poses import FrameNames, Registration, import_poses
+from semfield_ns.process.registration import FrameNames, Registration
 from semfield_ns.scenes.formats.transforms import read_transforms
 from tests.process.helpers import walk, write_video
 
@@ -68,21 +70,38 @@ def test_the_report_shows_every_step(scene):
 def test_a_second_run_does_nothing_and_a_lost_step_is_made_again(scene, capsys):
     video, folder = scene
     process(video, folder, models="classical", threads=1)
-    assert capsys.readouterr().out.count("done before") == 9
+    assert capsys.readouterr().out.count("done before") == 11
     (folder / "transforms.json").unlink()
     process(video, folder, models="classical", threads=1)
-    assert capsys.readouterr().out.count("done before") == 8
+    assert capsys.readouterr().out.count("done before") == 10
     assert (folder / "transforms.json").is_file()
+
+
+@pytest.mark.slow
+def test_labels_come_late_and_complete_what_moves(scene, tmp_path, capsys):
+    video, folder = scene
+    half = np.zeros((180, 240), np.uint8)
+    half[:, 120:] = 1  # a thing of which the moving disc is a small part
+    still = half[:, ::-1].copy()
+    write_png(tmp_path / "labels" / "0003.png", half)
+    write_png(tmp_path / "labels" / "0006.png", still)
+    classes = [{"id": 0, "name": "wall", "color": [0, 0, 0]}]
+    classes.append({"id": 1, "name": "crane", "color": [255, 0, 0], "dynamic": True})
+    (tmp_path / "labels" / "classes.json").write_text(json.dumps({"classes": classes}))
+    process(video, folder, models="classical", threads=1, labels=tmp_path / "labels")
+    assert capsys.readouterr().out.count("done before") == 7  # up to depth
+    read = read_transforms(folder / "transforms.json")
+    assert [i for i, frame in enumerate(read.train) if frame.semantic_path] == [3, 6]
+    masks = [np.array(read_image(frame.dynamic_mask_path)) > 0 for frame in read.train]
+    assert not masks[6][:, :100].any()  # labelled as what may move, and stands still
 
 
 @pytest.mark.slow
 def test_poses_can_be_brought_along(scene, tmp_path):
     _, folder = scene
-    given = Registration.load(folder / ".process" / "poses.npz")
+    given = Registration.load(folder / ".process" / "refined.npz")
     names = [FrameNames(n, n, "") for n in range(10)]
-    models = (folder / ".process" / "colmap" / "models").iterdir()
-    whole = max(models, key=lambda model: (model / "images.bin").stat().st_size)
-    for source in (folder / "transforms.json", whole):
+    for source in (folder / "transforms.json", folder / ".process" / "colmap" / "final"):
         found = import_poses(source, names, (120, 90), 10)
         assert sorted(found.poses) == list(range(10))
         assert np.allclose(found.poses[3], given.poses[3], atol=1e-6)

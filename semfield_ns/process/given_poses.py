@@ -1,0 +1,156 @@
+"""Camera poses that another program found: transforms.json, COLMAP (VGGT), MegaSaM, ViPE."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.io import read_npz, reason
+from semfield_ns.process.colmap import load_pycolmap, mean_error, read_model
+from semfield_ns.process.frames import FEWEST
+from semfield_ns.process.geometry import Camera, Pose, camera_to_world
+from semfield_ns.process.models import ModelCard
+from semfield_ns.process.registration import FrameNames, Registration, match_name
+
+
+def import_poses(path: Path, frames: Sequence[FrameNames], size: tuple[int, int], source_count: int) -> Registration:
+    """Poses of another program for the picked frames.
+
+    Args:
+        path: a transforms.json (or the folder of one, as ns-process-data writes it), a COLMAP model (a folder with
+            cameras.bin or .txt, or one above its sparse/0; VGGT writes such), an .npz of MegaSaM (cam_c2w, intrinsic),
+            or a folder of ViPE (pose/*.npz, intrinsics/*.npz).
+        frames: the picked frames.
+        size: (width, height) of the picked frames, px.
+        source_count: frames of the video or images of the folder.
+    Raises: SemfieldError for anything else, or poses for too few of the frames.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SemfieldError(f"The poses {path} do not exist: give a transforms.json, a COLMAP model or an .npz.")
+    transforms = path / "transforms.json" if path.is_dir() else path
+    model = _colmap_folder(path)
+    if transforms.suffix == ".json" and transforms.is_file():
+        found = _import_transforms(transforms, frames)
+    elif model is not None:
+        found = _import_colmap(model, frames)
+    elif path.suffix == ".npz":
+        found = _import_megasam(path, frames, source_count)
+    elif path.is_dir() and (path / "pose").is_dir():
+        found = _import_vipe(path, frames)
+    else:
+        raise SemfieldError(
+            f"{path} holds no poses that are known here: give a transforms.json, a COLMAP model (cameras.bin), an .npz "
+            "of MegaSaM (cam_c2w, intrinsic) or a folder of ViPE (pose/, intrinsics/)."
+        )
+    if len(found.poses) < FEWEST:
+        raise SemfieldError(
+            f"{path} has poses for {len(found.poses)} of the {len(frames)} picked frames: they are matched by the "
+            "names of the images (0000.png, the name in the folder, or a number that is the frame's in the video)."
+        )
+    cameras = {number: resized(camera, size) for number, camera in found.cameras.items()}
+    figures = found.figures | {"registered": len(found.poses), "frames": len(frames)}
+    figures |= {"focal_px": next(iter(cameras.values())).focal, "points": len(found.points)}
+    return replace(found, cameras=cameras, figures=figures)
+
+
+def resized(camera: Camera, size: tuple[int, int]) -> Camera:
+    """The camera of the same picture at another size (width, height)."""
+    x, y = size[0] / camera.width, size[1] / camera.height
+    return Camera(camera.fx * x, camera.fy * y, camera.cx * x, camera.cy * y, *size, camera.distortion)
+
+
+def _given(poses: dict[int, Pose], cameras: dict[int, Camera], name: str, **fields: Any) -> Registration:
+    card = ModelCard("poses", f"imported from {name}", "given", "that of its maker")
+    values: dict[str, Any] = {"points": np.zeros((0, 3)), "seen": {}, "figures": {}, "card": card} | fields
+    return Registration(cameras, poses, **values)
+
+
+def _import_transforms(path: Path, frames: Sequence[FrameNames]) -> Registration:
+    from semfield_ns.scenes.formats.transforms import read_transforms
+
+    scene = read_transforms(path)
+    cameras, poses = {}, {}
+    for frame in scene.train + scene.test:
+        number = match_name(frame.image_path.name, frames)
+        if number is not None:
+            cameras[number] = Camera(
+                frame.fx, frame.fy, frame.cx, frame.cy, frame.width, frame.height, frame.distortion
+            )
+            poses[number] = frame.c2w
+    points = np.zeros((0, 3)) if scene.points is None else scene.points
+    seen = {number: list(range(len(points))) for number in poses}  # which are hidden is not known
+    return _given(poses, cameras, path.name, points=points, seen=seen)
+
+
+def _colmap_folder(path: Path) -> Path | None:
+    for folder in (path, path / "sparse" / "0", path / "sparse", path / "colmap" / "sparse" / "0"):
+        if any((folder / f"cameras.{suffix}").is_file() for suffix in ("bin", "txt")):
+            return folder
+    return None
+
+
+def _import_colmap(path: Path, frames: Sequence[FrameNames]) -> Registration:
+    pycolmap = load_pycolmap()
+    try:
+        model = pycolmap.Reconstruction(str(path))
+    except (RuntimeError, ValueError) as error:
+        raise SemfieldError(f"{path} is not a whole COLMAP model ({reason(error)}).") from error
+    by_name = {image.name: match_name(image.name, frames) for image in model.images.values()}
+    names = [next((name for name, n in by_name.items() if n == frame.number), "") for frame in frames]
+    cameras, poses, points, seen = read_model(model, names)
+    figures = {"reprojection_error_px": mean_error(model)} if len(points) else {}
+    return _given(poses, cameras, f"COLMAP ({path.name})", points=points, seen=seen, figures=figures)
+
+
+def _import_megasam(path: Path, frames: Sequence[FrameNames], source_count: int) -> Registration:
+    arrays = read_npz(path, "poses")
+    c2w, intrinsic = arrays.get("cam_c2w"), arrays.get("intrinsic")
+    if c2w is None or intrinsic is None or c2w.ndim != 3 or c2w.shape[1:] != (4, 4) or intrinsic.shape != (3, 3):
+        raise SemfieldError(f"{path} needs cam_c2w (N,4,4) and intrinsic (3,3), as MegaSaM writes them.")
+    place = _places(path, len(c2w), frames, source_count)
+    camera = _from_matrix(arrays.get("depths"), intrinsic)
+    poses = {number: camera_to_world(np.linalg.inv(c2w[i].astype(np.float64))) for number, i in place.items()}
+    return _given(poses, dict.fromkeys(poses, camera), "MegaSaM")
+
+
+def _places(path: Path, count: int, frames: Sequence[FrameNames], source_count: int) -> dict[int, int]:
+    """Row of each picked frame in arrays that have no names."""
+    if count == len(frames):
+        return {frame.number: i for i, frame in enumerate(frames)}
+    if count == source_count:
+        return {frame.number: frame.index for frame in frames}
+    raise SemfieldError(
+        f"{path} has {count} poses, but {len(frames)} frames were picked of {source_count}: give one pose for each "
+        "frame of the one or the other."
+    )
+
+
+def _from_matrix(depths: np.ndarray | None, intrinsic: Float[np.ndarray, "3 3"]) -> Camera:
+    """A pinhole; the image is as large as the depth maps, or twice its principal point."""
+    cx, cy = float(intrinsic[0, 2]), float(intrinsic[1, 2])
+    height, width = depths.shape[1:3] if depths is not None and depths.ndim == 3 else (round(2 * cy), round(2 * cx))
+    return Camera(float(intrinsic[0, 0]), float(intrinsic[1, 1]), cx, cy, width, height)
+
+
+def _import_vipe(path: Path, frames: Sequence[FrameNames]) -> Registration:
+    files = [sorted((path / kind).glob("*.npz")) for kind in ("pose", "intrinsics")]
+    if not all(len(found) == 1 for found in files):
+        raise SemfieldError(f"{path} needs one file in pose/ and one in intrinsics/, as ViPE writes them for a video.")
+    pose, lens = (read_npz(found[0], "poses") for found in files)
+    for arrays, file in zip((pose, lens), files, strict=True):
+        if "data" not in arrays or "inds" not in arrays:
+            raise SemfieldError(f"{file[0]} needs the arrays data and inds, as ViPE writes them.")
+    lens_of = {int(i): row for i, row in zip(lens["inds"], lens["data"], strict=True)}
+    pose_of = {int(i): row for i, row in zip(pose["inds"], pose["data"], strict=True)}
+    poses, cameras = {}, {}
+    for frame in frames:
+        if frame.index in pose_of and frame.index in lens_of:
+            fx, fy, cx, cy = (float(v) for v in lens_of[frame.index][:4])
+            poses[frame.number] = camera_to_world(np.linalg.inv(pose_of[frame.index].astype(np.float64)))
+            cameras[frame.number] = Camera(fx, fy, cx, cy, round(2 * cx), round(2 * cy))
+    return _given(poses, cameras, "ViPE")

@@ -1,0 +1,230 @@
+"""Camera poses by structure from motion (pycolmap) on what does not move."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.io import image_size, reason
+from semfield_ns.process.bundle import Freedom, polished, settle_focal, without_moving
+from semfield_ns.process.colmap import load_pycolmap, mean_error, read_model
+from semfield_ns.process.frames import FEWEST
+from semfield_ns.process.models import ModelCard
+from semfield_ns.process.registration import Registration, median_parallax
+from semfield_ns.scenes.flow import Mask
+
+LensModel = Literal["radial", "pinhole"]
+
+_EXHAUSTIVE = 120  # frames up to which each is matched with each
+_OVERLAP = 20  # neighbours that a frame is matched with in longer videos
+_MASK_MARGIN = 5  # px around moving things where no feature is taken: its patch would see them
+_GOOD_ERROR = 1.0  # px; a worse reprojection error makes the next attempt worth its time
+_LEAST_SHARE = 0.5  # of the frames that must be registered
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How to look for poses."""
+
+    name: str
+    peak_threshold: float
+    """of SIFT; lower finds more and weaker features"""
+    first_angle: float
+    """degrees between the rays of the first pair"""
+    least_angle: float
+    """degrees between the rays of a point"""
+    two_views: bool = False
+    """whether points seen by two frames only count"""
+
+
+ATTEMPTS = (
+    Attempt("default", 0.0067, 16.0, 1.5),
+    Attempt("more features and smaller angles", 0.002, 4.0, 0.5),
+    Attempt("pairs of frames", 0.001, 2.0, 0.25, two_views=True),
+)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """What is known, and what may be assumed, of the cameras."""
+
+    focal: float | None = None
+    """px, if known: it then stays as it is"""
+    lens: LensModel = "radial"
+    """radial: one coefficient of distortion is estimated too"""
+    shared: bool = True
+    """whether all images are by one camera that does not zoom"""
+
+    @property
+    def freedom(self) -> Freedom:
+        return Freedom(focal=self.focal is None, distortion=self.lens == "radial")
+
+
+def register(
+    images: Path, names: Sequence[str], masks: Sequence[Mask] | None, work: Path, rig: Rig, threads: int = 1
+) -> Registration:
+    """Poses of the images by incremental structure from motion and robust bundle adjustment.
+
+    Tries the settings of ATTEMPTS until all images are registered with less than a pixel of error, and keeps the best.
+
+    Args:
+        images: folder.
+        names: of the images in it, in order.
+        masks: what must not be used of each.
+        work: folder for the database and the model, emptied first.
+        rig: the cameras.
+        threads: of pycolmap.
+    Raises: SemfieldError saying how many frames were registered and what to try.
+    """
+    pycolmap = load_pycolmap()
+    shutil.rmtree(work, ignore_errors=True)
+    if masks is not None:
+        for name, mask in zip(names, masks, strict=True):
+            _write_feature_mask(work / "masks" / f"{name}.png", mask)
+    best: tuple[Any, Attempt] | None = None
+    for attempt in ATTEMPTS:
+        found = _reconstruct(pycolmap, images, names, work, attempt, rig, threads)
+        if found is not None and (best is None or _goodness(found) > _goodness(best[0])):
+            best = found, attempt
+        if best is not None and best[0].num_reg_images() == len(names) and mean_error(best[0]) < _GOOD_ERROR:
+            break
+    registered = best[0].num_reg_images() if best else 0
+    if best is None or registered < max(FEWEST, _LEAST_SHARE * len(names)):
+        raise SemfieldError(
+            f"{registered} of {len(names)} frames could be registered. Walk sideways or around the scene "
+            "while filming, keep what moves to less than half of the picture, avoid blur; or take more frames "
+            "(--num-frames), give the focal length (--focal), or import poses (--poses)."
+        )
+    (work / "model").mkdir()
+    best[0].write(work / "model")
+    return _finished(pycolmap, best[0], names, work, rig, best[1].name)
+
+
+def refine(names: Sequence[str], moving: dict[str, Mask], work: Path, rig: Rig, settings: str) -> Registration:
+    """The poses that `register` found in `work`, without the points that lie on what moves by now better knowledge.
+
+    moving: name of the image -> mask; settings: what `register` said of its attempt.
+    """
+    pycolmap = load_pycolmap()
+    model = pycolmap.Reconstruction(work / "model")
+    return _finished(pycolmap, without_moving(pycolmap, model, moving), names, work, rig, settings)
+
+
+def _finished(pycolmap: Any, model: Any, names: Sequence[str], work: Path, rig: Rig, settings: str) -> Registration:
+    """The model after bundle adjustment, which is written to `work`/final, with figures."""
+    with _quiet(pycolmap):
+        model = polished(pycolmap, model, rig.freedom)
+        certain = True
+        if rig.shared:
+            model, certain = settle_focal(pycolmap, model, rig.freedom)
+    (work / "final").mkdir(exist_ok=True)
+    model.write(work / "final")
+    cameras, poses, xyz, seen = read_model(model, names)
+    first = next(iter(cameras.values()))
+    figures = {
+        "registered": len(poses),
+        "frames": len(names),
+        "reprojection_error_px": mean_error(model),
+        "points": len(xyz),
+        "mean_track_length": float(model.compute_mean_track_length()) if len(xyz) else 0.0,
+        "median_parallax_deg": median_parallax(xyz, poses, seen),
+        "focal_px": first.focal,
+        "focal_given": rig.focal is not None,
+        "focal_certain": certain,
+        "distortion_k1": float(first.distortion[0]),
+        "settings": settings,
+    }
+    card = ModelCard("poses", "pycolmap, incremental structure from motion", pycolmap.__version__, "BSD-3-Clause")
+    return Registration(cameras, poses, xyz, seen, figures, card)
+
+
+@contextmanager
+def _quiet(pycolmap: Any) -> Iterator[None]:
+    """Its log is for its developers; what matters is in the report."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = 3
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level
+
+
+def _write_feature_mask(path: Path, mask: Mask) -> None:
+    size = 2 * _MASK_MARGIN + 1
+    wide = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), (255 * (1 - wide)).astype(np.uint8))
+
+
+def _goodness(reconstruction: Any) -> tuple[int, float]:
+    return reconstruction.num_reg_images(), -mean_error(reconstruction)
+
+
+def _reconstruct(
+    pycolmap: Any, images: Path, names: Sequence[str], work: Path, attempt: Attempt, rig: Rig, threads: int
+) -> Any:
+    """The largest model of one attempt; None if there is none."""
+    database, output = work / "database.db", work / "models"
+    database.unlink(missing_ok=True)
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = "SIMPLE_RADIAL" if rig.lens == "radial" else "SIMPLE_PINHOLE"
+    if (work / "masks").is_dir():
+        reader.mask_path = work / "masks"
+    if rig.focal is not None:
+        height, width = image_size(images / names[0])
+        params = [rig.focal, width / 2, height / 2] + [0] * (rig.lens == "radial")
+        reader.camera_params = ",".join(str(v) for v in params)
+    extraction = pycolmap.FeatureExtractionOptions()
+    extraction.num_threads = threads
+    extraction.use_gpu = False
+    extraction.sift.peak_threshold = attempt.peak_threshold
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.num_threads = threads
+    matching.use_gpu = False
+    mapping = pycolmap.IncrementalPipelineOptions()
+    mapping.num_threads = threads
+    mapping.random_seed = 0
+    mapping.min_model_size = 3
+    mapping.ba_refine_focal_length = rig.focal is None
+    mapping.mapper.init_min_tri_angle = attempt.first_angle
+    mapping.mapper.filter_min_tri_angle = attempt.least_angle
+    mapping.triangulation.min_angle = attempt.least_angle
+    mapping.triangulation.ignore_two_view_tracks = not attempt.two_views
+
+    pycolmap.set_random_seed(0)
+    try:
+        with _quiet(pycolmap):
+            pycolmap.extract_features(
+                database,
+                images,
+                image_names=list(names),
+                camera_mode=pycolmap.CameraMode.SINGLE if rig.shared else pycolmap.CameraMode.PER_IMAGE,
+                reader_options=reader,
+                extraction_options=extraction,
+                device=pycolmap.Device.cpu,
+            )
+            _match(pycolmap, database, len(names), matching)
+            models = pycolmap.incremental_mapping(database, images, output, options=mapping)
+    except (RuntimeError, ValueError) as error:
+        raise SemfieldError(
+            f"Structure from motion failed in {work} ({reason(error)}): is there space left on the disk?"
+        ) from error
+    return max(models.values(), key=_goodness, default=None)
+
+
+def _match(pycolmap: Any, database: Path, count: int, matching: Any) -> None:
+    if count <= _EXHAUSTIVE:
+        pycolmap.match_exhaustive(database, matching_options=matching, device=pycolmap.Device.cpu)
+        return
+    pairing = pycolmap.SequentialPairingOptions()
+    pairing.overlap = _OVERLAP
+    pycolmap.match_sequential(database, matching_options=matching, pairing_options=pairing, device=pycolmap.Device.cpu)

@@ -1,0 +1,85 @@
+"""What a user should know of a finished run: models, figures, warnings. For the log and the report."""
+
+from typing import Any
+
+from semfield_ns.io import read_json
+from semfield_ns.process.models import ModelCard
+from semfield_ns.process.workspace import Workspace
+
+_LITTLE_PARALLAX = 1.0  # degrees
+_FIGURES = {
+    "rough": {"shift": "shift_of_width"},
+    "flow": {"agreeing": "flow_agreeing_share"},
+    "masks": {
+        "epipolar_error_px": "epipolar_error_px",
+        "epipolar_error_90_px": "epipolar_error_90_px",
+        "moving_share": "moving_share",
+    },
+    "depth": {"coverage": "depth_known_share", "relative_error_at_points": "depth_relative_error_at_points"},
+    "labels": {"carried": "labels_carried_by_flow"},
+}
+
+
+def cards(work: Workspace) -> list[ModelCard]:
+    """What made each part of the scene."""
+    found = [work.registration.card]
+    for step in ("flow", "masks", "depth", "labels"):
+        record = read_json(work.record(step)) if work.record(step).is_file() else {}
+        if "card" in record:
+            found.append(ModelCard(**record["card"]))
+    return found
+
+
+def figures(work: Workspace) -> dict[str, Any]:
+    """All measured quality, by name."""
+    found = dict(work.registration.figures)
+    for step, keys in _FIGURES.items():
+        if work.record(step).is_file():
+            record = read_json(work.record(step))
+            found |= {name: record[key] for key, name in keys.items() if record.get(key) is not None}
+    return found
+
+
+def warnings(work: Workspace) -> list[str]:
+    """What may be wrong with the result, worst first."""
+    return [*_of_poses(work), *_of_motion(work), *_of_models(work), *work.picked.warnings]
+
+
+def _of_poses(work: Workspace) -> list[str]:
+    measured, count = work.registration.figures, len(work.picked.frames)
+    found = []
+    if len(work.kept) < count:
+        found.append(f"{count - len(work.kept)} of {count} frames could not be registered and were left out.")
+    parallax = measured.get("median_parallax_deg")
+    if parallax is not None and parallax < _LITTLE_PARALLAX:
+        found.append(f"Little parallax (median {parallax:.2f}°): depth and camera path are uncertain. Walk further.")
+    if not measured.get("focal_certain", True):
+        found.append(
+            f"The camera hardly turns, so the pictures do not tell its focal length: {measured['focal_px']:.0f} px is "
+            "a guess, and depth may be stretched. Give it with --focal if you know it."
+        )
+    if (measured.get("reprojection_error_px") or 0) > 1.2:
+        found.append(
+            f"The points miss their pixels by {measured['reprojection_error_px']:.2f} px on average: moving things "
+            "were taken for static ones, the camera zoomed, or its rows are exposed one after the other (rolling "
+            "shutter)."
+        )
+    return found
+
+
+def _of_motion(work: Workspace) -> list[str]:
+    if work.settings.static:
+        return []
+    masks, found = read_json(work.record("masks")), []
+    if (masks["epipolar_error_px"] or 0) > 0.6:
+        found.append(f"Flow misses the epipolar lines by {masks['epipolar_error_px']:.2f} px in the median.")
+    if masks["moving_share"] > 0.5:
+        found.append(f"{masks['moving_share']:.0%} of the picture moves: little is left to register the camera.")
+    return found
+
+
+def _of_models(work: Workspace) -> list[str]:
+    """Which learned models were wanted and not at hand."""
+    if work.settings.models == "classical":
+        return []
+    return [card.note for card in cards(work) if card.note]
