@@ -23,8 +23,9 @@ import torch.nn.functional as F
 import tyro
 from scipy.stats import spearmanr
 
+from semfield_ns.gsn.grids import sample_grid
 from semfield_ns.gsn.model import GSNModel
-from semfield_ns.gsn.projection import SourceViews, project, sample_grid
+from semfield_ns.gsn.projection import SourceViews, project, token_places
 from semfield_ns.gsn.runs import attach, open_run
 from semfield_ns.io import write_png
 from semfield_ns.scenes.dataset import read_depth
@@ -60,16 +61,13 @@ def plane_average(
 
     directions: of length such that depths along the optical axis multiply them.
     """
-    height, width = views.images.shape[-2:]
-    size = torch.tensor([width - 1.0, height - 1.0])
     best = (torch.inf, torch.empty(0), torch.empty(0))
     for share in torch.linspace(0, 1, PLANES):
         depth = 1 / (1 / near * (1 - share) + 1 / far * share)
         pixels, visible = project(origins + depth * directions, views)
-        position = 2 * pixels / size - 1
         weight = visible.float()[..., None]
         total = weight.sum(dim=0)
-        colors = sample_grid(views.images, position, "border")
+        colors = sample_grid(views.images, pixels, "border")
         # Where no view sees a pixel of the plane, all of them count, at their borders.
         weight = torch.where(total > 0, weight, 1.0)
         total = weight.sum(dim=0)
@@ -78,7 +76,7 @@ def plane_average(
         if float(spread) < best[0]:
             tokens = mean
             if views.tokens is not None:
-                grid = sample_grid(views.tokens, position, "border")
+                grid = sample_grid(views.tokens, token_places(pixels, views), "border")
                 tokens = F.normalize((weight * grid).sum(dim=0) / total, dim=-1)
             best = (float(spread), mean, tokens)
     return best[1], best[2]

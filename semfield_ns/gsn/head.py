@@ -47,7 +47,7 @@ class FeatureHead(nn.Module):
         super().__init__()
         self.weighted_samples = weighted_samples
         inner = dim + feature_dim
-        self.masked_pooling = masked_pooling
+        self.dim, self.masked_pooling = dim, masked_pooling
         self.view_trans = ViewTransformer(inner, dropout)
         self.ray_trans = RayTransformer(inner, heads, dropout)
         self.norm = nn.LayerNorm(inner)
@@ -59,37 +59,45 @@ class FeatureHead(nn.Module):
             nn.init.zeros_(self.dinofc.bias)
 
     def forward(
-        self, trunk: TrunkOutput, seen: Observations, last: nn.Linear, relative: Float[Tensor, "V R S 4"]
+        self,
+        trunk: TrunkOutput,
+        seen: Observations,
+        relative: Float[Tensor, "V R S 4"],
+        folded: FoldedViewAttention,
     ) -> Float[Tensor, "R F"]:
         """Features of rays.
 
         Args:
             trunk: its output for the same samples.
             seen: what the source views show there, teacher features included.
-            last: the last layer of the trunk's `rgbfeat_fc`, which turns `trunk.codes` into K.
             relative: directions of the source views at the samples, relative to the target or not.
+            folded: of these weights, from `fold`.
         """
         assert seen.teacher is not None, "a feature head needs the teacher's features"
         rays, samples = trunk.stream.shape[:2]
         num, views = rays * samples, len(seen.teacher)
-        hidden = seen.hidden.reshape(views, num, 1)
+        visible = seen.visible
         teacher = seen.teacher.reshape(views, num, -1)
-        pooled, _ = max_over_views(teacher, hidden if self.masked_pooling else None)
+        pooled, _ = max_over_views(teacher, visible if self.masked_pooling else None)
         q = torch.cat([trunk.stream.reshape(num, -1).float(), pooled.float()], dim=-1)
         direction = F.relu(self.view_trans.attn.pos_fc.first(relative.reshape(views, num, 4)))
-        codes = torch.cat([trunk.codes[..., : last.in_features], teacher.to(direction.dtype), direction], dim=-1)
-        q = self.view_trans(q, codes, hidden, self.fold(last))
+        codes = torch.cat([trunk.codes[..., : self.dim], teacher.to(direction.dtype), direction], dim=-1)
+        q = self.view_trans(q, codes, visible, folded)
         stream, _ = self.ray_trans(q.view(rays, samples, -1))
         weights = trunk.weights if self.weighted_samples else None
         # The mean over samples may be taken first: what follows is linear.
         features = self.dinofc(pool_samples(self.norm(stream), weights)).float()
         if self.blend is not None:
-            blended = self.blend(codes, stream.reshape(num, -1), hidden, teacher).view(rays, samples, -1)
+            blended = self.blend(codes, stream.reshape(num, -1), visible, teacher).view(rays, samples, -1)
             features = features + pool_samples(blended, weights)
         return features
 
     def fold(self, last: nn.Linear) -> FoldedViewAttention:
-        """The folded view attention for [codes of the trunk, teacher features, direction codes]."""
+        """The folded view attention for [codes of the trunk, teacher features, direction codes].
+
+        Args:
+            last: the last layer of the trunk's `rgbfeat_fc`, which turns the trunk's codes into K.
+        """
         feature_dim = self.dinofc.out_features
         with torch.autocast(last.weight.device.type, enabled=False):
             identity = torch.eye(feature_dim, device=last.weight.device)

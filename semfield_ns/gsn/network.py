@@ -1,7 +1,7 @@
 """The whole network: image encoder, trunk and feature head, as one configurable module."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from semfield_ns.gsn.encoder import ImageEncoder
 from semfield_ns.gsn.head import FeatureHead
 from semfield_ns.gsn.projection import SourceViews, observe, ray_difference
-from semfield_ns.gsn.transformers import ViewTransformer, compiled_mix, mix_views
-from semfield_ns.gsn.trunk import Trunk
+from semfield_ns.gsn.transformers import FoldedViewAttention, ViewTransformer, compiled_mix, mix_views
+from semfield_ns.gsn.trunk import FoldedTrunk, Trunk
 
 OFFICIAL: dict[str, Any] = {
     "masked_pooling": False,
@@ -54,6 +54,13 @@ class NetworkConfig:
     """Give the head the target camera's direction too (the official code): its features then change with the view."""
     tokens_through_image: bool = False
     """Enlarge teacher tokens to the image before they are sampled (the official code): 128 times the memory."""
+
+
+class Folded(NamedTuple):
+    """Matrices that follow from the weights alone."""
+
+    trunk: FoldedTrunk
+    head: FoldedViewAttention | None
 
 
 class GSNNetwork(nn.Module):
@@ -103,6 +110,11 @@ class GSNNetwork(nn.Module):
         """The views with maps of the image encoder."""
         return views._replace(maps=self.feature_net(views.images))
 
+    def fold(self) -> Folded:
+        """What follows from the weights alone; good until they change."""
+        last = self.net_coarse.rgbfeat_fc.second
+        return Folded(self.net_coarse.fold(), None if self.dino is None else self.dino.fold(last))
+
     def render(
         self,
         origins: Float[Tensor, "R 3"],
@@ -110,6 +122,7 @@ class GSNNetwork(nn.Module):
         depths: Float[Tensor, "R S"],
         views: SourceViews,
         with_features: bool = True,
+        folded: Folded | None = None,
     ) -> dict[str, Tensor]:
         """Renders rays from samples at given depths.
 
@@ -120,6 +133,7 @@ class GSNNetwork(nn.Module):
             depths: of the samples, ascending.
             views: encoded source views, with tokens if features are wanted.
             with_features: render features.
+            folded: of `fold`, to be computed once for many rays; made here if None.
 
         Returns:
             "rgb" [R,3], not clamped; "weights" [R,S], which sum to 1; "depth" [R,1], in the unit of `depths`; and
@@ -129,7 +143,8 @@ class GSNNetwork(nn.Module):
         wants = with_features and self.dino is not None
         seen = observe(points, origins, views, wants, self.config.tokens_through_image)
         unit = directions / directions.norm(dim=-1, keepdim=True)
-        trunk = self.net_coarse(seen, points, unit)
+        folded = folded or self.fold()
+        trunk = self.net_coarse(seen, points, unit, folded.trunk)
         outputs = {
             "rgb": trunk.rgb,
             "weights": trunk.weights,
@@ -141,5 +156,5 @@ class GSNNetwork(nn.Module):
             if not self.config.head_sees_target:
                 relative = ray_difference(points.reshape(-1, 3), None, views.camera_to_world[:, :, 3])
                 relative = relative.view(seen.relative.shape)
-            outputs["features"] = self.dino(trunk, seen, self.net_coarse.rgbfeat_fc.second, relative)
+            outputs["features"] = self.dino(trunk, seen, relative, folded.head)
         return outputs

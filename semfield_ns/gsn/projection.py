@@ -7,15 +7,23 @@ Pixels are the official code's: the centre of the first pixel is (0, 0). Nerfstu
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from semfield_ns.gsn.grids import Table, sample_enlarged, sample_grid, table_of
 from semfield_ns.rendering.projection import distort
 
 _MIN_DEPTH = 1e-8
 _FAR_AWAY = 1e6  # pixels: points near a camera's plane project towards infinity
 _EPS = 1e-6
+
+
+class Tables(NamedTuple):
+    """What source views show as tables, for many look-ups."""
+
+    images: Table | None
+    maps: Table | None
+    tokens: Table | None
 
 
 class SourceViews(NamedTuple):
@@ -33,6 +41,8 @@ class SourceViews(NamedTuple):
     """of the image encoder"""
     tokens: Float[Tensor, "V F ht wt"] | None = None
     """the teacher's, each of unit norm"""
+    tables: Tables | None = None
+    """of images, maps and tokens, where whole pictures are rendered; see `tabled`"""
 
 
 class Observations(NamedTuple):
@@ -44,6 +54,11 @@ class Observations(NamedTuple):
     """the sample is behind the camera or outside of its image"""
     teacher: Float[Tensor, "V R S F"] | None
     """the teacher's features"""
+
+    @property
+    def visible(self) -> Float[Tensor, "V N 1"]:
+        """1 where a view sees a sample, else 0."""
+        return (~self.hidden).flatten(1, 2).to(self.shown.dtype)
 
     @property
     def colors(self) -> Float[Tensor, "V R S 3"]:
@@ -96,18 +111,12 @@ def ray_difference(
     return torch.cat([unit, (t * s).sum(dim=-1, keepdim=True)], dim=-1)
 
 
-def sample_grid(
-    grid: Float[Tensor, "V C h w"], position: Float[Tensor, "V N 2"], padding: str = "zeros"
-) -> Float[Tensor, "V N C"]:
-    """Bilinear samples.
-
-    Args:
-        grid: one a view.
-        position: in [-1, 1]; -1 and 1 are the centres of the first and of the last cell.
-        padding: "zeros" or "border", of what is beyond.
-    """
-    found = F.grid_sample(grid, position[:, :, None], padding_mode=padding, align_corners=True)
-    return found[..., 0].transpose(1, 2)
+def tabled(views: SourceViews) -> SourceViews:
+    """Encoded views with tables of what they show, for a picture on a CPU; on a GPU `grid_sample` is as fast."""
+    if views.images.is_cuda or views.maps is None:
+        return views
+    tokens = None if views.tokens is None else table_of(views.tokens)
+    return views._replace(tables=Tables(table_of(views.images), table_of(views.maps), tokens))
 
 
 def observe(
@@ -124,37 +133,39 @@ def observe(
         origins: centre of the target camera of each ray.
         views: with maps of the image encoder.
         with_teacher: sample the tokens as well, if the views have them.
-        tokens_through_image: enlarge tokens to the image first, as the official code does; 128 times the memory, and a
+        tokens_through_image: as if tokens were enlarged to the image first, which is what the official code does; a
             little different near the borders of cells. False samples the token grid.
     """
     assert views.maps is not None, "source views have been encoded"
+    tables = views.tables or Tables(None, None, None)
     rays, samples = points.shape[:2]
     flat = points.reshape(-1, 3)
     pixels, visible = project(flat, views)
     height, width = views.images.shape[-2:]
-    size = pixels.new_tensor([width, height])
-    position = 2 * pixels / (size - 1) - 1
     teacher = None
     if with_teacher and views.tokens is not None:
         if tokens_through_image:
-            enlarged = F.interpolate(views.tokens, size=(height, width), mode="bilinear", align_corners=False)
-            teacher = sample_grid(enlarged, position)
+            teacher = sample_enlarged(tables.tokens or table_of(views.tokens), pixels, (height, width))
         else:
-            teacher = sample_grid(views.tokens, token_position(pixels, size, views.tokens), padding="border")
+            teacher = sample_grid(views.tokens, token_places(pixels, views), "border", tables.tokens)
         teacher = teacher.reshape(len(visible), rays, samples, -1)
     target = origins[:, None].expand(rays, samples, 3).reshape(-1, 3)
     relative = ray_difference(flat, target, views.camera_to_world[:, :, 3])
-    parts = [sample_grid(views.images, position), sample_grid(views.maps, position), relative]
-    shown = torch.cat([*parts, torch.ones_like(relative[..., :1])], dim=-1)
-    return Observations(
-        shown.view(len(visible), rays, samples, -1), ~visible.view(len(visible), rays, samples, 1), teacher
-    )
+    rows, columns = views.maps.shape[-2:]
+    cells = pixels * pixels.new_tensor([(columns - 1) / (width - 1), (rows - 1) / (height - 1)])
+    parts = [
+        sample_grid(views.images, pixels, "zeros", tables.images),
+        sample_grid(views.maps, cells, "zeros", tables.maps),
+        relative,
+        torch.ones_like(relative[..., :1]),
+    ]
+    shown = torch.cat(parts, dim=-1).view(len(visible), rays, samples, -1)
+    return Observations(shown, ~visible.view(len(visible), rays, samples, 1), teacher)
 
 
-def token_position(
-    pixels: Float[Tensor, "*batch 2"], size: Float[Tensor, "2"], tokens: Float[Tensor, "V F ht wt"]
-) -> Float[Tensor, "*batch 2"]:
-    """Where pixels lie in a token grid that covers the image, for `sample_grid`."""
-    cells = size.new_tensor([tokens.shape[-1], tokens.shape[-2]])
-    index = (pixels + 0.5) / size * cells - 0.5
-    return 2 * index / (cells - 1).clamp(min=1) - 1
+def token_places(pixels: Float[Tensor, "*batch 2"], views: SourceViews) -> Float[Tensor, "*batch 2"]:
+    """Where pixels lie in the token grids of the views, in cells."""
+    assert views.tokens is not None, "the views have tokens"
+    size = pixels.new_tensor([views.images.shape[-1], views.images.shape[-2]])
+    cells = pixels.new_tensor([views.tokens.shape[-1], views.tokens.shape[-2]])
+    return (pixels + 0.5) / size * cells - 0.5

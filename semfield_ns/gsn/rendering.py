@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from semfield_ns.gsn.network import GSNNetwork
-from semfield_ns.gsn.projection import SourceViews
+from semfield_ns.gsn.projection import SourceViews, tabled
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
 
 Bounds = tuple[float, float]
@@ -110,6 +110,7 @@ def render_image(
     Returns:
         "rgb", "depth" (along the ray) and, if asked for, "features".
     """
+    views = tabled(views)
     if settings.mode == "uniform":
         near, far = limits(bundle.flatten(), bounds)
         return _in_chunks(network, bundle, inverse_depths(near, far, settings.samples), views, with_features, chunk)
@@ -162,12 +163,12 @@ def _in_chunks(
     chunk: int,
     names: tuple[str, ...] = ("rgb", "depth", "features"),
 ) -> dict[str, Tensor]:
-    rays = bundle.flatten()
+    rays, folded = bundle.flatten(), network.fold()
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(rays), chunk):
         end = start + chunk
         outputs = network.render(
-            rays.origins[start:end], rays.directions[start:end], depths[start:end], views, with_features
+            rays.origins[start:end], rays.directions[start:end], depths[start:end], views, with_features, folded
         )
         for name in names:
             if name in outputs:

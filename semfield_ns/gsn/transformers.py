@@ -15,15 +15,15 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 MASKED = -1e9
 """Logit of a view that does not see a sample. Where no view does, all weigh the same."""
 
-Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Logits and values [V, N, D], and what is hidden [V, N, 1], to weighted values [N, D]."""
+Mix = Callable[[Tensor, Tensor], Tensor]
+"""Logits and values [V, N, D] to weighted values [N, D]."""
 
 _NORM_EPS = 1e-6  # pre-norms of the official code; its last norms have PyTorch's default
 
@@ -128,7 +128,7 @@ class ViewTransformer(nn.Module):
         self,
         q: Float[Tensor, "N D"],
         codes: Float[Tensor, "V N T"],
-        hidden: Bool[Tensor, "V N 1"],
+        visible: Float[Tensor, "V N 1"],
         folded: FoldedViewAttention,
     ) -> Float[Tensor, "N D"]:
         """The stream after this block.
@@ -136,16 +136,16 @@ class ViewTransformer(nn.Module):
         Args:
             q: the stream.
             codes: what the views show, for all blocks the same.
-            hidden: where a view does not see a sample.
+            visible: 1 where a view sees a sample, else 0.
             folded: of `self.attn`, for these codes.
         """
         query = F.linear(self.attn_norm(q), folded.query, folded.query_bias)
         dropout = self.dropout if self.training else 0.0
         if torch.is_grad_enabled():
             # Of the [V, N, D] tensors inside, nothing is kept for the backward pass: that is most of the memory.
-            gathered = checkpoint(attend_views, query, codes, hidden, folded, self.mix, dropout, use_reentrant=False)
+            gathered = checkpoint(attend_views, query, codes, visible, folded, self.mix, dropout, use_reentrant=False)
         else:
-            gathered = attend_views(query, codes, hidden, folded, self.mix, dropout)
+            gathered = attend_views(query, codes, visible, folded, self.mix, dropout)
         update = F.linear(gathered, self.attn.out_fc.weight, self.attn.out_fc.bias)
         q = q + F.dropout(update, self.dropout, self.training)
         return q + self.ff(self.ff_norm(q))
@@ -154,7 +154,7 @@ class ViewTransformer(nn.Module):
 def attend_views(
     query: Float[Tensor, "N hidden"],
     codes: Float[Tensor, "V N T"],
-    hidden: Bool[Tensor, "V N 1"],
+    visible: Float[Tensor, "V N 1"],
     folded: FoldedViewAttention,
     mix: Mix,
     dropout: float = 0.0,
@@ -163,39 +163,26 @@ def attend_views(
     dim = folded.logits.shape[0]
     both = F.linear(codes, folded.values)
     values, pre = both[..., :dim], both[..., dim:]
-    logits = F.linear(F.relu(pre - query.to(pre.dtype)), folded.logits)
+    # Hidden views are masked in the few hidden channels and by what the product is added to: no pass over the logits.
+    visible = visible.to(pre.dtype)
+    inner = F.relu(pre - query.to(pre.dtype)) * visible
+    masked = MASKED * (1 - visible)
+    logits = torch.addmm(masked.view(-1, 1), inner.flatten(0, 1), folded.logits.T.to(pre.dtype)).view(values.shape)
     if dropout > 0:
-        weights = F.dropout(torch.softmax(logits.masked_fill(hidden, MASKED), dim=0), dropout)
+        weights = F.dropout(torch.softmax(logits, dim=0), dropout)
         return (weights * (values + folded.values_bias)).sum(dim=0)
-    return mix(logits, values, hidden) + folded.values_bias
+    return mix(logits, values) + folded.values_bias
 
 
-def mix_views(
-    logits: Float[Tensor, "V N D"], values: Float[Tensor, "V N D"], hidden: Bool[Tensor, "V N 1"]
-) -> Float[Tensor, "N D"]:
-    """The values, weighted by a softmax over views. Without gradients `logits` are overwritten."""
-    if torch.is_grad_enabled():
-        return fused_mix(logits, values, hidden)
-    # The same without a copy at every step: this is where the time of rendering goes.
-    logits.masked_fill_(hidden, MASKED)
-    weights = logits.sub_(logits.amax(dim=0)).exp_()
-    total = weights.sum(dim=0)
-    return weights.mul_(values).sum(dim=0).div_(total)
-
-
-def fused_mix(
-    logits: Float[Tensor, "V N D"], values: Float[Tensor, "V N D"], hidden: Bool[Tensor, "V N 1"]
-) -> Float[Tensor, "N D"]:
-    """`mix_views` without side effects: what a compiler is to make one loop of."""
-    logits = logits.masked_fill(hidden, MASKED)
-    weights = (logits - logits.amax(dim=0)).exp()
-    return (weights * values).sum(dim=0) / weights.sum(dim=0)
+def mix_views(logits: Float[Tensor, "V N D"], values: Float[Tensor, "V N D"]) -> Float[Tensor, "N D"]:
+    """The values, weighted by a softmax over views."""
+    return (torch.softmax(logits, dim=0) * values).sum(dim=0)
 
 
 @cache
 def compiled_mix() -> Mix:
-    """`fused_mix`, compiled for any number of samples and views at its first call: half a minute, kept on disk."""
-    return torch.compile(fused_mix, dynamic=True)
+    """`mix_views`, compiled for any number of samples and views at its first call: half a minute, kept on disk."""
+    return torch.compile(mix_views, dynamic=True)
 
 
 class RayAttention(nn.Module):
@@ -264,12 +251,12 @@ class ViewBlend(nn.Module):
         self,
         codes: Float[Tensor, "V N T"],
         stream: Float[Tensor, "N D"],
-        hidden: Bool[Tensor, "V N 1"],
+        visible: Float[Tensor, "V N 1"],
         shown: Float[Tensor, "V N C"],
     ) -> Float[Tensor, "N C"]:
         """The blended values of `shown`."""
         logits = self.out(F.relu(self.key(codes) + self.query(stream))).float()
-        weights = torch.softmax(logits.masked_fill(hidden, MASKED), dim=0)
+        weights = torch.softmax(logits.masked_fill(visible == 0, MASKED), dim=0)
         return (weights * shown).sum(dim=0)
 
 

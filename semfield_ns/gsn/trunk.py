@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from semfield_ns.gsn.encodings import ENCODED_DIM, frequency_encoding
 from semfield_ns.gsn.projection import Observations
 from semfield_ns.gsn.transformers import (
+    MASKED,
     FoldedViewAttention,
     RayTransformer,
     TwoLayers,
@@ -21,6 +22,20 @@ from semfield_ns.gsn.transformers import (
     fold_view_attention,
     pool_samples,
 )
+
+
+class FoldedTrunk(NamedTuple):
+    """Matrices that follow from the weights alone: the same for all rays of a picture."""
+
+    first: Float[Tensor, "T shown"]
+    """what views show -> codes, see `Trunk.first_codes`"""
+    blocks: tuple[FoldedViewAttention, ...]
+    """of the view attentions, for these codes"""
+    positions: Float[Tensor, "P 63"]
+    """encoded positions -> their part of the first layer of every `q_fcs`"""
+    directions: Float[Tensor, "P 63"] | None
+    """the same of encoded directions, where they enter the trunk"""
+    positions_bias: Float[Tensor, "P"]
 
 
 class TrunkOutput(NamedTuple):
@@ -87,7 +102,11 @@ class Trunk(nn.Module):
             nn.init.zeros_(self.rgb_fc.bias)
 
     def forward(
-        self, seen: Observations, points: Float[Tensor, "R S 3"], directions: Float[Tensor, "R 3"]
+        self,
+        seen: Observations,
+        points: Float[Tensor, "R S 3"],
+        directions: Float[Tensor, "R 3"],
+        folded: FoldedTrunk,
     ) -> TrunkOutput:
         """Renders rays.
 
@@ -95,19 +114,20 @@ class Trunk(nn.Module):
             seen: what the source views show at the samples.
             points: the samples, normalised world coordinates, near to far.
             directions: unit viewing directions.
+            folded: of these weights.
         """
         rays, samples = points.shape[:2]
         num = rays * samples
-        codes = self.first_codes(seen)
-        hidden = seen.hidden.reshape(-1, num, 1)
+        codes = F.relu(F.linear(seen.shown.flatten(1, 2), folded.first), inplace=True)
+        visible = seen.visible
         # The stream stays in single precision under autocast: blocks add to it.
-        q = self.pool(codes[..., : self.dim], hidden).float()
+        q = self.pool(codes, visible).float()
         directions_code = frequency_encoding(directions)
-        position_codes = self.encode_positions(points, directions_code)
+        position_codes = self.encode_positions(points, directions_code, folded)
         first = None
         last = len(self.view_crosstrans) - 1
         for i, (view, ray) in enumerate(zip(self.view_blocks, self.view_selftrans, strict=True)):
-            q = view(q, codes, hidden, self.fold(i))
+            q = view(q, codes, visible, folded.blocks[i])
             layer = self.q_fcs[i]
             if isinstance(layer, TwoLayers):
                 inner = F.linear(q, layer.first.weight[:, : self.dim]) + position_codes[i // 2].reshape(num, -1)
@@ -120,7 +140,7 @@ class Trunk(nn.Module):
         rgb = self.color(stream, directions_code, pooled).float()
         if self.blend is not None:
             colors = seen.colors.reshape(-1, num, 3)
-            blended = self.blend(codes, q, hidden, colors).view(rays, samples, 3)
+            blended = self.blend(codes, q, visible, colors).view(rays, samples, 3)
             rgb = rgb + pool_samples(blended, pooled)
         return TrunkOutput(rgb, first, stream, codes)
 
@@ -129,8 +149,21 @@ class Trunk(nn.Module):
         """The view transformers."""
         return cast(list[ViewTransformer], list(self.view_crosstrans))
 
-    def first_codes(self, seen: Observations) -> Float[Tensor, "V N T"]:
-        """Rectified codes [D] of what each view shows, followed by those [D/8] of the direction for every block.
+    def fold(self) -> FoldedTrunk:
+        """Multiplies out and joins what does not depend on rays."""
+        layers = [layer.first for layer in self.q_fcs if isinstance(layer, TwoLayers)]
+        middle, end = self.dim, self.dim + ENCODED_DIM
+        directions = torch.cat([layer.weight[:, end:] for layer in layers]) if self.direction_in_trunk else None
+        return FoldedTrunk(
+            self.first_codes(),
+            tuple(self.fold_block(block) for block in range(len(self.view_crosstrans))),
+            torch.cat([layer.weight[:, middle:end] for layer in layers]),
+            directions,
+            torch.cat([layer.bias for layer in layers]),
+        )
+
+    def first_codes(self) -> Float[Tensor, "T shown"]:
+        """What each view shows -> codes [D] of it, followed by those [D/8] of the direction for every block.
 
         One product for the first layers of `rgbfeat_fc` and of all position codes, which are small.
         """
@@ -139,11 +172,10 @@ class Trunk(nn.Module):
         weight = torch.block_diag(first.weight, torch.cat([layer.weight for layer in positions]))
         # What is shown ends with a 1: constants are a column, not a pass over the result.
         bias = torch.cat([first.bias, *(layer.bias for layer in positions)])
-        weight = torch.cat([weight, bias[:, None]], dim=1)
-        return F.relu(F.linear(seen.shown.flatten(1, 2), weight), inplace=True)
+        return torch.cat([weight, bias[:, None]], dim=1)
 
-    def fold(self, block: int) -> FoldedViewAttention:
-        """The folded view attention of a block, for `first_codes`."""
+    def fold_block(self, block: int) -> FoldedViewAttention:
+        """The folded view attention of a block, for the codes."""
         last = self.rgbfeat_fc.second
         layer = self.view_blocks[block].attn
         with torch.autocast(last.weight.device.type, enabled=False):
@@ -156,22 +188,20 @@ class Trunk(nn.Module):
         parts.append(values.new_zeros(rows, (count - 1 - block) * width))
         return folded._replace(values=torch.cat(parts, dim=1))
 
-    def pool(self, codes: Float[Tensor, "V N D"], hidden: Tensor) -> Float[Tensor, "N D"]:
+    def pool(self, codes: Float[Tensor, "V N T"], visible: Float[Tensor, "V N 1"]) -> Float[Tensor, "N D"]:
         """The stream's start: the largest entry over views; zero where a mask is used and no view sees the sample."""
         last = self.rgbfeat_fc.second
-        largest, nobody = max_over_views(F.linear(codes, last.weight), hidden if self.masked_pooling else None)
+        shown = codes.flatten(0, 1)[:, : self.dim]  # two dimensions: a product of rows of a wider matrix needs no copy
+        keys = F.linear(shown, last.weight).view(*codes.shape[:2], -1)
+        largest, nobody = max_over_views(keys, visible if self.masked_pooling else None)
         largest = largest + last.bias
         return largest if nobody is None else largest.masked_fill(nobody, 0.0)
 
-    def encode_positions(self, points: Tensor, directions_code: Tensor) -> list[Tensor]:
+    def encode_positions(self, points: Tensor, directions_code: Tensor, folded: FoldedTrunk) -> list[Tensor]:
         """The encodings' part of the first layer of every `q_fcs`, each [R, S, D]."""
-        layers = [layer.first for layer in self.q_fcs if isinstance(layer, TwoLayers)]
-        weight = torch.cat([layer.weight[:, self.dim : self.dim + ENCODED_DIM] for layer in layers])
-        bias = torch.cat([layer.bias for layer in layers])
-        coded = F.linear(frequency_encoding(points), weight, bias)
-        if self.direction_in_trunk:
-            weight = torch.cat([layer.weight[:, self.dim + ENCODED_DIM :] for layer in layers])
-            coded = coded + F.linear(directions_code, weight)[:, None]
+        coded = F.linear(frequency_encoding(points), folded.positions, folded.positions_bias)
+        if folded.directions is not None:
+            coded = coded + F.linear(directions_code, folded.directions)[:, None]
         return list(coded.split(self.dim, dim=-1))
 
     def color(
@@ -191,10 +221,10 @@ class Trunk(nn.Module):
 
 
 def max_over_views(
-    x: Float[Tensor, "V N D"], hidden: Tensor | None
+    x: Float[Tensor, "V N D"], visible: Float[Tensor, "V N 1"] | None
 ) -> tuple[Float[Tensor, "N D"], Bool[Tensor, "N 1"] | None]:
-    """Largest entry over the views; over those that are not hidden if `hidden` is given, and where all are hidden."""
-    if hidden is None:
+    """Largest entry over the views; over those that see the sample if that is given, and where none does."""
+    if visible is None:
         return x.amax(dim=0), None
-    nobody = hidden.all(dim=0)
-    return x.masked_fill(hidden, float("-inf")).amax(dim=0).masked_fill(nobody, 0.0), nobody
+    nobody = visible.amax(dim=0) == 0
+    return (x + MASKED * (1 - visible)).amax(dim=0).masked_fill(nobody, 0.0), nobody
