@@ -46,7 +46,7 @@ def appearances(
     views: Mapping[ViewCamera, FeatureView],
     text_features: Callable[[list[str]], Float[Tensor, "N F"]],
 ) -> list[Appearance]:
-    """What every object looks like. What one object is, the others are not.
+    """What every object looks like. Where objects look alike, seeds and space tell them apart (see `segment`).
 
     Args:
         objects: the prompts of each.
@@ -64,19 +64,10 @@ def appearances(
     def joined(parts: Sequence[Tensor | None]) -> Tensor:
         return torch.cat([empty, *(part for part in parts if part is not None)])
 
-    found = []
-    for index in range(len(objects)):
-        others = [pair[0] for number, pair in enumerate(drawn) if number != index]
-        other_words = [pair[0] for number, pair in enumerate(words) if number != index]
-        found.append(
-            Appearance(
-                joined(drawn[index][:1]),
-                joined([drawn[index][1], *others]),
-                joined(words[index][:1]),
-                joined([words[index][1], *other_words]),
-            )
-        )
-    return found
+    return [
+        Appearance(joined(pair[:1]), joined(pair[1:]), joined(named[:1]), joined(named[1:]))
+        for pair, named in zip(drawn, words, strict=True)
+    ]
 
 
 def _drawn(prompts: Sequence[Prompt], views: Mapping[ViewCamera, FeatureView], positive: bool) -> Tensor | None:

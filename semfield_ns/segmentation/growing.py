@@ -4,17 +4,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-FEATURE_SCALE = 0.5
-"""|df|^2 over which a border stops growth, as in ISRF's bilateral growing"""
+from semfield_ns.segmentation.views import FeatureView
+
+FEATURE_SCALE = 1.0
+"""|df|^2 over which a border stops growth"""
+GAP = 3.0
+"""distance in space that does, in distances between neighbouring superpixels"""
 
 
-def edge_weights(
-    features: Float[Tensor, "R F"], edges: Int[Tensor, "E 2"], border: Float[Tensor, "E"]
-) -> Float[Tensor, "E"]:
-    """How easily something spreads over each border: longer borders and more similar features let more through."""
-    first, second = features[edges[:, 0]], features[edges[:, 1]]
-    bilateral = torch.exp(-(first - second).square().sum(dim=1) / FEATURE_SCALE)
-    return bilateral * border / border.mean().clamp(min=1)
+def edge_weights(view: FeatureView) -> Float[Tensor, "E"]:
+    """How easily something spreads over each border between superpixels of a view.
+
+    Longer borders, more similar features and surfaces that are closer together let more through.
+    """
+    edges, border = view.regions.edges, view.regions.border
+    first, second = view.region_features[edges[:, 0]], view.region_features[edges[:, 1]]
+    exponent = (first - second).square().sum(dim=1) / FEATURE_SCALE
+    if view.points is not None:
+        apart = (view.region_points[edges[:, 0]] - view.region_points[edges[:, 1]]).norm(dim=1)
+        exponent = exponent + (apart / (GAP * view.region_spacing)).square()
+    return torch.exp(-exponent) * border / border.mean().clamp(min=1)
 
 
 def grow(

@@ -14,14 +14,19 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semfield_ns.segmentation.appearance import Appearance
+from semfield_ns.segmentation.clustering import squared_distances
 from semfield_ns.segmentation.growing import edge_weights, grow
 from semfield_ns.segmentation.views import FeatureView
 
 SEED_CONFIDENCE = 1000.0
-EVIDENCE_CONFIDENCE = 4.0
-DEPTH_TOLERANCE = 0.04
-"""relative difference of depths at which a surface point is half as surely what another view shows"""
-GROWTH_SCALE = 4.0
+EVIDENCE_CONFIDENCE = 10.0
+SPACING = 1.5
+"""standard deviation in space over which views are compared, in distances between neighbouring superpixels"""
+UNLIKE = 1.0
+"""|df|^2 over which they are not"""
+ENOUGH = 2.0
+"""sum of weights that is as sure as can be"""
+GROWTH_SCALE = 12.0
 """strength of growing at the slider's right end"""
 DETAIL = 0.5
 """how much of the difference between a pixel's similarity and its superpixel's is kept"""
@@ -88,7 +93,7 @@ def segment(
         score = torch.where(marked, positive / (positive + negative).clamp(min=1), score)
         confidence = torch.where(marked, SEED_CONFIDENCE, confidence)
         supported |= positive > negative
-    weights = edge_weights(view.region_features, regions.edges, regions.border)
+    weights = edge_weights(view)
     grown = torch.cat(
         [
             grow(score[i : i + 1], confidence[i : i + 1], regions.edges, weights, GROWTH_SCALE * growth[i])
@@ -103,31 +108,26 @@ def segment(
 def look_up(view: FeatureView, other: Evidence, trace: Trace) -> tuple[Float[Tensor, "O R"], Float[Tensor, "O R"]]:
     """Scores that another view gives to the superpixels of this one, and how sure that is, in [0, 1].
 
-    A sample of a superpixel counts as far as its depth in the other view is the one that was rendered there, and its
-    feature the one seen there.
+    Each superpixel asks those of the other view that lie near it in space and look like it: a bilateral kernel.
     """
-    objects = len(other.scores)
-    samples = view.regions.samples
+    objects, count = len(other.scores), len(view.regions.size)
     if view.points is None or other.view.points is None:
-        nothing = view.rgb.new_zeros(objects, len(samples))
+        nothing = view.rgb.new_zeros(objects, count)
         return nothing, nothing
     camera = other.view.camera
-    points = view.points.flatten(0, 1)[samples.flatten()]
+    points = view.region_points
     if view.moving is not None and view.camera.time != camera.time:
         # Only what moves is traced: the rest of the velocity field is as good as its regularisation.
-        moving = view.moving.flatten()[samples.flatten()]
+        moving = view.regions.count(view.moving) > 0.5 * view.regions.size
         points = points.index_put((moving,), trace(points[moving], view.camera.time, camera.time))
-    pixels, depth, visible = camera.project(points)
-    column = pixels[:, 0].long().clamp(0, camera.width - 1)
-    row = pixels[:, 1].long().clamp(0, camera.height - 1)
-    apart = (depth - other.view.depth[row, column]) / (DEPTH_TOLERANCE * depth.clamp(min=1e-6))
-    unlike = (other.view.features[row, column] - view.features.flatten(0, 1)[samples.flatten()]).square().sum(dim=1)
-    weight = visible * torch.exp2(-apart.square()) * torch.exp(-unlike)
-    weight = weight.view(samples.shape)
-    found = other.scores[:, row, column].view(objects, *samples.shape)
+    there, spacing = other.view.region_points, other.view.region_spacing
+    apart = torch.cdist(points, there) / (SPACING * spacing)
+    unlike = squared_distances(view.region_features, other.view.region_features)
+    weight = torch.exp(-0.5 * apart.square() - unlike / UNLIKE)
     total = weight.sum(dim=1)
-    score = (weight * found).sum(dim=2) / total.clamp(min=1e-6)
-    return score, (total / samples.shape[1]).expand_as(score)
+    scores = other.view.regions.mean(other.scores.permute(1, 2, 0))
+    found = (weight @ scores).T / total.clamp(min=1e-6)
+    return found, (total / ENOUGH).clamp(max=1).expand_as(found)
 
 
 def choose(scores: Float[Tensor, "O H W"], thresholds: Sequence[float]) -> tuple[Tensor, Bool[Tensor, "O H W"]]:

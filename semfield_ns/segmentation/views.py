@@ -44,6 +44,18 @@ class FeatureView:
         return F.normalize(self.regions.mean(self.features), dim=-1)
 
     @cached_property
+    def region_points(self) -> Float[Tensor, "R 3"]:
+        """A point on the surface of each superpixel: the median of a few samples, so that no point hangs in the air."""
+        assert self.points is not None, "asked of views with known surface only"
+        return self.points.flatten(0, 1)[self.regions.samples].median(dim=1).values
+
+    @cached_property
+    def region_spacing(self) -> Float[Tensor, ""]:
+        """Distance in space between superpixels that touch: the median."""
+        edges = self.regions.edges
+        return (self.region_points[edges[:, 0]] - self.region_points[edges[:, 1]]).norm(dim=1).median()
+
+    @cached_property
     def depth(self) -> Float[Tensor, "H W"]:
         """Of the surface, along the optical axis, in world units."""
         assert self.points is not None, "asked of views with known surface only"
@@ -54,7 +66,7 @@ class FeatureView:
         """Computes what is computed at first use, so that the first stroke does not wait for it."""
         _ = self.region_features
         if self.points is not None:
-            _ = self.depth
+            _ = self.region_spacing
         return self
 
 
