@@ -79,7 +79,12 @@ def timed(run: Callable[[], Any], device: str) -> tuple[float, float]:
 
 def to_device(views: SourceViews, device: str) -> SourceViews:
     """All tensors of the views on a device."""
-    return SourceViews(*(None if value is None else value.to(device) for value in views))
+    return views._replace(
+        images=views.images.to(device),
+        camera_to_world=views.camera_to_world.to(device),
+        intrinsics=views.intrinsics.to(device),
+        tokens=tuple(grid.to(device) for grid in views.tokens),
+    )
 
 
 @torch.no_grad()
@@ -89,8 +94,7 @@ def speed(samples: int, rounds: int, chunk: int, compiled: bool, device: str) ->
     network = GSNNetwork(NetworkConfig(**OFFICIAL | {"tokens_through_image": False})).eval().to(device)
     views = network.encode(to_device(random_views(10, 378, 504), device))
     trunk, head = (module.to(device) for module in reference_of(network))  # type: ignore[union-attr]
-    assert views.tokens is not None
-    enlarged = F.interpolate(views.tokens, size=(378, 504), mode="bilinear", align_corners=False)
+    enlarged = F.interpolate(views.tokens[0], size=(378, 504), mode="bilinear", align_corners=False)
     rays = [x.to(device) for x in random_rays(256 if device == "cpu" else 4096, samples)]
     bundle = picture(device)
 
@@ -160,7 +164,7 @@ def training_memory(plain: bool, rays: int, samples: int, answer: Any) -> None:
     def step(count: int) -> None:
         some = [x[:count] for x in many]
         outputs = (
-            reference_render(trunk, head, *some, views, F.interpolate(views.tokens, size=(96, 128)))
+            reference_render(trunk, head, *some, views, F.interpolate(views.tokens[0], size=(96, 128)))
             if plain
             else network.render(*some, views)
         )

@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 
 from semfield_ns.gsn.grids import sample_grid
 from semfield_ns.gsn.model import GSNModel
-from semfield_ns.gsn.projection import SourceViews, project, token_places
+from semfield_ns.gsn.projection import SourceViews, observe_tokens, project
 from semfield_ns.gsn.runs import attach, open_run
 from semfield_ns.io import write_png
 from semfield_ns.scenes.dataset import read_depth
@@ -75,8 +75,8 @@ def plane_average(
         spread = ((weight * (colors - mean).square()).sum(dim=0) / total).mean()
         if float(spread) < best[0]:
             tokens = mean
-            if views.tokens is not None:
-                grid = sample_grid(views.tokens, token_places(pixels, views), "border")
+            if views.tokens:
+                grid = observe_tokens(pixels, views)
                 tokens = F.normalize((weight * grid).sum(dim=0) / total, dim=-1)
             best = (float(spread), mean, tokens)
     return best[1], best[2]
@@ -108,7 +108,7 @@ def judge(model: GSNModel, index: int, truth_depth: np.ndarray | None, pictures:
             return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
 
         teacher = upright(model.tokens.stack(model.shown, [index]))
-        candidates = (raw["features"], upright(views.tokens[:1]), average_features.view(*size, -1))
+        candidates = (raw["features"], upright(views.tokens[0][:1]), average_features.view(*size, -1))
         cosines = [float(F.cosine_similarity(candidate, teacher, dim=-1).mean()) for candidate in candidates]
         if pictures is not None:
             row = torch.cat([model.feature_colors(x) for x in (teacher, *candidates)], dim=1)

@@ -17,7 +17,7 @@ def mirror(views: SourceViews) -> SourceViews:
     return views._replace(
         images=views.images.flip(-1),
         intrinsics=views.intrinsics * sign + shift,
-        tokens=None if views.tokens is None else views.tokens.flip(-1),
+        tokens=tuple(grid.flip(-1) for grid in views.tokens),
     )
 
 
@@ -29,7 +29,7 @@ def crop(views: SourceViews, share: float, generator: torch.Generator | None = N
         share: of each side that is kept.
         generator: of the place.
     """
-    assert views.tokens is None, "a crop of the picture would need a crop of the tokens"
+    assert not views.tokens, "a crop of the picture would need a crop of the tokens"
     height, width = views.images.shape[-2:]
     rows, columns = max(1, int(height * share)), max(1, int(width * share))
     top = int(torch.randint(height - rows + 1, (1,), generator=generator))

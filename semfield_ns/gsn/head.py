@@ -62,6 +62,7 @@ class FeatureHead(nn.Module):
         self,
         trunk: TrunkOutput,
         seen: Observations,
+        teacher: Float[Tensor, "V N F"],
         relative: Float[Tensor, "V R S 4"],
         folded: FoldedViewAttention,
     ) -> Float[Tensor, "R F"]:
@@ -69,15 +70,14 @@ class FeatureHead(nn.Module):
 
         Args:
             trunk: its output for the same samples.
-            seen: what the source views show there, teacher features included.
+            seen: what the source views show there.
+            teacher: its features there.
             relative: directions of the source views at the samples, relative to the target or not.
             folded: of these weights, from `fold`.
         """
-        assert seen.teacher is not None, "a feature head needs the teacher's features"
         rays, samples = trunk.stream.shape[:2]
-        num, views = rays * samples, len(seen.teacher)
+        num, views = rays * samples, len(teacher)
         visible = seen.visible
-        teacher = seen.teacher.reshape(views, num, -1)
         pooled, _ = max_over_views(teacher, visible if self.masked_pooling else None)
         q = torch.cat([trunk.stream.reshape(num, -1).float(), pooled.float()], dim=-1)
         direction = F.relu(self.view_trans.attn.pos_fc.first(relative.reshape(views, num, 4)))

@@ -5,7 +5,7 @@ Read `get_outputs` and `render_image` first: which views to look from, where on 
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +17,12 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.augmentation import crop, mirror
+from semfield_ns.gsn.distillation import Distilled, Further, head_names
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
@@ -50,6 +51,8 @@ class GSNModelConfig(ModelConfig):
     teacher: str = "dinov2"
     """2-D features that are distilled: classical, resnet18, dinov2, dino, clip, sam, sam2 or siglip2; other weights
     as in dinov2:FOLDER, a class of your own as in my_module:MyTeacher."""
+    more_teachers: tuple[str, ...] = ()
+    """Further teachers, each with a feature head of its own: their features are called features_KIND."""
     teacher_stride: int = 4
     """Pixels a token of the classical teacher."""
     projection: Literal["shared", "scene"] = "shared"
@@ -91,27 +94,44 @@ class GSNModel(Model):
         """Builds the network, and what it reads the scenes by."""
         super().populate_modules()
         config, metadata = self.config, self.kwargs["metadata"]
-        self.network = GSNNetwork(config.network)
+        names = head_names(config.more_teachers)
+        self.network = GSNNetwork(replace(config.network, more_heads=names))
         self.network.use_compiled(config.compile)
         self.library: SceneLibrary = metadata["library"]
         self.shown: int = metadata["shown"]
         self.eval_images: list[tuple[int, int]] = metadata["eval_images"]
-        self.tokens: TokenStore | None = None
-        if config.network.feature_dim:
-            self.projection = TokenProjection(teacher_dim(config.teacher), config.network.feature_dim)
-            self.feature_colors = FixedPCA(config.network.feature_dim)
-            self.tokens = TokenStore(
-                self.library,
-                config.teacher,
-                config.teacher_stride,
-                self.projection,
-                config.projection == "scene",
-                config.token_budget * _MEGABYTE,
-                self.kwargs["device"],
-            )
+        self.distilled: list[Distilled] = []
+        dim = config.network.feature_dim
+        if dim:
+            self.projection = TokenProjection(teacher_dim(config.teacher), dim)
+            self.feature_colors = FixedPCA(dim)
+            self.distilled.append(self._distilled("features", config.teacher, self.projection, self.feature_colors))
+            self.further = nn.ModuleDict()
+            for name, teacher in zip(names, config.more_teachers, strict=True):
+                parts = self.further[name] = Further(teacher_dim(teacher), dim)
+                self.distilled.append(self._distilled(f"features_{name}", teacher, parts.projection, parts.colors))
         self.maps = BoundedCache(config.map_budget * _MEGABYTE)
         self.stage = 1
         self.evaluating = False
+
+    def _distilled(self, output: str, teacher: str, projection: TokenProjection, colors: FixedPCA) -> Distilled:
+        config = self.config
+        budget = config.token_budget * _MEGABYTE // (1 + len(config.more_teachers))
+        tokens = TokenStore(
+            self.library,
+            teacher,
+            config.teacher_stride,
+            projection,
+            config.projection == "scene",
+            budget,
+            self.kwargs["device"],
+        )
+        return Distilled(output, projection, colors, tokens)
+
+    @property
+    def tokens(self) -> TokenStore | None:
+        """The tokens of the first teacher, if there is one."""
+        return self.distilled[0].tokens if self.distilled else None
 
     def checkpoint_info(self) -> dict[str, str]:
         """What a checkpoint of this model fits; compared, entry by entry, when it is loaded. Scenes do not matter."""
@@ -119,16 +139,19 @@ class GSNModel(Model):
         info = {"method": "gsn", "version": "1", "feature dimension": str(config.network.feature_dim)}
         if config.network.feature_dim:
             info |= {"teacher": config.teacher, "projection": config.projection}
+        if config.more_teachers:
+            info["more teachers"] = ", ".join(config.more_teachers)
         return info
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
-        """Groups "encoder", "trunk", and where the model has one "head"."""
+        """Groups "encoder", "trunk", and where the model has any "head", of all feature heads."""
         groups = {
             "encoder": list(self.network.feature_net.parameters()),
             "trunk": list(self.network.net_coarse.parameters()),
         }
-        if self.network.dino is not None:
-            groups["head"] = list(self.network.dino.parameters())
+        heads = self.network.feature_heads.values()
+        if heads:
+            groups["head"] = [parameter for head in heads for parameter in head.parameters()]
         return groups
 
     def get_training_callbacks(
@@ -141,7 +164,7 @@ class GSNModel(Model):
 
     def set_step(self, step: int) -> None:
         """Puts the model into the stage of a training step. The teacher is needed from the second stage on."""
-        self.stage = 1 if step < self.config.stage_one_steps or self.tokens is None else 2
+        self.stage = 1 if step < self.config.stage_one_steps or not self.distilled else 2
         if self.stage == 2:
             self.prepare_tokens()
         self.maps.clear()
@@ -149,20 +172,22 @@ class GSNModel(Model):
     def update_to_step(self, step: int) -> None:
         """Forgets what belonged to other weights."""
         self.maps.clear()
-        if self.tokens is not None:
-            self.tokens.forget()
+        for each in self.distilled:
+            each.tokens.forget()
 
     def prepare_tokens(self) -> None:
-        """Fits the shared projection, and the colours that features are shown in, unless a checkpoint brought them."""
-        if self.tokens is None or bool(self.projection.fitted):
-            return
-        samples = self.tokens.fit(self.config.projection_images)
-        self.feature_colors.fit(samples, seed=0)
+        """Fits the shared projections, and the colours that features are shown in, unless a checkpoint brought them."""
+        for each in self.distilled:
+            each.prepare(self.config.projection_images)
 
     @property
     def knows_features(self) -> bool:
         """Whether there is a feature head and what it needs."""
-        return self.tokens is not None and bool(self.projection.fitted)
+        return bool(self.distilled) and all(bool(each.projection.fitted) for each in self.distilled)
+
+    def tokens_of(self, scene: int, sources: Sequence[int]) -> tuple[Tensor, ...]:
+        """The tokens of source views, of every teacher [V, F, h, w]."""
+        return tuple(each.tokens.stack(scene, sources) for each in self.distilled)
 
     # ------------------------------------------------------------------------------------------------- sources
 
@@ -170,8 +195,7 @@ class GSNModel(Model):
         """Source views of a training step, encoded with gradients."""
         views = self.library.views(scene, sources, self.device)
         if with_tokens:
-            assert self.tokens is not None
-            views = views._replace(tokens=self.tokens.stack(scene, sources))
+            views = views._replace(tokens=self.tokens_of(scene, sources))
         elif views.distortion is None:
             if self.config.crop_share < 1:
                 views = crop(views, self.config.crop_share)
@@ -188,10 +212,7 @@ class GSNModel(Model):
             return self.maps.get((scene, index), lambda: self.network.feature_net(image[None])[0])
 
         maps = [encoded(index, image) for index, image in zip(sources, views.images, strict=True)]
-        tokens = None
-        if self.knows_features:
-            assert self.tokens is not None
-            tokens = self.tokens.stack(scene, sources)
+        tokens = self.tokens_of(scene, sources) if self.knows_features else ()
         return views._replace(maps=torch.stack(maps), tokens=tokens)
 
     def sources_for(self, scene: int, centre: Float[Tensor, "3"]) -> list[int]:
@@ -244,27 +265,11 @@ class GSNModel(Model):
         error = (outputs["rgb"] - rgb).square().mean()
         if "features" not in outputs or not self.training:
             return {"rgb": error}
-        target = self.target_features(batch["scene"], batch["indices"])
-        return {
-            "rgb": self.config.stage_two_rgb * error,
-            "features": self.config.feature_loss * (outputs["features"] - target).square().mean(),
-        }
-
-    def target_features(self, scene: int, indices: Tensor) -> Float[Tensor, "R F"]:
-        """The teacher's features at pixels, interpolated in the token grid.
-
-        Args:
-            scene: its index.
-            indices: [R, 3], image (one for all), row, column.
-        """
-        assert self.tokens is not None
-        image = int(indices[0, 0])
-        frame = self.library.scenes[scene].frames[image]
-        grid = self.tokens.grid(scene, image).float()
-        size = torch.tensor([frame.width, frame.height])
-        position = (2 * (indices[:, [2, 1]] + 0.5) / size - 1).to(grid)
-        found = F.grid_sample(grid[None], position[None, None], padding_mode="border", align_corners=False)
-        return found[0, :, 0].T
+        losses = {"rgb": self.config.stage_two_rgb * error}
+        for each in self.distilled:
+            difference = outputs[each.output] - each.at(batch["scene"], batch["indices"])
+            losses[each.output] = self.config.feature_loss * difference.square().mean()
+        return losses
 
     @torch.no_grad()
     def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
@@ -300,10 +305,11 @@ class GSNModel(Model):
         """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3."""
         rgb = raw["rgb"].float().clamp(0, 1)
         outputs = {"rgb": rgb, "depth": raw["depth"].float(), "accumulation": torch.ones_like(rgb[..., :1])}
-        if "features" in raw:
-            outputs["features_pca"] = self.feature_colors(raw["features"])
-            if self.evaluating:
-                outputs["features"] = raw["features"]
+        for each in self.distilled:
+            if each.output in raw:
+                outputs[each.output.replace("features", "features_pca", 1)] = each.colors(raw[each.output])
+                if self.evaluating:
+                    outputs[each.output] = raw[each.output]
         return outputs
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
@@ -335,14 +341,11 @@ class GSNModel(Model):
         truth = batch["image"][..., :3].to(outputs["rgb"])
         metrics = image_quality(outputs["rgb"], truth)
         images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
-        if "features" in outputs and self.tokens is not None:
-            grid = self.tokens.stack(*self._eval_image(int(batch["image_idx"])))
-            teacher = F.interpolate(grid, size=truth.shape[:2], mode="bilinear", align_corners=False)[0]
-            teacher = teacher.permute(1, 2, 0)
-            metrics["feature_cosine"] = float(F.cosine_similarity(outputs["features"], teacher, dim=-1).mean())
-            images["features"] = torch.cat([self.feature_colors(teacher), outputs["features_pca"]], dim=1)
+        for each in self.distilled:
+            if each.output in outputs:
+                scene, image = self.eval_images[int(batch["image_idx"])]
+                teacher = each.upright(scene, image, (truth.shape[0], truth.shape[1]))
+                cosine = F.cosine_similarity(outputs[each.output], teacher, dim=-1).mean()
+                metrics[each.output.replace("features", "feature_cosine", 1)] = float(cosine)
+                images[each.output] = torch.cat([each.colors(teacher), each.colors(outputs[each.output])], dim=1)
         return metrics, images
-
-    def _eval_image(self, index: int) -> tuple[int, list[int]]:
-        scene, image = self.eval_images[index]
-        return scene, [image]

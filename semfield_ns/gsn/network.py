@@ -1,14 +1,14 @@
 """The whole network: image encoder, trunk and feature head, as one configurable module."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from semfield_ns.gsn.encoder import ImageEncoder
 from semfield_ns.gsn.head import FeatureHead
-from semfield_ns.gsn.projection import SourceViews, observe, ray_difference
+from semfield_ns.gsn.projection import SourceViews, observe, observe_tokens, ray_difference
 from semfield_ns.gsn.transformers import FoldedViewAttention, ViewTransformer, compiled_mix, mix_views
 from semfield_ns.gsn.trunk import FoldedTrunk, Trunk
 
@@ -34,6 +34,9 @@ class NetworkConfig:
     """Attention heads of the ray transformers."""
     feature_dim: int = 64
     """Channels of the teacher's features; 0 for no feature head (GNT)."""
+    more_heads: tuple[str, ...] = ()
+    """Names of further feature heads of these channels, each with a teacher of its own (`more_teachers` of the model
+    sets it)."""
     image_dim: int = 32
     """Channels of the image encoder's maps."""
     encoder_width: int = 64
@@ -60,7 +63,7 @@ class Folded(NamedTuple):
     """Matrices that follow from the weights alone."""
 
     trunk: FoldedTrunk
-    head: FoldedViewAttention | None
+    heads: dict[str, FoldedViewAttention]
 
 
 class GSNNetwork(nn.Module):
@@ -81,24 +84,35 @@ class GSNNetwork(nn.Module):
             config.weighted_samples,
             config.blend,
         )
-        self.dino = (
-            FeatureHead(
-                config.dim,
-                config.feature_dim,
-                config.heads,
-                config.dropout,
-                config.masked_pooling,
-                config.weighted_samples,
-                config.blend,
-            )
-            if config.feature_dim
-            else None
+        self.dino = self.make_head() if config.feature_dim else None
+        names = config.more_heads if config.feature_dim else ()
+        self.more_heads = nn.ModuleDict({name: self.make_head() for name in names})
+
+    def make_head(self) -> FeatureHead:
+        """A new feature head."""
+        config = self.config
+        return FeatureHead(
+            config.dim,
+            config.feature_dim,
+            config.heads,
+            config.dropout,
+            config.masked_pooling,
+            config.weighted_samples,
+            config.blend,
         )
+
+    @property
+    def feature_heads(self) -> dict[str, FeatureHead]:
+        """Every head by the name of its output: "features", and "features_NAME" of the further ones."""
+        if self.dino is None:
+            return {}
+        more = {f"features_{name}": cast(FeatureHead, head) for name, head in self.more_heads.items()}
+        return {"features": self.dino} | more
 
     @property
     def is_official(self) -> bool:
         """Whether the official code could use these weights."""
-        return not self.config.blend
+        return not self.config.blend and not self.more_heads
 
     def use_compiled(self, compiled: bool = True) -> None:
         """Whether the softmax over views is a compiled loop; the first picture or step then waits for the compiler."""
@@ -113,7 +127,7 @@ class GSNNetwork(nn.Module):
     def fold(self) -> Folded:
         """What follows from the weights alone; good until they change."""
         last = self.net_coarse.rgbfeat_fc.second
-        return Folded(self.net_coarse.fold(), None if self.dino is None else self.dino.fold(last))
+        return Folded(self.net_coarse.fold(), {name: head.fold(last) for name, head in self.feature_heads.items()})
 
     def render(
         self,
@@ -137,11 +151,10 @@ class GSNNetwork(nn.Module):
 
         Returns:
             "rgb" [R,3], not clamped; "weights" [R,S], which sum to 1; "depth" [R,1], in the unit of `depths`; and
-            "features" [R,F].
+            "features" [R,F]; "features_NAME" of further heads.
         """
         points = origins[:, None] + directions[:, None] * depths[..., None]
-        wants = with_features and self.dino is not None
-        seen = observe(points, origins, views, wants, self.config.tokens_through_image)
+        seen = observe(points, origins, views)
         unit = directions / directions.norm(dim=-1, keepdim=True)
         folded = folded or self.fold()
         trunk = self.net_coarse(seen, points, unit, folded.trunk)
@@ -150,11 +163,13 @@ class GSNNetwork(nn.Module):
             "weights": trunk.weights,
             "depth": (trunk.weights * depths).sum(dim=-1, keepdim=True),
         }
-        if wants:
-            assert self.dino is not None
-            relative = seen.relative
-            if not self.config.head_sees_target:
-                relative = ray_difference(points.reshape(-1, 3), None, views.camera_to_world[:, :, 3])
-                relative = relative.view(seen.relative.shape)
-            outputs["features"] = self.dino(trunk, seen, relative, folded.head)
+        if not with_features:
+            return outputs
+        relative = seen.relative
+        if not self.config.head_sees_target:
+            relative = ray_difference(points.reshape(-1, 3), None, views.camera_to_world[:, :, 3])
+            relative = relative.view(seen.relative.shape)
+        for number, (name, head) in enumerate(self.feature_heads.items()):
+            teacher = observe_tokens(seen.pixels, views, number, self.config.tokens_through_image)
+            outputs[name] = head(trunk, seen, teacher, relative, folded.heads[name])
         return outputs

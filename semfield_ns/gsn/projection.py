@@ -21,9 +21,9 @@ _EPS = 1e-6
 class Tables(NamedTuple):
     """What source views show as tables, for many look-ups."""
 
-    images: Table | None
-    maps: Table | None
-    tokens: Table | None
+    images: Table
+    maps: Table
+    tokens: tuple[Table, ...]
 
 
 class SourceViews(NamedTuple):
@@ -39,8 +39,8 @@ class SourceViews(NamedTuple):
     """OpenCV coefficients in Nerfstudio's order; None for pinholes"""
     maps: Float[Tensor, "V C h w"] | None = None
     """of the image encoder"""
-    tokens: Float[Tensor, "V F ht wt"] | None = None
-    """the teacher's, each of unit norm"""
+    tokens: tuple[Float[Tensor, "V F ht wt"], ...] = ()
+    """of each teacher, each token of unit norm"""
     tables: Tables | None = None
     """of images, maps and tokens, where whole pictures are rendered; see `tabled`"""
 
@@ -52,8 +52,8 @@ class Observations(NamedTuple):
     """colour (3), image features (C), `ray_difference` (4) and 1, side by side"""
     hidden: Bool[Tensor, "V R S 1"]
     """the sample is behind the camera or outside of its image"""
-    teacher: Float[Tensor, "V R S F"] | None
-    """the teacher's features"""
+    pixels: Float[Tensor, "V N 2"]
+    """where the sample is in the image; the centre of the first pixel is (0, 0)"""
 
     @property
     def visible(self) -> Float[Tensor, "V N 1"]:
@@ -115,57 +115,61 @@ def tabled(views: SourceViews) -> SourceViews:
     """Encoded views with tables of what they show, for a picture on a CPU; on a GPU `grid_sample` is as fast."""
     if views.images.is_cuda or views.maps is None:
         return views
-    tokens = None if views.tokens is None else table_of(views.tokens)
+    tokens = tuple(table_of(grid) for grid in views.tokens)
     return views._replace(tables=Tables(table_of(views.images), table_of(views.maps), tokens))
 
 
-def observe(
-    points: Float[Tensor, "R S 3"],
-    origins: Float[Tensor, "R 3"],
-    views: SourceViews,
-    with_teacher: bool = True,
-    tokens_through_image: bool = False,
-) -> Observations:
+def observe(points: Float[Tensor, "R S 3"], origins: Float[Tensor, "R 3"], views: SourceViews) -> Observations:
     """What the views show at samples of rays.
 
     Args:
         points: the samples, normalised world coordinates.
         origins: centre of the target camera of each ray.
         views: with maps of the image encoder.
-        with_teacher: sample the tokens as well, if the views have them.
-        tokens_through_image: as if tokens were enlarged to the image first, which is what the official code does; a
-            little different near the borders of cells. False samples the token grid.
     """
     assert views.maps is not None, "source views have been encoded"
-    tables = views.tables or Tables(None, None, None)
     rays, samples = points.shape[:2]
     flat = points.reshape(-1, 3)
     pixels, visible = project(flat, views)
     height, width = views.images.shape[-2:]
-    teacher = None
-    if with_teacher and views.tokens is not None:
-        if tokens_through_image:
-            teacher = sample_enlarged(tables.tokens or table_of(views.tokens), pixels, (height, width))
-        else:
-            teacher = sample_grid(views.tokens, token_places(pixels, views), "border", tables.tokens)
-        teacher = teacher.reshape(len(visible), rays, samples, -1)
     target = origins[:, None].expand(rays, samples, 3).reshape(-1, 3)
     relative = ray_difference(flat, target, views.camera_to_world[:, :, 3])
     rows, columns = views.maps.shape[-2:]
     cells = pixels * pixels.new_tensor([(columns - 1) / (width - 1), (rows - 1) / (height - 1)])
+    tables = views.tables
     parts = [
-        sample_grid(views.images, pixels, "zeros", tables.images),
-        sample_grid(views.maps, cells, "zeros", tables.maps),
+        sample_grid(views.images, pixels, "zeros", tables.images if tables else None),
+        sample_grid(views.maps, cells, "zeros", tables.maps if tables else None),
         relative,
         torch.ones_like(relative[..., :1]),
     ]
     shown = torch.cat(parts, dim=-1).view(len(visible), rays, samples, -1)
-    return Observations(shown, ~visible.view(len(visible), rays, samples, 1), teacher)
+    return Observations(shown, ~visible.view(len(visible), rays, samples, 1), pixels)
 
 
-def token_places(pixels: Float[Tensor, "*batch 2"], views: SourceViews) -> Float[Tensor, "*batch 2"]:
-    """Where pixels lie in the token grids of the views, in cells."""
-    assert views.tokens is not None, "the views have tokens"
-    size = pixels.new_tensor([views.images.shape[-1], views.images.shape[-2]])
-    cells = pixels.new_tensor([views.tokens.shape[-1], views.tokens.shape[-2]])
+def observe_tokens(
+    pixels: Float[Tensor, "V N 2"], views: SourceViews, teacher: int = 0, through_image: bool = False
+) -> Float[Tensor, "V N F"]:
+    """A teacher's features at pixels of the views.
+
+    Args:
+        pixels: of `Observations`.
+        views: with tokens.
+        teacher: which one.
+        through_image: as if tokens were enlarged to the image first, which is what the official code does; a little
+            different near the borders of cells. False samples the token grid.
+    """
+    grid, table = views.tokens[teacher], views.tables.tokens[teacher] if views.tables else None
+    if through_image:
+        height, width = views.images.shape[-2:]
+        return sample_enlarged(table or table_of(grid), pixels, (height, width))
+    return sample_grid(grid, token_places(pixels, views.images, grid), "border", table)
+
+
+def token_places(
+    pixels: Float[Tensor, "*batch 2"], images: Float[Tensor, "V 3 H W"], tokens: Float[Tensor, "V F ht wt"]
+) -> Float[Tensor, "*batch 2"]:
+    """Where pixels of the images lie in the token grids, in cells."""
+    size = pixels.new_tensor([images.shape[-1], images.shape[-2]])
+    cells = pixels.new_tensor([tokens.shape[-1], tokens.shape[-2]])
     return (pixels + 0.5) / size * cells - 0.5

@@ -121,7 +121,7 @@ def render_image(
     near, far = limits(coarse.flatten(), bounds)
     first = inverse_depths(near, far, settings.samples)
     # Weights alone: the coarse picture is not looked at.
-    weights = _in_chunks(network, coarse, first, views, False, chunk, ("weights",))["weights"]
+    weights = _in_chunks(network, coarse, first, views, False, chunk, "weights")["weights"]
     guide = neighbourhood(weights, (height, width)).flatten(0, 1)
     near, far = limits(bundle.flatten(), bounds)
     second = guided_depths(near, far, guide, settings.fine_samples)
@@ -131,9 +131,8 @@ def render_image(
     outputs = _in_chunks(network, bundle, second, views, False, chunk)
     rows, columns = _spread(height, every), _spread(width, every)
     some = second.view(height, width, -1)[rows][:, columns].flatten(0, 1)
-    sparse = _in_chunks(network, bundle[rows][:, columns], some, views, True, chunk, ("features",))["features"]
-    outputs["features"] = enlarge(sparse, (height, width))
-    return outputs
+    sparse = _in_chunks(network, bundle[rows][:, columns], some, views, True, chunk, "features")
+    return outputs | {name: enlarge(values, (height, width)) for name, values in sparse.items()}
 
 
 def _spread(length: int, stride: int) -> Tensor:
@@ -161,7 +160,7 @@ def _in_chunks(
     views: SourceViews,
     with_features: bool,
     chunk: int,
-    names: tuple[str, ...] = ("rgb", "depth", "features"),
+    only: str = "",
 ) -> dict[str, Tensor]:
     rays, folded = bundle.flatten(), network.fold()
     parts: dict[str, list[Tensor]] = {}
@@ -170,7 +169,7 @@ def _in_chunks(
         outputs = network.render(
             rays.origins[start:end], rays.directions[start:end], depths[start:end], views, with_features, folded
         )
-        for name in names:
-            if name in outputs:
-                parts.setdefault(name, []).append(outputs[name])
+        for name, value in outputs.items():
+            if name.startswith(only) and (only or name != "weights"):
+                parts.setdefault(name, []).append(value)
     return {name: torch.cat(values).view(*bundle.shape, -1) for name, values in parts.items()}

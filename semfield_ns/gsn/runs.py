@@ -172,18 +172,19 @@ def compute_tokens(model: GSNModel, config: Path) -> bool:
         SemfieldError: the weights of the teacher cannot be had.
     """
     # The first stage of training knows no features; official weights are past it.
-    if model.tokens is None or not (model.knows_features or model.config.stage_one_steps == 0):
+    if not model.distilled or not (model.knows_features or model.config.stage_one_steps == 0):
         return False
     if not model.knows_features:
         model.prepare_tokens()
         checkpoint = newest_checkpoint(config)
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        for name in ("projection", "feature_colors"):
+        for name in ("projection", "feature_colors", "further"):
             state = model.get_submodule(name).state_dict()
             content["pipeline"] |= {f"_model.{name}.{key}": value.cpu() for key, value in state.items()}
         with atomic_path(checkpoint) as temporary:
             torch.save(content, temporary)
-    model.tokens.extract([(model.shown, index) for index in model.library.scenes[model.shown].train])
+    for each in model.distilled:
+        each.tokens.extract([(model.shown, index) for index in model.library.scenes[model.shown].train])
     return True
 
 

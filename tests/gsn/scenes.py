@@ -26,7 +26,7 @@ def random_views(
         images=torch.rand(views, 3, height, width, generator=generator),
         camera_to_world=pose[:, :3],
         intrinsics=torch.tensor([0.8 * width, 0.8 * width, width / 2, height / 2]).expand(views, 4).contiguous(),
-        tokens=tokens / tokens.norm(dim=1, keepdim=True),
+        tokens=(tokens / tokens.norm(dim=1, keepdim=True),),
     )
 
 

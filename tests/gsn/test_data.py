@@ -15,7 +15,7 @@ from semfield_ns.gsn.augmentation import crop, mirror
 from semfield_ns.gsn.datamanager import scene_weights
 from semfield_ns.gsn.library import SceneLibrary, find_scenes, load_scene
 from semfield_ns.gsn.memory import BoundedCache
-from semfield_ns.gsn.projection import observe, project
+from semfield_ns.gsn.projection import observe, observe_tokens, project
 from semfield_ns.gsn.sources import draw_sources, nearest_views
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.scenes.formats import read_scene
@@ -161,8 +161,8 @@ def test_mirror_and_crop_leave_what_points_show():
     after = observe(points, torch.zeros(30, 3), flipped._replace(maps=flipped.images))
     assert torch.equal(before.hidden, after.hidden)
     assert torch.allclose(before.shown[..., :6], after.shown[..., :6], atol=1e-4)
-    assert torch.allclose(before.teacher, after.teacher, atol=1e-4)
-    part = crop(views._replace(tokens=None), 0.8)
+    assert torch.allclose(observe_tokens(before.pixels, views), observe_tokens(after.pixels, flipped), atol=1e-4)
+    part = crop(views._replace(tokens=()), 0.8)
     after = observe(points, torch.zeros(30, 3), part._replace(maps=part.images))
     seen = ~after.hidden[..., 0]
     assert (seen <= ~before.hidden[..., 0]).all() and seen.any()

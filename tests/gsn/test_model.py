@@ -93,6 +93,33 @@ def test_outputs_keep_the_contract(root):
     assert images["features"].shape == (36, 96, 3)
 
 
+def test_every_teacher_has_its_head(root):
+    further = "semfield_ns.teachers.classical:ClassicalTeacher"
+    pipeline = small_pipeline(root, more_teachers=(further,))
+    pipeline.train()
+    losses = step_losses(pipeline, 4)
+    assert losses.keys() == {"rgb", "features", "features_ClassicalTeacher"}
+    model = pipeline.model
+    heads = [list(head.parameters()) for head in model.network.feature_heads.values()]
+    assert len(heads) == 2 and all(any(p.grad is not None and p.grad.any() for p in head) for head in heads)
+    assert sum(map(len, heads)) == len(pipeline.get_param_groups()["head"])
+    pipeline.eval()
+    camera, batch = pipeline.datamanager.next_eval_image(0)
+    model.begin_evaluation()
+    outputs = model.get_outputs_for_camera(camera)
+    metrics, _ = model.get_image_metrics_and_images(outputs, batch)
+    model.end_evaluation(None)
+    assert outputs["features_pca_ClassicalTeacher"].shape == (36, 48, 3)
+    assert math.isfinite(metrics["feature_cosine_ClassicalTeacher"])
+    other = small_pipeline(root / "scene_1", more_teachers=(further,))
+    other.load_pipeline(pipeline.state_dict(), 4)
+    assert torch.equal(other.model.distilled[1].projection.basis, model.distilled[1].projection.basis)
+    with pytest.raises(SemfieldError, match="more teachers"):
+        small_pipeline(root).load_pipeline(pipeline.state_dict(), 4)
+    with pytest.raises(SemfieldError, match="would be called the same"):
+        small_pipeline(root, more_teachers=("classical", "classical"))
+
+
 def test_pictures_need_no_teacher_before_the_second_stage(root):
     pipeline = small_pipeline(root)
     pipeline.model.eval()
