@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.datamanagers.base_datamanager import DataManager, VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.base_datamanager import DataManager, VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
 from torch.nn import Parameter
 
@@ -54,10 +54,18 @@ class Draw(NamedTuple):
     columns: torch.Tensor
 
 
-class GSNDataManager(DataManager):
+@dataclass
+class RayCount:
+    """Stands where Nerfstudio's tools look for a sampler of pixels: to say how many rays they want at once."""
+
+    num_rays_per_batch: int
+
+
+class GSNDataManager(VanillaDataManager[SceneDataset]):
     """Draws rays; what they are rendered from is named in their metadata, and read by the model from the library.
 
-    Rays carry `metadata["scene"]` [R,1] and `metadata["sources"]` [R,V], the same for all rays of a bundle.
+    Rays carry `metadata["scene"]` [R,1] and, in training, `metadata["sources"]` [R,V], the same for all rays of a
+    bundle. A run that is opened (ns-export) draws from the shown scene alone.
     """
 
     config: GSNDataManagerConfig
@@ -92,8 +100,10 @@ class GSNDataManager(DataManager):
             config.scene_weights,
         )
         self.generator = torch.Generator().manual_seed(config.seed + 7919 * local_rank)
+        self.train_pixel_sampler = RayCount(config.train_num_rays_per_batch)  # type: ignore[assignment]
         self._next: Future[Draw] | None = None
-        super().__init__()
+        # Not that of VanillaDataManager, which would make data sets and samplers of its own.
+        DataManager.__init__(self)
 
     def setup_train(self) -> None:
         """Nothing to do: pictures are read when they are drawn."""
@@ -116,6 +126,8 @@ class GSNDataManager(DataManager):
     @property
     def own_scenes(self) -> list[int]:
         """The scenes that this process draws from: its share of them, or all where there are fewer than processes."""
+        if self.test_mode != "val":
+            return [self.dataparser.shown]
         every = list(range(len(self.library.scenes)))
         return every[self.local_rank :: self.world_size] if len(every) >= self.world_size else every
 
@@ -126,8 +138,11 @@ class GSNDataManager(DataManager):
         scene = scenes[int(torch.multinomial(weights, 1, generator=self.generator))]
         posed = self.library.scenes[scene]
         target = posed.train[int(torch.randint(len(posed.train), (1,), generator=self.generator))]
-        sources = draw_sources(target, posed.centres, posed.train, self.config.num_source_views, self.generator)
-        rays = self.config.train_num_rays_per_batch
+        sources: list[int] = []  # what is opened renders from the nearest views
+        if self.test_mode == "val":
+            sources = draw_sources(target, posed.centres, posed.train, self.config.num_source_views, self.generator)
+        assert self.train_pixel_sampler is not None
+        rays = self.train_pixel_sampler.num_rays_per_batch
         frame = posed.frames[target]
         rows = torch.randint(frame.height, (rays,), generator=self.generator)
         columns = torch.randint(frame.width, (rays,), generator=self.generator)
@@ -160,7 +175,8 @@ class GSNDataManager(DataManager):
         )
         rays = len(indices)
         bundle.metadata["scene"] = torch.full((rays, 1), drawn.scene)
-        bundle.metadata["sources"] = torch.tensor(drawn.sources).expand(rays, -1)
+        if drawn.sources:
+            bundle.metadata["sources"] = torch.tensor(drawn.sources).expand(rays, -1)
         image = self.library.image(drawn.scene, drawn.target)[drawn.rows, drawn.columns].float() / 255
         return bundle.to(self.device), {"image": image.to(self.device), "indices": indices, "scene": drawn.scene}
 
@@ -176,9 +192,7 @@ class GSNDataManager(DataManager):
         generator = torch.Generator().manual_seed(self.eval_count)
         chosen = torch.randperm(frame.height * frame.width, generator=generator)[:rays]
         drawn = Draw(scene, target, [], chosen // frame.width, chosen % frame.width)
-        bundle, batch = self.rays_of(drawn)
-        del bundle.metadata["sources"]
-        return bundle, batch
+        return self.rays_of(drawn)
 
     def next_eval_image(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """A held-out image."""

@@ -28,6 +28,7 @@ from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
+from semfield_ns.gsn.scene_panel import ScenePanel
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
@@ -111,8 +112,17 @@ class GSNModel(Model):
                 parts = self.further[name] = Further(teacher_dim(teacher), dim)
                 self.distilled.append(self._distilled(f"features_{name}", teacher, parts.projection, parts.colors))
         self.maps = BoundedCache(config.map_budget * _MEGABYTE)
+        self.panel = ScenePanel([scene.name for scene in self.library.scenes], self.shown, self.show)
         self.stage = 1
         self.evaluating = False
+
+    def show(self, scene: int) -> None:
+        """Renders another scene from now on, where a camera does not say which one it belongs to."""
+        self.shown = scene
+
+    def render_key(self) -> int:
+        """Changes when the same camera sees something else, though the weights are the same."""
+        return self.shown
 
     def _distilled(self, output: str, teacher: str, projection: TokenProjection, colors: FixedPCA) -> Distilled:
         config = self.config
@@ -236,11 +246,12 @@ class GSNModel(Model):
         bounds, rays, settings = (posed.near, posed.far), ray_bundle.flatten(), self.config.rays
         if not self.training:
             views = self.evaluation_views(scene, sources)
+            parts, chunk = [], self.config.eval_num_rays_per_chunk
             with self._autocast():
-                raw = render_rays(
-                    self.network, ray_bundle.flatten(), bounds, views, self.config.rays, self.knows_features
-                )
-            return self.present(raw)
+                for start in range(0, len(rays), chunk):
+                    some = rays[start : start + chunk]
+                    parts.append(render_rays(self.network, some, bounds, views, settings, self.knows_features))
+            return self.present({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
         views = self.training_views(scene, sources, self.stage == 2)
         return render_rays(self.network, rays, bounds, views, settings, self.stage == 2, training=True)
 

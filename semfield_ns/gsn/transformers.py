@@ -55,7 +55,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """The update, to be added to the stream."""
-        hidden = F.dropout(F.relu(F.linear(x, self.fc1.weight, self.fc1.bias)), self.dropout, self.training)
+        hidden = F.dropout(
+            F.relu(F.linear(x, self.fc1.weight, self.fc1.bias), inplace=True), self.dropout, self.training
+        )
         return F.dropout(F.linear(hidden, self.fc2.weight, self.fc2.bias), self.dropout, self.training)
 
 
@@ -165,7 +167,7 @@ def attend_views(
     values, pre = both[..., :dim], both[..., dim:]
     # Hidden views are masked in the few hidden channels and by what the product is added to: no pass over the logits.
     visible = visible.to(pre.dtype)
-    inner = F.relu(pre - query.to(pre.dtype)) * visible
+    inner = F.relu((pre - query.to(pre.dtype)).mul_(visible), inplace=True)
     masked = MASKED * (1 - visible)
     logits = torch.addmm(masked.view(-1, 1), inner.flatten(0, 1), folded.logits.T.to(pre.dtype)).view(values.shape)
     if dropout > 0:

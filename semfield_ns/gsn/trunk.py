@@ -131,7 +131,7 @@ class Trunk(nn.Module):
             layer = self.q_fcs[i]
             if isinstance(layer, TwoLayers):
                 inner = F.linear(q, layer.first.weight[:, : self.dim]) + position_codes[i // 2].reshape(num, -1)
-                q = layer.second(F.relu(inner)).float()
+                q = layer.second(F.relu(inner, inplace=True)).float()
             stream, first = ray(q.view(rays, samples, -1), with_first_row=i == last)
             q = stream.reshape(num, -1)
         stream = q.view(rays, samples, -1)
@@ -216,7 +216,7 @@ class Trunk(nn.Module):
             return self.rgb_fc(pool_samples(h, weights))
         first, second = self.hviews_fc.first, self.hviews_fc.second
         direction = F.linear(directions_code, first.weight[:, self.dim :], first.bias)
-        hidden = F.relu(F.linear(h, first.weight[:, : self.dim]) + direction[:, None])
+        hidden = F.relu(F.linear(h, first.weight[:, : self.dim]) + direction[:, None], inplace=True)
         return self.rgb_fc(second(pool_samples(hidden, weights)))
 
 

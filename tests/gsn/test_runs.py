@@ -3,16 +3,21 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from nerfstudio.viewer.viewer_elements import ViewerDropdown
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn import runs
 from semfield_ns.gsn.checkpoints import export_official
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
+from semfield_ns.gsn.normalisation import bounds
 from semfield_ns.method_configs.gsn import gsn_paper
+from semfield_ns.scenes.formats import read_scene
+from semfield_ns.scenes.formats.ply import read_ply_points
 from tests.gsn.builders import write_scenes
 from tests.runs import run_command
 
@@ -66,6 +71,38 @@ def test_a_trained_run_evaluates_on_all_its_scenes(trained, tmp_path):
     run_command(["ns-eval", "--load-config", str(trained), "--output-path", str(tmp_path / "eval.json")])
     results = json.loads((tmp_path / "eval.json").read_text())["results"]
     assert all(math.isfinite(results[name]) for name in ("psnr", "ssim", "feature_cosine"))
+
+
+def test_a_trained_run_is_opened_without_being_attached(trained, tmp_path):
+    run_command(
+        [
+            *("ns-render", "interpolate", "--load-config", str(trained), "--output-path", str(tmp_path / "video")),
+            *("--interpolation-steps", "1", "--pose-source", "train", "--output-format", "images"),
+        ]
+    )
+    assert len(list((tmp_path / "video").glob("*.jpg"))) >= 5
+    model = runs.open_run(trained)
+    assert model.panel.scene.value == "scene_0"
+    camera = model.library.scenes[0].cameras[torch.tensor([0])]
+    first = model.get_outputs_for_camera(camera)["rgb"]
+    model.panel.scene.cb_hook(ViewerDropdown("Scene", "scene_1", ["scene_0", "scene_1"]))
+    assert model.render_key() == 1 and not torch.equal(first, model.get_outputs_for_camera(camera)["rgb"])
+
+
+def test_an_attached_run_is_exported_as_points(attached, tmp_path):
+    run_command(
+        [
+            *("ns-export", "pointcloud", "--load-config", str(attached), "--output-dir", str(tmp_path)),
+            *("--num-points", "1500", "--num-rays-per-batch", "1024", "--normal-method", "open3d"),
+            *("--rgb-output-name", "features_pca", "--save-world-frame", "True"),
+        ]
+    )
+    points = read_ply_points(tmp_path / "point_cloud.ply")
+    assert len(points) > 1000 and np.isfinite(points).all()
+    scene = read_scene(attached.parents[4] / "new" / "scene_0")
+    near, far = (bounds(scene)[i] for i in range(2))
+    centre = np.mean([frame.c2w[:3, 3] for frame in scene.train], axis=0)
+    assert np.linalg.norm(points - centre, axis=1).max() < 4 * far and near > 0
 
 
 def test_an_attached_run_shows_the_new_scene(attached, folder, tmp_path):
