@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "process": {"scenes", "rendering"},
     "segmentation": {"scenes", "teachers", "rendering"},
     "viewer": {"scenes", "rendering", "segmentation"},
+    "export": {"scenes", "rendering", "segmentation", "viewer", "semantic_flow"},
     "cli": {
         "scenes",
         "teachers",
@@ -46,6 +47,7 @@ MAY_IMPORT = {
         "process",
         "segmentation",
         "viewer",
+        "export",
         "method_configs",
     },
 }

@@ -17,6 +17,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from semfield_ns.cli.demo import demo
     from semfield_ns.cli.edit import edit
     from semfield_ns.cli.evaluate import evaluate
+    from semfield_ns.cli.export import export
     from semfield_ns.cli.import_checkpoint import import_checkpoint
     from semfield_ns.cli.objects import objects
     from semfield_ns.cli.process import process
@@ -30,6 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "edit": edit,
         "evaluate": evaluate,
         "objects": objects,
+        "export": export,
         "segment": segment,
         "synthetic": synthetic,
         "attach": attach,

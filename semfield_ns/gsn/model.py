@@ -304,6 +304,16 @@ class GSNModel(Model):
                 self.config.eval_num_rays_per_chunk,
             )
 
+    def text_features(self, texts: list[str]) -> Float[Tensor, "N F"]:
+        """Words in the space of the features, of unit norm.
+
+        Raises:
+            SemfieldError: the teacher does not know words, or the model no features yet.
+        """
+        if self.tokens is None or not self.knows_features:
+            raise SemfieldError("This run has no features yet: train it into its second stage.")
+        return self.tokens.words(self.shown, texts).to(self.device)
+
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """The outputs of the contract for one camera, and where there is a session, its masks."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
-from semfield_ns.teachers.base import Teacher
+from semfield_ns.teachers.base import Teacher, TextTeacher
 from semfield_ns.teachers.cache import FeatureCache, Picture, TokenGrid
 from semfield_ns.teachers.pca import Moments
 from semfield_ns.teachers.registry import build_teacher
@@ -139,6 +139,19 @@ class TokenStore:
     def describe(self, scene: int, index: int) -> Float[Tensor, "h w teacher"]:
         """The teacher's own features of an image."""
         return self.cache[self.picture(scene, index)].features()
+
+    def words(self, scene: int, texts: list[str]) -> Float[Tensor, "N dim"]:
+        """Words through the projection that a scene's tokens go through.
+
+        Raises:
+            SemfieldError: the teacher does not know words.
+        """
+        if not isinstance(self.teacher, TextTeacher):
+            raise SemfieldError(
+                f"The features of this run are those of the teacher '{self.name}', which does not know words: text "
+                "queries need a run with the teacher 'clip'."
+            )
+        return self.projection_of(scene)(self.teacher.encode_text(texts))
 
     def extract(self, pairs: Sequence[tuple[int, int]]) -> list[str]:
         """Extracts the features of images, (scene, index), that are not on disk; returns the names of their entries."""

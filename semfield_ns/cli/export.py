@@ -1,0 +1,161 @@
+"""`semfield export`: masks, videos, annotations, point clouds and splats to take home."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from semfield_ns.errors import SemfieldError
+
+if TYPE_CHECKING:
+    from semfield_ns.export.views import Label, LabelledViews
+
+Format = Literal["masks", "video", "coco", "points"]
+
+
+def export(
+    output_dir: Path,
+    load_config: Path | None = None,
+    segmentation: Path | None = None,
+    session: Path | None = None,
+    formats: tuple[Format, ...] = ("masks", "coco"),
+    labels: tuple[str, ...] = (),
+    views: Literal["train", "test", "all"] = "all",
+    camera_path: Path | None = None,
+    scale: float = 1.0,
+    at: float | None = None,
+    fps: float = 12.0,
+    splat: Path | None = None,
+    splat_transforms: Path | None = None,
+) -> None:
+    """Take the labels of a run, or the objects of a session, home in files that other programs read.
+
+    masks: masks/ids/VIEW.png and masks/LABEL/VIEW.png. video: masks.mp4 and overlay.mp4. coco: coco.json with run
+    lengths. points: points.ply with colour, class and instance, and points/LABEL.ply, in the world of the scene's own
+    files. With --splat: splats/LABEL.ply, splats/without_LABEL.ply and splats/labels.npy, in the world of the splat.
+    labels.json says what the ids are.
+
+    Args:
+        output_dir: Folder for the results.
+        load_config: config.yml of a run; the one that semfield segment wrote brings its session along. Without a
+            session, the classes of semantic-flow are exported, and its moving objects.
+        segmentation: Instead of a run: a folder that semfield segment wrote; nothing is rendered (no points).
+        session: Session file that the viewer saved.
+        formats: What to write.
+        labels: Names of the labels to write, such as ball or ball#2; all if empty.
+        views: Which cameras of the scene: those of the training images, of the held-out images, or both.
+        camera_path: Instead, the cameras of a path as the viewer or semfield camera-path writes them.
+        scale: Of the pictures, against the training images or the size of the path.
+        at: One moment, 0 to 1, for all cameras: what moves is then in one place, as points and splats want it.
+        fps: Frames a second of the videos.
+        splat: A .ply of Gaussian splats of the same scene, to be divided into objects.
+        splat_transforms: dataparser_transforms.json of the run of Nerfstudio that the splat was exported from; without
+            it, the splat has to be in the world of the scene's own files.
+    """
+    from rich.progress import track
+
+    from semfield_ns.export.clouds import CloudWriter
+    from semfield_ns.export.masks import CocoWriter, MaskWriter, VideoWriter
+    from semfield_ns.export.splats import SplatWriter
+    from semfield_ns.io import write_json
+
+    if not formats and splat is None:
+        raise SemfieldError("There is nothing to export: name --formats, or a --splat.")
+    if segmentation is not None and (load_config is not None or splat is not None or "points" in formats):
+        raise SemfieldError(
+            "A folder of masks does not say where surfaces are: for points and splats give --load-config, the "
+            "config.yml in it, instead of --segmentation."
+        )
+    found, to_model, scene = _open(load_config, segmentation, session, views, camera_path, scale, at)
+    chosen = chosen_labels(found, labels)
+    writers: list[Any] = []
+    if "masks" in formats:
+        writers.append(MaskWriter(output_dir, chosen))
+    if "video" in formats:
+        writers.append(VideoWriter(output_dir, chosen, fps))
+    if "coco" in formats:
+        writers.append(CocoWriter(output_dir, chosen))
+    if "points" in formats:
+        writers.append(CloudWriter(output_dir, chosen, to_model))
+    if splat is not None:
+        writers.append(SplatWriter(output_dir, chosen, splat, splat_to_model(to_model, splat_transforms, scene)))
+    for view in track(found, description="Views", total=len(found), transient=True):
+        for writer in writers:
+            writer.add(view)
+    write_json(output_dir / "labels.json", [label.__dict__ for label in chosen])
+    for writer in writers:
+        paths = writer.finish()
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        print(f"Wrote {paths[0]}{more}" if paths else "Wrote nothing: there was no view.")
+
+
+def _open(
+    load_config: Path | None,
+    segmentation: Path | None,
+    session: Path | None,
+    views: Literal["train", "test", "all"],
+    camera_path: Path | None,
+    scale: float,
+    at: float | None,
+) -> "tuple[LabelledViews, Any, Path]":
+    """Labelled views, the map from the scene's own world to theirs, and the scene."""
+    import numpy as np
+
+    from semfield_ns.cli.segment import path_views
+    from semfield_ns.export.sources import ClassViews, FolderViews, SessionViews, at_time
+    from semfield_ns.export.world import affine
+    from semfield_ns.viewer.masks import open_run, scene_views
+
+    if segmentation is not None:
+        return FolderViews(segmentation), np.eye(4), Path()
+    if load_config is None:
+        raise SemfieldError("Give a run, --load-config, or a folder that semfield segment wrote, --segmentation.")
+    if not 0 < scale <= 8:
+        raise SemfieldError(f"The scale of pictures is above 0 and at most 8, not {scale}.")
+    if at is not None and not 0 <= at <= 1:
+        raise SemfieldError(f"The moment --at is between 0 and 1, not {at}.")
+    chosen_path = None if camera_path is None else path_views(camera_path)
+    config, pipeline = open_run(load_config)
+    chosen = scene_views(pipeline, views) if chosen_path is None else chosen_path
+    if scale != 1:
+        chosen = [view.scaled(scale) for view in chosen]
+    if at is not None and any(view.camera.time is not None for view in chosen):
+        chosen = at_time(chosen, at)
+    segmenter = pipeline.segmenter
+    if session is not None:
+        if segmenter is None:
+            raise SemfieldError(f"{load_config} is a run of {config.method_name}, which has no features to segment by.")
+        segmenter.session.load(session)
+    drawn = segmenter is not None and bool(segmenter.session.state.objects)
+    found: LabelledViews = SessionViews(segmenter, chosen) if drawn else ClassViews(pipeline.model, chosen)
+    outputs = pipeline.datamanager.train_dataset._dataparser_outputs
+    to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
+    return found, to_model, Path(pipeline.datamanager.config.dataparser.data)
+
+
+def splat_to_model(to_model: Any, splat_transforms: Path | None, scene: Path) -> Any:
+    """The map from the world of a splat to that of the model.
+
+    Args:
+        to_model: from the scene's own world to the model's.
+        splat_transforms: dataparser_transforms.json of the splat's run; None if it is in the scene's own world.
+        scene: the scene of both.
+    """
+    import numpy as np
+
+    from semfield_ns.export.world import world_of_run
+
+    if splat_transforms is None:
+        return to_model
+    return to_model @ np.linalg.inv(world_of_run(splat_transforms, scene))
+
+
+def chosen_labels(found: "LabelledViews", names: tuple[str, ...]) -> "list[Label]":
+    """The labels of some names, all if there is none.
+
+    Raises:
+        SemfieldError: there is no label of a name.
+    """
+    known = {label.name: label for label in found.labels}
+    for name in names:
+        if name not in known:
+            raise SemfieldError(f"There is no label '{name}': choose from {', '.join(known)}.")
+    return [known[name] for name in names] if names else list(found.labels)

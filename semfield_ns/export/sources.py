@@ -1,0 +1,169 @@
+"""Where labelled views come from: classes of a run of semantic-flow, a session, or a folder of `semfield segment`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.export.views import Label, LabelledView
+from semfield_ns.io import read_image, read_json
+from semfield_ns.segmentation.cameras import ViewCamera
+
+if TYPE_CHECKING:
+    from semfield_ns.semantic_flow.objects import ObjectTracks
+    from semfield_ns.viewer.masks import NamedView
+
+
+class SessionViews:
+    """The objects of a session, as the viewer shows them.
+
+    Args:
+        segmenter: of the run, with the session.
+        views: to be labelled.
+
+    Raises:
+        SemfieldError: the session has no object.
+    """
+
+    def __init__(self, segmenter: Any, views: "Sequence[NamedView]") -> None:
+        self.segmenter, self.views = segmenter, in_time(views)
+        objects = segmenter.session.state.objects
+        if not objects:
+            raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
+        self.labels = [Label(n, entry.name, tuple(entry.color), n, n) for n, entry in enumerate(objects, start=1)]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __iter__(self) -> Iterator[LabelledView]:
+        for named in self.views:
+            view = self.segmenter.view(named.camera)
+            found = self.segmenter.segment_view(view)
+            points = None if view.points is None else view.points.cpu().numpy()
+            yield LabelledView(
+                named.name,
+                named.camera,
+                _bytes(view.rgb),
+                found.ids.cpu().numpy().astype(np.uint16),
+                points,
+                _bytes(found.overlay),
+            )
+
+
+class ClassViews:
+    """The classes of a run of semantic-flow, those that move divided into objects.
+
+    Args:
+        model: of the run.
+        views: to be labelled.
+
+    Raises:
+        SemfieldError: the run has no classes.
+    """
+
+    def __init__(self, model: Any, views: "Sequence[NamedView]") -> None:
+        if getattr(model, "label_map", None) is None:
+            raise SemfieldError("This run has no classes: draw on its objects in the viewer and give the session.")
+        self.model, self.views = model, in_time(views)
+        classes = model.label_map.classes
+        self.tracks: ObjectTracks | None = model.editor.tracks(model) if model.label_map.dynamic.any() else None
+        self.labels = [Label(n, entry.name, tuple(entry.color), n, 0) for n, entry in enumerate(classes, start=1)]
+        self._first_object = len(classes) + 1
+        objects = [] if self.tracks is None else zip(self.tracks.names, self.tracks.objects, strict=True)
+        for number, (name, entry) in enumerate(objects, start=1):
+            color = _shade(classes[entry.class_id].color, number)
+            self.labels.append(Label(len(classes) + number, name, color, entry.class_id + 1, number))
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __iter__(self) -> Iterator[LabelledView]:
+        for named in self.views:
+            raw = self.model.raw_outputs_for_camera(named.camera.cameras())
+            classes = raw["logits"].argmax(dim=-1)
+            points = raw["surface"]
+            ids = classes + 1
+            if self.tracks is not None and self.tracks.objects:
+                ids = self._divide(ids, points, raw["dynamic_weight"][..., 0] > 0.5, named.camera)
+            yield LabelledView(
+                named.name, named.camera, _bytes(raw["rgb"]), ids.cpu().numpy().astype(np.uint16), points.cpu().numpy()
+            )
+
+    def _divide(self, ids: Tensor, points: Tensor, moving: Tensor, camera: ViewCamera) -> Int[Tensor, "H W"]:
+        """Ids of objects where an object of the same class is the nearest."""
+        assert self.tracks is not None
+        time = torch.tensor([[camera.time or 0.0]], device=points.device)
+        frame = round(float(self.model.frames.to_frames(time)))
+        nearest = self.tracks.nearest(points[moving], frame)
+        of_class = torch.tensor([entry.class_id for entry in self.tracks.objects], device=ids.device) + 1
+        result = ids.clone()
+        result[moving] = torch.where(of_class[nearest] == ids[moving], nearest + self._first_object, ids[moving])
+        return result
+
+
+class FolderViews:
+    """The masks that `semfield segment`, or the viewer's button, wrote. They do not say where surfaces are.
+
+    Args:
+        folder: with segmentation.json.
+
+    Raises:
+        SemfieldError: it is no such folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from semfield_ns.viewer.masks import MANIFEST
+
+        self.folder = folder
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise SemfieldError(f"{folder} holds no {MANIFEST}: give a folder that semfield segment wrote.")
+        content = read_json(path)
+        try:
+            self.labels = [
+                Label(entry["id"], entry["name"], tuple(entry["color"]), entry["id"], entry["id"])
+                for entry in content["objects"]
+            ]
+            self.views = [
+                (entry["name"], entry["mask"], entry["overlay"], ViewCamera(**entry["camera"]))
+                for entry in content["views"]
+            ]
+        except (KeyError, TypeError) as error:
+            raise SemfieldError(f"{path} does not describe masks: write it anew with semfield segment.") from error
+        self.views.sort(key=lambda entry: (entry[3].time or 0.0, entry[0]))
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __iter__(self) -> Iterator[LabelledView]:
+        for name, mask, overlay, camera in self.views:
+            ids = np.array(read_image(self.folder / mask, f"mask of view {name}"))
+            painted = np.array(read_image(self.folder / overlay, f"overlay of view {name}").convert("RGB"))
+            yield LabelledView(name, camera, painted, ids, None, painted)
+
+
+def in_time(views: "Sequence[NamedView]") -> "list[NamedView]":
+    """Views in the order of time, then of name."""
+    return sorted(views, key=lambda view: (view.camera.time or 0.0, view.name))
+
+
+def at_time(views: "Sequence[NamedView]", time: float) -> "list[NamedView]":
+    """The same cameras, all at one time in [0, 1]."""
+    return [replace(view, camera=replace(view.camera, time=time)) for view in views]
+
+
+def _bytes(rgb: Tensor) -> np.ndarray:
+    return (rgb.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def _shade(color: Sequence[int], number: int) -> tuple[int, int, int]:
+    """A colour like that of the class, another one for each object."""
+    factor = (1.0, 0.75, 1.25, 0.6)[(number - 1) % 4]
+    red, green, blue = (min(255, max(1, round(channel * factor))) for channel in color)
+    return red, green, blue

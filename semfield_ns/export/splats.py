@@ -1,0 +1,167 @@
+"""Labels for Gaussian splats that somebody else trained: every Gaussian is assigned by a vote of the views.
+
+A Gaussian that a view sees on its surface votes there for the label of its pixel; the vote counts more the better its
+depth agrees with the view's, and the closer the camera is. Gaussians that no view sees get the label of most of their
+nearest neighbours that one sees.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.export.views import Label, LabelledView
+from semfield_ns.export.world import Affine, move
+from semfield_ns.io import write_json, write_npy
+from semfield_ns.scenes.formats.ply import Ply, read_ply, write_ply
+
+NEEDED = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
+DEPTH_TOLERANCE = 0.02
+"""of the depth: standard deviation of the agreement"""
+_NEIGHBOURS = 5
+_CHUNK = 1 << 18
+
+
+def read_splats(path: Path) -> Ply:
+    """A file of Gaussians in the ordinary format of 3D Gaussian splatting.
+
+    Raises:
+        SemfieldError: the file is missing, broken, or of something else.
+    """
+    splats = read_ply(path)
+    lacking = [name for name in NEEDED if name not in splats.properties]
+    if lacking:
+        raise SemfieldError(f"{path} holds no Gaussian splats: its vertices have no property '{lacking[0]}'.")
+    if not len(splats):
+        raise SemfieldError(f"{path} holds no Gaussian.")
+    if not np.isfinite(splats.points()).all():
+        raise SemfieldError(f"{path} has Gaussians at places that are NaN or infinite.")
+    return splats
+
+
+class SplatVotes:
+    """The votes of views for the labels of points.
+
+    Args:
+        centres: of the Gaussians, in the world of the views.
+        num_labels: the largest id of a label.
+        tolerance: of depths, see `DEPTH_TOLERANCE`.
+    """
+
+    def __init__(self, centres: Float[np.ndarray, "N 3"], num_labels: int, tolerance: float = DEPTH_TOLERANCE) -> None:
+        self.centres, self.tolerance = torch.from_numpy(np.ascontiguousarray(centres)).float(), tolerance
+        self.votes = np.zeros((len(centres), num_labels + 1), np.float32)
+
+    def add(self, view: LabelledView) -> None:
+        """Lets a view vote.
+
+        Raises:
+            SemfieldError: its surface is not known.
+        """
+        if view.points is None:
+            raise SemfieldError(
+                f"The surface of view {view.name} is not known: splats need --load-config, the run itself."
+            )
+        depth = np.nan_to_num(view.depth, nan=0.0, posinf=0.0, neginf=0.0)
+        for start in range(0, len(self.centres), _CHUNK):
+            pixels, away, seen = (t.numpy() for t in view.camera.project(self.centres[start : start + _CHUNK]))
+            seen = seen & np.isfinite(pixels).all(axis=-1)
+            rows = np.flatnonzero(seen)
+            if not len(rows):
+                continue
+            column, row = np.floor(pixels[rows]).astype(int).T
+            label, weight = self._vote(depth, view.ids, row, column, away[rows])
+            self.votes[start + rows, label] += weight * view.camera.fx / away[rows]
+
+    def _vote(
+        self, depth: np.ndarray, ids: np.ndarray, row: np.ndarray, column: np.ndarray, away: np.ndarray
+    ) -> tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+        """Label and weight of points in a view: of that pixel of the 3x3 around them whose depth agrees best.
+
+        At the rim of an object a centre may well fall beside it, onto the background.
+        """
+        height, width = ids.shape
+        label, best = np.zeros(len(row), np.int64), np.zeros(len(row), np.float32)
+        for dy, dx in sorted(((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)), key=lambda o: abs(o[0]) + abs(o[1])):
+            y, x = np.clip(row + dy, 0, height - 1), np.clip(column + dx, 0, width - 1)
+            there = depth[y, x]
+            error = (away - there) / (self.tolerance * np.maximum(there, 1e-9))
+            weight = np.where(there > 0, np.exp(-0.5 * np.minimum(error**2, 60.0)), 0.0)
+            # A neighbour has to agree clearly better than the pixel itself.
+            better = weight > best + (0.0 if (dy, dx) == (0, 0) else 0.25)
+            label[better], best[better] = ids[y, x][better], weight[better]
+        return label, best
+
+    def labels(self) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
+        """The id of each Gaussian, 0 for none, and the share of the votes that it got (0 where no view sees it).
+
+        Raises:
+            SemfieldError: no view sees any of them.
+        """
+        total = self.votes.sum(axis=1)
+        seen = total > 1e-2 * (np.median(total[total > 0]) if (total > 0).any() else 1.0)
+        if not seen.any():
+            raise SemfieldError(
+                "No view sees any of the Gaussians: are they in another world? Give the dataparser_transforms.json of "
+                "their run as --splat-transforms."
+            )
+        chosen = self.votes.argmax(axis=1)
+        share = np.where(seen, self.votes.max(axis=1) / np.maximum(total, 1e-12), 0.0)
+        if not seen.all():
+            centres = self.centres.numpy()
+            tree = cKDTree(centres[seen])
+            near = tree.query(centres[~seen], k=min(_NEIGHBOURS, int(seen.sum())))[1].reshape(int((~seen).sum()), -1)
+            around = chosen[seen][near]
+            counts = np.stack([(around == label).sum(axis=1) for label in range(self.votes.shape[1])], axis=-1)
+            chosen[~seen] = counts.argmax(axis=1)
+        return chosen, share
+
+
+class SplatWriter:
+    """`splats/LABEL.ply` (its Gaussians alone), `splats/without_LABEL.ply` (all others) and `splats/labels.npy`.
+
+    The files are in the world of the file that was given, and every property of every Gaussian is as it was there.
+
+    Args:
+        folder: of the export.
+        labels: that are written.
+        file: the Gaussians.
+        to_model: from the world of the file to that of the views.
+    """
+
+    def __init__(self, folder: Path, labels: Sequence[Label], file: Path, to_model: Affine) -> None:
+        self.folder, self.labels = folder / "splats", labels
+        self.splats = read_splats(file)
+        centres = move(self.splats.points(), to_model)
+        self.votes = SplatVotes(centres, max(label.id for label in labels))
+
+    def add(self, view: LabelledView) -> None:
+        """Lets a view vote."""
+        self.votes.add(view)
+
+    def finish(self) -> list[Path]:
+        """Writes the files."""
+        ids, share = self.votes.labels()
+        paths = [self.folder / "labels.npy", self.folder / "labels.json"]
+        write_npy(paths[0], ids.astype(np.int32))
+        entries = []
+        for label in self.labels:
+            mine = ids == label.id
+            entries.append(
+                {
+                    "id": label.id,
+                    "name": label.name,
+                    "gaussians": int(mine.sum()),
+                    "agreement": round(float(share[mine & (share > 0)].mean()), 4) if (mine & (share > 0)).any() else 0,
+                }
+            )
+            for name, kept in ((label.file_name, mine), (f"without_{label.file_name}", ~mine)):
+                if kept.any():
+                    paths.append(self.folder / f"{name}.ply")
+                    write_ply(paths[-1], self.splats.vertices[kept], self.splats.comments)
+        write_json(paths[1], {"gaussians": len(ids), "labels": entries})
+        return paths

@@ -1,0 +1,95 @@
+"""Views with labels: what every export is made from, whatever found the labels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from semfield_ns.segmentation.cameras import ViewCamera
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class or an object. Ids count from 1; 0 is what has no label."""
+
+    id: int
+    name: str
+    color: tuple[int, int, int]
+    category: int
+    """the class: objects of one class share it"""
+    instance: int
+    """the object, from 1; 0 for a class that is not divided into objects"""
+
+    @property
+    def file_name(self) -> str:
+        """The name, fit for files and folders."""
+        return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledView:
+    """One picture, its labels, and where its surface is if that is known."""
+
+    name: str
+    camera: ViewCamera
+    """in the world of the model"""
+    rgb: UInt8[np.ndarray, "H W 3"]
+    ids: Int[np.ndarray, "H W"]
+    """of labels; 0 is none"""
+    points: Float[np.ndarray, "H W 3"] | None = None
+    """the visible surface, in the world of the model; not finite where there is none"""
+    overlay: UInt8[np.ndarray, "H W 3"] | None = None
+    """the picture with the labels on it, if somebody has painted it already"""
+
+    @property
+    def depth(self) -> Float[np.ndarray, "H W"]:
+        """Of the surface, along the optical axis."""
+        assert self.points is not None, "asked of views with known surface only"
+        pose = np.array(self.camera.camera_to_world).reshape(3, 4)
+        return -(self.points - pose[:, 3]) @ pose[:, 2]
+
+
+class LabelledViews(Protocol):
+    """Somebody who knows the labels of views: they come one by one, as they are too large to be kept."""
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """All labels that a view may have."""
+
+    def __len__(self) -> int:
+        """Number of views."""
+
+    def __iter__(self) -> Iterator[LabelledView]:
+        """The views, in the order of time and name."""
+
+
+OVERLAY_ALPHA = 0.55
+
+
+def palette(labels: Sequence[Label]) -> UInt8[np.ndarray, "L 3"]:
+    """Colours by id; what has no label is black."""
+    table = np.zeros((max((label.id for label in labels), default=0) + 1, 3), np.uint8)
+    for label in labels:
+        table[label.id] = label.color
+    return table
+
+
+def only(ids: Int[np.ndarray, "H W"], labels: Sequence[Label]) -> Int[np.ndarray, "H W"]:
+    """Ids of these labels; those of others become 0."""
+    return np.where(np.isin(ids, [label.id for label in labels]), ids, 0)
+
+
+def paint(view: LabelledView, labels: Sequence[Label]) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture with labels in their colours on it."""
+    ids = only(view.ids, labels)
+    if view.overlay is not None and np.array_equal(ids, view.ids):
+        return view.overlay
+    mixed = (1 - OVERLAY_ALPHA) * view.rgb + OVERLAY_ALPHA * palette(labels)[ids]
+    return np.where((ids > 0)[..., None], mixed, view.rgb).round().astype(np.uint8)
+
+
+def mask_of(view: LabelledView, label: Label) -> Bool[np.ndarray, "H W"]:
+    """Where a label is."""
+    return view.ids == label.id
