@@ -2,6 +2,7 @@
 
     python benchmarks/process.py                         # synthetic scenes, rendered to mp4
     python benchmarks/process.py --scenes PATH [PATH..]  # scenes with given poses (and masks, flow, depth), as mp4s
+    python benchmarks/process.py --photos PATH [PATH..]  # scenes with given poses where nothing moves, as photos
     python benchmarks/process.py --keep FOLDER           # where the mp4s and the results stay
 
 Prints one Markdown table: seconds; registered frames; epipolar error of the flow of static pixels under the estimated
@@ -11,11 +12,10 @@ length of the path, mean rotation error); intersection over union of the motion 
 after one scale for the scene) and the share of pixels with a depth. A dash: the scene gives no truth for it.
 """
 
-import json
 import platform
+import shutil
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -110,8 +110,15 @@ class Compared:
             self.trusted.append(error[known & valid])
 
 
-def evaluate(name: str, seconds: float, folder: Path, truth: Scene) -> Row:
-    """Compares a processed scene with the scene that its video was made of."""
+def copy_photos(scene: Scene, folder: Path) -> None:
+    """The training images in a folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(scene.train):
+        shutil.copy(frame.image_path, folder / f"photo_{number:03d}{frame.image_path.suffix}")
+
+
+def evaluate(name: str, folder: Path, truth: Scene) -> Row:
+    """Compares a processed scene with the scene that its video, or photos, were made of."""
     scene = read_scene(folder)
     picked = read_json(folder / ".process" / "frames.json")["frames"]
     index = {f"{frame_name(n)}.png": entry["index"] for n, entry in enumerate(picked)}
@@ -131,20 +138,20 @@ def evaluate(name: str, seconds: float, folder: Path, truth: Scene) -> Row:
             both = (depth > 0) & (true[: depth.shape[0], : depth.shape[1]] > 0)
             compared.depth.append(depth[both] / true[: depth.shape[0], : depth.shape[1]][both])
     ratio = np.concatenate(compared.depth) if compared.depth else np.zeros(0)
-    figures = json.loads((folder / ".process" / "masks.json").read_text())
-    coverage = json.loads((folder / ".process" / "depth.json").read_text())["coverage"]
+    hidden = folder / ".process"
+    figures = read_json(hidden / "masks.json") if (hidden / "masks.json").is_file() else {}
     return Row(
         name,
-        seconds,
+        sum(read_json(marker)["seconds"] for marker in (hidden / "steps").glob("*.json")),
         f"{len(pairs)}/{len(picked)}",
-        figures["epipolar_error_px"],
+        figures.get("epipolar_error_px"),
         ate,
         rotation,
         float(np.mean(compared.ious)) if compared.ious else None,
         float(np.median(np.concatenate(compared.flow))) if compared.flow else None,
         float(np.median(np.concatenate(compared.trusted))) if compared.trusted else None,
         float(np.median(np.abs(ratio * scale - 1))) if len(ratio) else None,
-        coverage,
+        read_json(hidden / "depth.json")["coverage"],
     )
 
 
@@ -166,7 +173,8 @@ def _cell(value: float | None, factor: float = 1.0) -> str:
 
 def main(
     scenes: tuple[Path, ...] = (),
-    synthetic: tuple[str, ...] = ("demo", "demo-b", "fast", "thin"),
+    photos: tuple[Path, ...] = (),
+    synthetic: tuple[str, ...] = ("demo", "demo-b", "fast", "thin", "static"),
     frames: int = 24,
     width: int = 320,
     samples: int = 2,
@@ -177,18 +185,19 @@ def main(
     cv2.setNumThreads(threads)
     with tempfile.TemporaryDirectory() as temporary:
         root = keep or Path(temporary)
-        given = {path.resolve().name: path for path in scenes}
-        for name in () if scenes else synthetic:
+        given = {path.resolve().name: path for path in (*scenes, *photos)}
+        for name in () if given else synthetic:
             given[name] = write_scene(name, root / "truth" / name, 0, frames, width, width * 3 // 4, samples)
         rows = []
         for name, path in given.items():
             truth = read_scene(path)
-            video, folder = root / f"{name}.mp4", root / "processed" / name
+            static = path in photos or len(truth.times) == 1
+            source, folder = root / (name if static else f"{name}.mp4"), root / "processed" / name
             root.mkdir(parents=True, exist_ok=True)
-            make_video(truth, video)
-            start = time.perf_counter()
-            process(video, folder, num_frames=len(truth.train), models="classical", threads=threads)
-            rows.append(evaluate(name, time.perf_counter() - start, folder, truth))
+            if not source.exists():
+                (copy_photos if static else make_video)(truth, source)
+            process(source, folder, num_frames=len(truth.train), models="classical", threads=threads, static=static)
+            rows.append(evaluate(name, folder, truth))
     print(f"\n{date.today()}, {platform.machine()}, {threads} threads\n")
     print(table(rows))
 

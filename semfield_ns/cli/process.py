@@ -40,7 +40,8 @@ def process(
     What is finished is not done again when the command is repeated, after it was stopped or with other options.
 
     Args:
-        source: A video file, or a folder of images (the frames of a video, or with --static photos).
+        source: A video file; a folder of images (the frames of a video, or with --static photos); or the result of
+            ns-process-data, whose poses are then taken.
         output_dir: Folder of the scene; must be absent, empty or an earlier result of this command.
         num_frames: Most frames to pick.
         start: Where to begin, seconds (of a folder: the number of the image).
@@ -62,6 +63,9 @@ def process(
     from semfield_ns.process.plan import Work
     from semfield_ns.process.workspace import Settings
 
+    if not source.exists():
+        raise SemfieldError(f"{source} does not exist: give a video file or a folder of images.")
+    source, poses = with_poses(source, poses)
     if num_frames < 4 or max_size < 64:
         raise SemfieldError("--num-frames must be at least 4 and --max-size at least 64.")
     if focal is not None and not focal > 0:
@@ -90,11 +94,16 @@ def process(
             device=device,
         )
     )
-    if not source.exists():
-        raise SemfieldError(f"{source} does not exist: give a video file or a folder of images.")
     work.claim()
     StepRunner(work.hidden / "steps").run_all(steps(work))
     print_summary(work)
+
+
+def with_poses(source: Path, poses: Path | None) -> tuple[Path, Path | None]:
+    """The images and poses of what ns-process-data wrote; anything else as it is."""
+    if (source / "transforms.json").is_file() and (source / "images").is_dir():
+        return source / "images", poses or source / "transforms.json"
+    return source, poses
 
 
 def steps(work: "Work") -> list[Step]:
@@ -163,6 +172,9 @@ def print_summary(work: "Work") -> None:
     for warning in summary.warnings(work):
         console.print(f"  Warning: {warning}", style="yellow")
     console.print(f"  Report: {work.report_file}")
-    console.print("To train on it:")
-    method = "nerfacto" if work.settings.static else "semantic-flow-tiny"
-    console.print(f"  ns-train {method} --data {work.root}", style="bold")
+    if work.settings.static:
+        console.print("To look at it (then train gsn-tiny, or any method of Nerfstudio, on it):")
+        console.print(f"  semfield attach --data {work.root}", style="bold")
+    else:
+        console.print("To train on it:")
+        console.print(f"  ns-train semantic-flow-tiny --data {work.root}", style="bold")

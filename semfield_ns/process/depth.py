@@ -39,9 +39,10 @@ class DepthTool:
     """whether `predict` gives depths, to be scaled, and not disparities, to be scaled and shifted"""
 
 
-def depth_tool(choice: Choice, name: str = DEPTH_MODEL, device: str = "cpu") -> DepthTool:
-    """Depth Anything V2 where its weights are in the local cache, triangulation otherwise."""
-    tool, note = choose(choice, "depth", lambda: depth_anything(name, device), triangulation)
+def depth_tool(choice: Choice, name: str = DEPTH_MODEL, device: str = "cpu", photos: bool = False) -> DepthTool:
+    """Depth Anything V2 where its weights are in the local cache, otherwise triangulation, or of photos the points."""
+    classical = sparse_points if photos else triangulation
+    tool, note = choose(choice, "depth", lambda: depth_anything(name, device), classical)
     card = tool.card
     return DepthTool(ModelCard(card.step, card.name, card.revision, card.licence, note), tool.predict, tool.metric)
 
@@ -49,6 +50,11 @@ def depth_tool(choice: Choice, name: str = DEPTH_MODEL, device: str = "cpu") -> 
 def triangulation() -> DepthTool:
     """Depth from flow and poses; no weights."""
     return DepthTool(ModelCard("depth", "triangulated flow of static pixels", "1", "Apache-2.0"))
+
+
+def sparse_points() -> DepthTool:
+    """Depth at the points of structure from motion only; for photos, between which there is no flow."""
+    return DepthTool(ModelCard("depth", "sparse points", "1", "Apache-2.0"))
 
 
 def depth_anything(name: str = DEPTH_MODEL, device: str = "cpu") -> DepthTool:

@@ -22,8 +22,8 @@ def import_poses(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]
 
     Args:
         path: a transforms.json (or the folder of one, as ns-process-data writes it), a COLMAP model (a folder with
-            cameras.bin or .txt, or one above its sparse/0; VGGT writes such), an .npz of MegaSaM (cam_c2w, intrinsic),
-            or a folder of ViPE (pose/*.npz, intrinsics/*.npz).
+            cameras.bin or .txt, or one above its sparse/0; VGGT writes such), an .npz of VGGT's predictions (extrinsic,
+            intrinsic) or of MegaSaM (cam_c2w, intrinsic), or a folder of ViPE (pose/*.npz, intrinsics/*.npz).
         frames: the picked frames.
         size: (width, height) of the picked frames, px.
         source_count: frames of the video or images of the folder.
@@ -39,13 +39,14 @@ def import_poses(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]
     elif model is not None:
         found = _import_colmap(model, frames)
     elif path.suffix == ".npz":
-        found = _import_megasam(path, frames, source_count)
+        arrays = read_npz(path, "poses")
+        found = (_from_vggt if "extrinsic" in arrays else _from_megasam)(path, arrays, frames, source_count)
     elif path.is_dir() and (path / "pose").is_dir():
         found = _import_vipe(path, frames)
     else:
         raise SemfieldError(
             f"{path} holds no poses that are known here: give a transforms.json, a COLMAP model (cameras.bin), an .npz "
-            "of MegaSaM (cam_c2w, intrinsic) or a folder of ViPE (pose/, intrinsics/)."
+            "of VGGT (extrinsic, intrinsic) or MegaSaM (cam_c2w, intrinsic), or a folder of ViPE (pose/, intrinsics/)."
         )
     if len(found.poses) < FEWEST:
         raise SemfieldError(
@@ -107,8 +108,11 @@ def _import_colmap(path: Path, frames: Sequence[FrameNames]) -> Registration:
     return _given(poses, cameras, f"COLMAP ({path.name})", points=points, seen=seen, figures=figures)
 
 
-def _import_megasam(path: Path, frames: Sequence[FrameNames], source_count: int) -> Registration:
-    arrays = read_npz(path, "poses")
+Arrays = dict[str, np.ndarray]
+
+
+def _from_megasam(path: Path, arrays: Arrays, frames: Sequence[FrameNames], source_count: int) -> Registration:
+    """OpenCV camera-to-world, and one pinhole for all frames, at the size of the depth maps."""
     c2w, intrinsic = arrays.get("cam_c2w"), arrays.get("intrinsic")
     if c2w is None or intrinsic is None or c2w.ndim != 3 or c2w.shape[1:] != (4, 4) or intrinsic.shape != (3, 3):
         raise SemfieldError(f"{path} needs cam_c2w (N,4,4) and intrinsic (3,3), as MegaSaM writes them.")
@@ -116,6 +120,20 @@ def _import_megasam(path: Path, frames: Sequence[FrameNames], source_count: int)
     camera = _from_matrix(arrays.get("depths"), intrinsic)
     poses = {number: camera_to_world(np.linalg.inv(c2w[i].astype(np.float64))) for number, i in place.items()}
     return _given(poses, dict.fromkeys(poses, camera), "MegaSaM")
+
+
+def _from_vggt(path: Path, arrays: Arrays, frames: Sequence[FrameNames], source_count: int) -> Registration:
+    """OpenCV world-to-camera and a pinhole for each frame, at the size of the depth maps."""
+    w2c, intrinsic, depth = (np.asarray(arrays.get(key, 0.0)) for key in ("extrinsic", "intrinsic", "depth"))
+    if w2c.shape[-2:] != (3, 4) or intrinsic.shape != (*w2c.shape[:-2], 3, 3):
+        raise SemfieldError(f"{path} needs extrinsic (N,3,4) and intrinsic (N,3,3), as VGGT writes them.")
+    w2c, intrinsic = w2c.reshape(-1, 3, 4).astype(np.float64), intrinsic.reshape(-1, 3, 3)
+    depths = depth.reshape(len(w2c), *depth.shape[-3:-1]) if depth.ndim > 3 else None
+    poses, cameras = {}, {}
+    for number, i in _places(path, len(w2c), frames, source_count).items():
+        poses[number] = camera_to_world(np.vstack([w2c[i], [0, 0, 0, 1]]))
+        cameras[number] = _from_matrix(depths, intrinsic[i])
+    return _given(poses, cameras, "VGGT")
 
 
 def _places(path: Path, count: int, frames: Sequence[FrameNames], source_count: int) -> dict[int, int]:

@@ -132,7 +132,8 @@ class Work(Workspace):
     def find_depth(self, report: Report) -> None:
         """Depth of each posed frame."""
         self.begin(self.root / "depth")
-        tool = depths.depth_tool(self.settings.models, self.settings.depth_model, self.settings.device)
+        settings = self.settings
+        tool = depths.depth_tool(settings.models, settings.depth_model, settings.device, photos=settings.static)
         errors, coverage = [], []
         for done, (number, depth) in enumerate(self._depth_maps(tool)):
             write_npy(self.depth_file(number), depth.astype(np.float32))

@@ -12,6 +12,7 @@ from semfield_ns.process.flow import flow_file
 from semfield_ns.process.given_poses import import_poses
 from semfield_ns.process.plan import Work
 from semfield_ns.process.registration import FrameNames, Registration
+from semfield_ns.process.structure import Rig, register
 from semfield_ns.scenes.formats.transforms import read_transforms
 from tests.process.helpers import walk, write_video
 
@@ -37,9 +38,10 @@ def test_the_scene_is_whole_and_right(scene):
     steps = np.diff(x, axis=0)
     # Even steps along a line, up to scale and turn.
     assert np.linalg.norm(steps - steps.mean(0), axis=-1).max() < 0.1 * np.linalg.norm(steps.mean(0))
-    assert abs(read.train[0].fx / 220 - 1) < 0.15
+    assert abs(read.train[0].fx / 220 - 1) < 0.05
     figures = json.loads((folder / ".process" / "masks.json").read_text())
-    assert figures["epipolar_error_px"] < 0.6
+    assert figures["epipolar_error_px"] < 0.3
+    assert Registration.load(folder / ".process" / "refined.npz").figures["focal_certain"]
 
 
 @pytest.mark.slow
@@ -108,6 +110,21 @@ def test_poses_can_be_brought_along(scene, tmp_path):
         assert found.cameras[3].fx == pytest.approx(given.cameras[3].fx / 2, rel=1e-6)
 
 
+@pytest.mark.slow
+def test_the_result_of_ns_process_data_is_taken_as_it_is(scene, tmp_path):
+    from nerfstudio.process_data.colmap_utils import colmap_to_json
+
+    _, folder = scene
+    shutil.copytree(folder / "images", tmp_path / "theirs" / "images")
+    colmap_to_json(folder / ".process" / "colmap" / "final", tmp_path / "theirs")
+    process(tmp_path / "theirs", tmp_path / "ours", models="classical", threads=1)
+    read = read_transforms(tmp_path / "ours" / "transforms.json")
+    theirs = read_transforms(tmp_path / "theirs" / "transforms.json")
+    assert len(read.train) == 10 and len(read.points) == len(theirs.points) and read.depth_kind == "metric"
+    assert np.allclose([f.c2w for f in read.train], [f.c2w for f in theirs.train])
+    assert read.train[3].dynamic_mask_path and read.train[3].flow_fwd_path
+
+
 def test_poses_of_arrays(tmp_path):
     c2w = np.tile(np.eye(4), (5, 1, 1))
     c2w[:, 0, 3] = np.arange(5)
@@ -115,6 +132,31 @@ def test_poses_of_arrays(tmp_path):
     found = import_poses(tmp_path / "a.npz", FRAMES, (128, 96), 9)
     assert found.cameras[0].fx == 100 and found.poses[4][0, 3] == 4
     assert np.allclose(found.poses[0][:3, :3], np.diag([1, -1, -1]))  # OpenCV axes become OpenGL ones
+
+
+@pytest.mark.slow
+def test_a_camera_that_does_not_turn_does_not_tell_its_focal_length(tmp_path):
+    pytest.importorskip("pycolmap")
+    names = [f"{i:04d}.png" for i in range(8)]
+    for name, picture in zip(names, walk(8, moving=False), strict=True):
+        write_png(tmp_path / "images" / name, picture)
+    figures = register(tmp_path / "images", names, None, tmp_path / "work", Rig()).figures
+    assert figures["focal_certain"] is False and figures["focal_px"] == pytest.approx(0.85 * 240)
+    known = register(tmp_path / "images", names, None, tmp_path / "work", Rig(focal=220.0)).figures
+    assert known["focal_certain"] and known["focal_px"] == 220
+
+
+def test_poses_of_vggt(tmp_path):
+    w2c = np.tile(np.eye(4)[:3], (5, 1, 1))
+    w2c[:, 0, 3] = -np.arange(5)
+    intrinsic = np.tile([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]], (5, 1, 1))
+    np.savez(tmp_path / "a.npz", extrinsic=w2c, intrinsic=intrinsic, depth=np.ones((5, 48, 64, 1)))
+    found = import_poses(tmp_path / "a.npz", FRAMES, (128, 96), 9)
+    assert found.cameras[0].fx == 100 and found.poses[4][0, 3] == 4
+    assert np.allclose(found.poses[0][:3, :3], np.diag([1, -1, -1]))
+    np.savez(tmp_path / "b.npz", extrinsic=w2c, intrinsic=np.eye(3))
+    with pytest.raises(ValueError, match=r"needs extrinsic .* as VGGT writes them"):
+        import_poses(tmp_path / "b.npz", FRAMES, (128, 96), 9)
 
 
 def test_poses_of_vipe(tmp_path):
