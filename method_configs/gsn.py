@@ -77,6 +77,7 @@ gsn_paper = MethodSpecification(
                 network=NetworkConfig(dropout=0.1, **OFFICIAL),
                 rays=RaySettings(mode="uniform", samples=192, rays_in_memory=128),
                 teacher="dino",
+                bounds="scene",
                 projection="scene",
                 eval_num_rays_per_chunk=512,
             ),

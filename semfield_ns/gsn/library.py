@@ -13,14 +13,13 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.memory import BoundedCache
-from semfield_ns.gsn.normalisation import normalise
+from semfield_ns.gsn.normalisation import normalise, range_of
 from semfield_ns.gsn.projection import SourceViews, project
 from semfield_ns.io import read_image
 from semfield_ns.scenes.dataparser import make_cameras
-from semfield_ns.scenes.formats import read_scene
+from semfield_ns.scenes.formats import is_scene, read_scene
 from semfield_ns.scenes.scene import Frame, Scene
 
-_MARKERS = ("transforms.json", "poses_bounds.npy")
 _HOLD_OUT_EVERY = 8
 MIN_VIEWS = 3
 
@@ -46,6 +45,14 @@ class PosedScene:
     transform: Float[Tensor, "3 4"]
     """from the scene's world to the recentred one, before scaling"""
     scale: float
+    ranges: Float[Tensor, "N 2"] | None = None
+    """nearest and furthest depth in every image, where known; NaN for some"""
+
+    def bounds(self, sources: Sequence[int]) -> tuple[float, float]:
+        """Depths between which rays are looked at that are rendered from these images."""
+        if self.ranges is None:
+            return self.near, self.far
+        return range_of(self.ranges[list(sources)], self.near, self.far)
 
     @property
     def centres(self) -> Float[Tensor, "N 3"]:
@@ -60,14 +67,18 @@ def find_scenes(root: Path) -> list[Path]:
         SemfieldError: there is none.
     """
     root = Path(root)
-    if root.is_file() or any((root / marker).is_file() for marker in _MARKERS):
+    if root.is_file() or is_scene(root):
         return [root]
     if not root.is_dir():
         raise SemfieldError(f"There is no folder {root}: give a scene, or a folder of scenes.")
-    found = {path.parent for marker in _MARKERS for depth in ("*", "*/*") for path in root.glob(f"{depth}/{marker}")}
+    folders = [path for path in root.glob("*") if path.is_dir()]
+    found = [path for path in folders if is_scene(path)]
+    # What lies in a scene is not another one: a COLMAP model's folder looks like a scene itself.
+    deeper = [path for folder in folders if folder not in found for path in folder.glob("*") if path.is_dir()]
+    found += [path for path in deeper if is_scene(path)]
     if not found:
         raise SemfieldError(
-            f"{root} holds no scene: no transforms.json or poses_bounds.npy up to two folders below it."
+            f"{root} holds no scene: no transforms.json, poses_bounds.npy or COLMAP model up to two folders below it."
         )
     return sorted(found)
 
@@ -115,6 +126,7 @@ def load_scene(
         normalised.far,
         torch.from_numpy(normalised.transform).float(),
         normalised.scale,
+        None if normalised.ranges is None else torch.from_numpy(normalised.ranges).float(),
     )
     if not views_overlap(posed):
         raise SemfieldError(

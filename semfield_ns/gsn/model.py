@@ -47,6 +47,9 @@ class GSNModelConfig(ModelConfig):
     """Sizes and variants of the network."""
     rays: RaySettings = field(default_factory=RaySettings)
     """Where on the rays the network looks."""
+    bounds: Literal["sources", "scene"] = "sources"
+    """Where rays begin and end: as near and far as the source views see anything, where the scene tells; or the same
+    for all views of a scene (official)."""
     num_source_views: int = 10
     """Views a picture is rendered from in evaluation."""
     teacher: str = "dinov2"
@@ -237,13 +240,17 @@ class GSNModel(Model):
             raise SemfieldError(f"Scene {posed.name} has no image to look from.")
         return chosen
 
+    def bounds_of(self, scene: int, sources: Sequence[int]) -> tuple[float, float]:
+        """Depths along the optical axis between which rays are looked at."""
+        posed = self.library.scenes[scene]
+        return posed.bounds(sources) if self.config.bounds == "sources" else (posed.near, posed.far)
+
     # ----------------------------------------------------------------------------------------------- rendering
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Training: raw outputs for the losses. Otherwise: the outputs that people see."""
         scene, sources = self._asked_for(ray_bundle)
-        posed = self.library.scenes[scene]
-        bounds, rays, settings = (posed.near, posed.far), ray_bundle.flatten(), self.config.rays
+        bounds, rays, settings = self.bounds_of(scene, sources), ray_bundle.flatten(), self.config.rays
         if not self.training:
             views = self.evaluation_views(scene, sources)
             parts, chunk = [], self.config.eval_num_rays_per_chunk
@@ -292,12 +299,11 @@ class GSNModel(Model):
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         sources = self.sources_for(scene, bundle.origins.reshape(-1, 3)[0])
         views = self.evaluation_views(scene, sources)
-        posed = self.library.scenes[scene]
         with self._autocast():
             return render_image(
                 self.network,
                 bundle,
-                (posed.near, posed.far),
+                self.bounds_of(scene, sources),
                 views,
                 self.config.rays,
                 self.knows_features,

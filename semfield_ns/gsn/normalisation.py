@@ -9,16 +9,30 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import read_npy
-from semfield_ns.scenes.dataparser import average_pose_inverse, depth_range
+from semfield_ns.scenes.dataparser import average_pose_inverse, depth_range, depths_in_view
 from semfield_ns.scenes.scene import Frame, Scene
 
 _NEAREST = 0.75
 _NEAR_MARGIN, _FAR_MARGIN = 0.9, 1.6
 _FOCUS_NEAR, _FOCUS_FAR = 0.5, 1.5  # of the distance to what the cameras look at, where nothing tells a depth
 _FOCUS_MARGINS = (1.0, 1.0)
+_PERCENTILES, _FEW_POINTS = (0.5, 99.5), 30  # of the depths of points in a view
+
+
+def range_of(ranges: Float[Tensor, "V 2"], near: float, far: float) -> tuple[float, float]:
+    """Depths between which a ray is looked at whose source views have these ranges; not beyond near and far.
+
+    Cameras on an arc around a thing see it at one distance, but the scene's own bounds hold for all of them: samples
+    between the sources' bounds are several times denser.
+    """
+    known = ranges[ranges.isfinite().all(dim=-1)]
+    if len(known) == 0:
+        return near, far
+    return max(near, _NEAR_MARGIN * float(known[:, 0].min())), min(far, _FAR_MARGIN * float(known[:, 1].max()))
 
 
 class Normalised(NamedTuple):
@@ -33,6 +47,8 @@ class Normalised(NamedTuple):
     transform: Float[np.ndarray, "3 4"]
     """from the scene's world to the recentred one, before scaling"""
     scale: float
+    ranges: Float[np.ndarray, "N 2"] | None
+    """nearest and furthest depth of the content of every frame by itself, where that is known"""
 
 
 def normalise(scene: Scene) -> Normalised:
@@ -46,7 +62,26 @@ def normalise(scene: Scene) -> Normalised:
     recentre = average_pose_inverse(scene.train)
     poses = np.stack([recentre @ frame.c2w for frame in (*scene.train, *scene.test)])[:, :3]
     poses[:, :, 3] *= scale
-    return Normalised(poses, margins[0] * near * scale, margins[1] * far * scale, recentre[:3], scale)
+    ranges = frame_ranges(scene)
+    ranges = None if ranges is None else ranges * scale
+    return Normalised(poses, margins[0] * near * scale, margins[1] * far * scale, recentre[:3], scale, ranges)
+
+
+def frame_ranges(scene: Scene) -> Float[np.ndarray, "N 2"] | None:
+    """Nearest and furthest depth in every frame, in the scene's own units: from poses_bounds.npy, or from the points in
+    view; None where neither tells. A frame that shows hardly any point gets NaN.
+    """
+    table = scene.root / "poses_bounds.npy"
+    if table.is_file():
+        values = read_npy(table, "poses")[:, 15:]
+        return values if len(values) == len(scene.train) + len(scene.test) else None
+    if scene.points is None:
+        return None
+    rows = []
+    for frame in (*scene.train, *scene.test):
+        depths = depths_in_view(frame, scene.points)
+        rows.append(np.percentile(depths, _PERCENTILES) if len(depths) >= _FEW_POINTS else [np.nan, np.nan])
+    return np.array(rows)
 
 
 def bounds(scene: Scene) -> tuple[float, float, tuple[float, float]]:

@@ -221,13 +221,13 @@ def _some_depths(scene: Scene, num_frames: int = 8) -> Float[np.ndarray, "K"]:
         maps = [read_depth(frame)[::4, ::4].ravel() for frame in frames if frame.depth_path is not None]
         depths = np.concatenate(maps) * scene.depth_unit_scale if maps else np.zeros(0)
     elif scene.points is not None:
-        depths = np.concatenate([_depths_in_view(frame, scene.points) for frame in scene.train])
+        depths = np.concatenate([depths_in_view(frame, scene.points) for frame in scene.train])
     else:
         return np.zeros(0)
     return depths[depths > 0]
 
 
-def _depths_in_view(frame: Frame, points: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, "K"]:
+def depths_in_view(frame: Frame, points: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, "K"]:
     """z-depths of the points that lie in front of a camera and inside its picture (distortion left aside)."""
     x, y, z = ((points - frame.c2w[:3, 3]) @ frame.c2w[:3, :3] * [1.0, -1.0, -1.0]).T
     with np.errstate(divide="ignore", invalid="ignore"):

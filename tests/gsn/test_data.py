@@ -15,6 +15,7 @@ from semfield_ns.gsn.augmentation import crop, mirror
 from semfield_ns.gsn.datamanager import scene_weights
 from semfield_ns.gsn.library import SceneLibrary, find_scenes, load_scene
 from semfield_ns.gsn.memory import BoundedCache
+from semfield_ns.gsn.normalisation import range_of
 from semfield_ns.gsn.projection import observe, observe_tokens, project
 from semfield_ns.gsn.sources import draw_sources, nearest_views
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
@@ -299,3 +300,12 @@ def test_held_out_images_are_never_sources(root):
         frames: list[Frame] = [posed.frames[i] for i in posed.held_out]
         assert {frame.image_path for frame in frames} == {frame.image_path for frame in scene.test}
         assert not set(posed.train) & set(posed.held_out)
+
+
+def test_rays_begin_and_end_where_the_source_views_see_something(tmp_path):
+    scene = load_scene(write_scenes(tmp_path, count=1) / "scene_0", "x")
+    assert scene.bounds(scene.train[:2]) == (scene.near, scene.far)  # nothing is known of single views
+    ranges = torch.tensor([[1.5, 2.0], [2.0, 3.0], [torch.nan, torch.nan]])
+    assert range_of(ranges, 1.0, 10.0) == pytest.approx((0.9 * 1.5, 1.6 * 3.0))
+    assert range_of(ranges[1:], 1.9, 4.0) == pytest.approx((1.9, 4.0))
+    assert range_of(ranges[2:], 1.0, 10.0) == (1.0, 10.0)
