@@ -30,7 +30,7 @@ from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
 from semfield_ns.gsn.scene_panel import ScenePanel
 from semfield_ns.gsn.schedule import follow_stages
-from semfield_ns.gsn.sources import nearest_views
+from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.teachers.registry import teacher_dim
@@ -319,6 +319,23 @@ class GSNModel(Model):
         if self.tokens is None or not self.knows_features:
             raise SemfieldError("This run has no features yet: train it into its second stage.")
         return self.tokens.words(self.shown, texts).to(self.device)
+
+    @torch.no_grad()
+    def image_outputs(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
+        """ "rgb" and "features" of the training image that was taken by a camera, at its resolution, as far as known.
+
+        Empty where no training image of the shown scene was taken from there.
+        """
+        posed = self.library.scenes[self.shown]
+        taken = same_camera(camera, posed.cameras, posed.train)
+        if taken is None:
+            return {}
+        size = (int(camera.height.reshape(-1)[0]), int(camera.width.reshape(-1)[0]))
+        image = self.library.image(self.shown, taken).to(self.device).permute(2, 0, 1)[None].float() / 255
+        image = F.interpolate(image, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        if not self.knows_features:
+            return {"rgb": image}
+        return {"rgb": image, "features": self.distilled[0].upright(self.shown, taken, size)}
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:

@@ -1,13 +1,14 @@
 """Prompts and a view with features -> scores of objects: the heart of segmentation, in three steps.
 
 1. Every superpixel is compared with the prototypes of the strokes (`matching`).
-2. Where its surface was visible in a view that people drew in, it is looked up there (`Evidence`): a stroke in one view
-   serves all others.
+2. It is looked up in the views that people drew in (`Evidence`), among the superpixels that lie near it in space and
+   look like it: a stroke in one view serves all others.
 3. Both are spread over the view's graph of superpixels (`growing`), strokes in this very view held fast.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,17 +20,31 @@ from semfield_ns.segmentation.growing import edge_weights, grow
 from semfield_ns.segmentation.views import FeatureView
 
 SEED_CONFIDENCE = 1000.0
-EVIDENCE_CONFIDENCE = 10.0
-SPACING = 1.5
-"""standard deviation in space over which views are compared, in distances between neighbouring superpixels"""
-UNLIKE = 1.0
-"""|df|^2 over which they are not"""
-ENOUGH = 2.0
-"""sum of weights that is as sure as can be"""
 GROWTH_SCALE = 12.0
 """strength of growing at the slider's right end"""
-DETAIL = 0.5
+DETAIL = 0.25
 """how much of the difference between a pixel's similarity and its superpixel's is kept"""
+SUPPORTED = 0.3
+"""confidence, as a share of the kernel's, from which a place counts as seen in another view"""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How superpixels of two views are compared: exp(-|dx|^2 / 2 space^2 - |df|^2 / likeness)."""
+
+    space: float
+    """in distances between neighbouring superpixels"""
+    likeness: float
+    enough: float
+    """sum of weights that is as sure as can be"""
+    confidence: float
+    """of a superpixel that is as sure as can be; that of the prototypes is 1"""
+
+
+SAME_KIND = Kernel(space=5.0, likeness=0.1, enough=0.001, confidence=10.0)
+"""Somewhere around, and of the same looks: knows what is around the object as well, which few people stroke."""
+SAME_PLACE = Kernel(space=1.5, likeness=1.0, enough=2.0, confidence=10.0)
+"""The same piece of surface: tells things apart that look alike."""
 
 Trace = Callable[[Float[Tensor, "N 3"], float | None, float | None], Float[Tensor, "N 3"]]
 
@@ -48,6 +63,11 @@ class Evidence:
 
     view: FeatureView
     scores: Float[Tensor, "O H W"]
+
+    @cached_property
+    def region_scores(self) -> Float[Tensor, "R O"]:
+        """Mean scores of each superpixel."""
+        return self.view.regions.mean(self.scores.permute(1, 2, 0))
 
 
 def segment(
@@ -81,11 +101,13 @@ def segment(
     supported = torch.zeros_like(score, dtype=torch.bool)
     likeness = score
     for other in evidence:
-        found, sure = look_up(view, other, trace)
-        total = confidence + EVIDENCE_CONFIDENCE * sure
-        score = (confidence * score + EVIDENCE_CONFIDENCE * sure * found) / total
-        confidence = total
-        supported |= (sure > 0.3) & (found > 0.5)
+        for kernel in (SAME_KIND, SAME_PLACE):
+            found, sure = look_up(view, other, trace, kernel)
+            total = confidence + kernel.confidence * sure
+            score = (confidence * score + kernel.confidence * sure * found) / total
+            confidence = total
+        # Of the last kernel, which knows places.
+        supported |= (sure > SUPPORTED) & (found > 0.5)
     if seeds is not None:
         positive = torch.stack([regions.count(mask) for mask in seeds.positive])
         negative = torch.stack([regions.count(mask) for mask in seeds.negative])
@@ -105,29 +127,27 @@ def segment(
     return pixels.view(-1, height, width), supported[:, labels].view(-1, height, width)
 
 
-def look_up(view: FeatureView, other: Evidence, trace: Trace) -> tuple[Float[Tensor, "O R"], Float[Tensor, "O R"]]:
+def look_up(
+    view: FeatureView, other: Evidence, trace: Trace, kernel: Kernel
+) -> tuple[Float[Tensor, "O R"], Float[Tensor, "R"]]:
     """Scores that another view gives to the superpixels of this one, and how sure that is, in [0, 1].
 
-    Each superpixel asks those of the other view that lie near it in space and look like it: a bilateral kernel.
+    Each superpixel asks those of the other view that lie near it in space and look like it.
     """
-    objects, count = len(other.scores), len(view.regions.size)
-    if view.points is None or other.view.points is None:
-        nothing = view.rgb.new_zeros(objects, count)
-        return nothing, nothing
-    camera = other.view.camera
+    there = other.view
+    if view.points is None or there.points is None:
+        return view.rgb.new_zeros(len(other.scores), len(view.regions.size)), view.rgb.new_zeros(len(view.regions.size))
     points = view.region_points
-    if view.moving is not None and view.camera.time != camera.time:
+    if view.moving is not None and view.camera.time != there.camera.time:
         # Only what moves is traced: the rest of the velocity field is as good as its regularisation.
         moving = view.regions.count(view.moving) > 0.5 * view.regions.size
-        points = points.index_put((moving,), trace(points[moving], view.camera.time, camera.time))
-    there, spacing = other.view.region_points, other.view.region_spacing
-    apart = torch.cdist(points, there) / (SPACING * spacing)
-    unlike = squared_distances(view.region_features, other.view.region_features)
-    weight = torch.exp(-0.5 * apart.square() - unlike / UNLIKE)
+        points = points.index_put((moving,), trace(points[moving], view.camera.time, there.camera.time))
+    apart = squared_distances(points, there.region_points) / (kernel.space * there.region_spacing).square()
+    unlike = squared_distances(view.region_features, there.region_features)
+    weight = torch.exp(-apart / 2 - unlike / kernel.likeness)
     total = weight.sum(dim=1)
-    scores = other.view.regions.mean(other.scores.permute(1, 2, 0))
-    found = (weight @ scores).T / total.clamp(min=1e-6)
-    return found, (total / ENOUGH).clamp(max=1).expand_as(found)
+    found = (weight @ other.region_scores).T / total.clamp(min=1e-12)
+    return found, (total / kernel.enough).clamp(max=1)
 
 
 def choose(scores: Float[Tensor, "O H W"], thresholds: Sequence[float]) -> tuple[Tensor, Bool[Tensor, "O H W"]]:

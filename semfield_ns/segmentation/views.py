@@ -83,6 +83,9 @@ class ViewProvider(Protocol):
             SemfieldError: the model has no features.
         """
 
+    def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
+        """The same, from what the model rendered for that camera already."""
+
     def trace(self, points: Float[Tensor, "N 3"], time: float | None, to: float | None) -> Float[Tensor, "N 3"]:
         """Where surface points of one time are at another time. Static scenes give back the points."""
 
@@ -100,7 +103,8 @@ class ModelViews:
     Args:
         model: has `raw_outputs_for_camera(camera)` with "rgb", "features" and "depth" (along the ray) or "surface"
             (world points), and possibly "logits" and "dynamic_weight". May have `trace_points(points, time, to)`, for
-            scenes that move, and `render_key()`, what renders depend on besides weights.
+            scenes that move; `image_outputs(cameras)`, "rgb" and "features" of a training image, if that is its camera;
+            `render_key()`, what renders depend on besides weights; and `text_features(texts)`.
     """
 
     def __init__(self, model: Any) -> None:
@@ -121,6 +125,12 @@ class ModelViews:
             raw = self.model.raw_outputs_for_camera(cameras)
         finally:
             self.model.train(training)
+        return self.view_of(raw, cameras)
+
+    def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
+        """See `ViewProvider`. Where the camera is that of a training image, the image and its features are used."""
+        if hasattr(self.model, "image_outputs"):
+            raw = raw | self.model.image_outputs(cameras)
         return view_of_outputs(raw, cameras)
 
     def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:

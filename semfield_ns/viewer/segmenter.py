@@ -12,7 +12,7 @@ camera in the log, at the resolution in which it was drawn.
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
@@ -29,7 +29,7 @@ from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.components import supported_parts
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
-from semfield_ns.segmentation.views import FeatureView, ModelViews, ViewProvider, view_of_outputs
+from semfield_ns.segmentation.views import FeatureView, ModelViews, ViewProvider
 from semfield_ns.viewer.session import ObjectState, Session, SessionState, read_session
 
 BUDGET = 512 << 20
@@ -111,7 +111,7 @@ class Segmenter:
             return kept[1]
         raw = render(cameras)
         if knows_features(raw):
-            self._keep(key, view_of_outputs(raw, cameras).prepare(), raw)
+            self._keep(key, self.provider.view_of(raw, cameras).prepare(), raw)
         return raw
 
     def _find(self, key: tuple[ViewCamera, Hashable]) -> tuple[FeatureView, dict[str, Tensor]] | None:
@@ -190,8 +190,8 @@ class Segmenter:
         if not self.session.state.objects or not knows_features(raw):
             return {}
         kept = self._find((ViewCamera.of(cameras), self.provider.version()))
-        view = kept[0] if kept is not None else view_of_outputs(raw, cameras)
-        found = self.segment_view(view)
+        view = kept[0] if kept is not None else self.provider.view_of(raw, cameras)
+        found = replace(self.segment_view(view), rgb=raw["rgb"].float().clamp(0, 1))
         return {
             "similarity": found.scores.amax(dim=0)[..., None],
             "segmentation": (found.ids > 0).float()[..., None],

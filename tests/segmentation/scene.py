@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.views import FeatureView
+from semfield_ns.segmentation.views import FeatureView, view_of_outputs
 
 WIDTH, HEIGHT = 80, 60
 BALL = torch.tensor([0.0, 0.0, -3.0])
@@ -61,6 +61,9 @@ class BallScene:
         colors = torch.tensor([[0.3, 0.4, 0.5], [0.8, 0.2, 0.2], [0.8, 0.25, 0.2]])
         moving = label == 1 if self.moves else None
         return FeatureView(view, colors[label], F.normalize(features, dim=-1), points, moving)
+
+    def view_of(self, raw, cameras):
+        return view_of_outputs(raw, cameras)
 
     def trace(self, points, time, to):
         return points + SPEED * (to - time) if self.moves and None not in (time, to) else points
