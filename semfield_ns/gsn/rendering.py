@@ -13,8 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.projection import SourceViews, tabled
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
+from semfield_ns.gsn.threads import map_on_cores
 
 Bounds = tuple[float, float]
+
+_LOOKUPS_AT_ONCE = 12_288  # samples times views of a core: tensors of about 4 MB
 
 
 @dataclass
@@ -162,14 +165,44 @@ def _in_chunks(
     chunk: int,
     only: str = "",
 ) -> dict[str, Tensor]:
-    rays, folded = bundle.flatten(), network.fold()
-    parts: dict[str, list[Tensor]] = {}
-    for start in range(0, len(rays), chunk):
-        end = start + chunk
-        outputs = network.render(
-            rays.origins[start:end], rays.directions[start:end], depths[start:end], views, with_features, folded
-        )
-        for name, value in outputs.items():
-            if name.startswith(only) and (only or name != "weights"):
-                parts.setdefault(name, []).append(value)
-    return {name: torch.cat(values).view(*bundle.shape, -1) for name, values in parts.items()}
+    rays = bundle.flatten()
+    outputs = render_chunks(network, rays.origins, rays.directions, depths, views, with_features, chunk, only)
+    return {name: values.view(*bundle.shape, -1) for name, values in outputs.items()}
+
+
+@torch.no_grad()
+def render_chunks(
+    network: GSNNetwork,
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    depths: Float[Tensor, "R S"],
+    views: SourceViews,
+    with_features: bool,
+    chunk: int,
+    only: str = "",
+) -> dict[str, Float[Tensor, "R C"]]:
+    """`GSNNetwork.render` for any number of rays, without "weights" unless they are asked for.
+
+    Args:
+        network: see there, as for the next five.
+        origins: camera centres.
+        directions: of the rays.
+        depths: of the samples.
+        views: tabled, for speed on a CPU.
+        with_features: render features.
+        chunk: rays at once, at most. On a CPU, fewer: what they need has to fit into a core's cache.
+        only: leave out outputs whose names begin otherwise.
+    """
+    folded = network.fold()
+
+    def render(start: int) -> dict[str, Tensor]:
+        some = slice(start, start + chunk)
+        outputs = network.render(origins[some], directions[some], depths[some], views, with_features, folded)
+        return {name: value for name, value in outputs.items() if name.startswith(only) and (only or name != "weights")}
+
+    if origins.is_cuda:
+        parts = [render(start) for start in range(0, len(origins), chunk)]
+    else:
+        chunk = min(chunk, max(4, _LOOKUPS_AT_ONCE // (depths.shape[1] * len(views.images))))
+        parts = map_on_cores(render, range(0, len(origins), chunk))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

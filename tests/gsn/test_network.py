@@ -8,7 +8,8 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.checkpoints import import_official
 from semfield_ns.gsn.encoder import ImageEncoder
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
-from semfield_ns.gsn.projection import SourceViews, ray_difference
+from semfield_ns.gsn.projection import SourceViews, ray_difference, tabled
+from semfield_ns.gsn.rendering import render_chunks
 from semfield_ns.gsn.sampling import inverse_depths
 from tests.gsn.scenes import FLIP, random_rays, random_views, reference_of, reference_render
 
@@ -147,3 +148,22 @@ def test_pictures_too_small_for_the_encoder_are_one_sentence():
     assert encoder(torch.rand(1, 3, 17, 20)).isfinite().all()
     with pytest.raises(SemfieldError, match="20x16 px is too small"):
         encoder(torch.rand(1, 3, 16, 20))
+
+
+def test_pictures_are_the_same_on_any_number_of_cores():
+    network, views, (origins, directions, depths) = make_case({}, {})
+    views, found = tabled(views), []
+    threads = torch.get_num_threads()
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        try:
+            found.append(render_chunks(network, origins, directions, depths, views, True, 7))
+            assert torch.get_num_threads() == count
+        finally:
+            torch.set_num_threads(threads)
+    with torch.no_grad():
+        expected = network.render(origins, directions, depths, views)
+    assert found[0].keys() == found[1].keys() == {"rgb", "depth", "features"}
+    for name, value in found[0].items():
+        assert torch.allclose(value, found[1][name], atol=1e-5), name
+        assert torch.allclose(value, expected[name], atol=1e-4), name
