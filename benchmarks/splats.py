@@ -1,0 +1,151 @@
+"""Gaussians of a synthetic scene divided into its objects: `python benchmarks/splats.py [--load-config RUN]`.
+
+The Gaussians lie on the surfaces of the analytic scene, seen also from where no view looks, so it is known which object
+each belongs to. The views vote with exact masks and depths, and with spoilt ones: masks whose edge is wrong by a pixel
+or two, as segmentations are, and depth with noise. With a run of semantic-flow on a dynamic scene, such as that of the
+demo, `semfield export` itself does it, with the masks and depths that the run renders, at one moment.
+"""
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from plyfile import PlyData
+from scipy import ndimage
+from training import machine
+
+from semfield_ns.cli.export import export
+from semfield_ns.export.splats import SplatWriter
+from semfield_ns.export.views import Label, LabelledView
+from semfield_ns.scenes.formats.ply import write_ply
+from semfield_ns.scenes.synthetic import AnalyticScene, make_scene
+from semfield_ns.scenes.synthetic.splats import surface_splats
+from semfield_ns.segmentation.cameras import ViewCamera
+
+
+def view_of(scene: AnalyticScene, index: int) -> LabelledView:
+    """An exact view from the scene's path."""
+    c2w, size = scene.camera_at(index), scene.intrinsics
+    truth = scene.render(c2w, samples_per_axis=1)
+    pose = tuple(c2w[:3].reshape(-1).tolist())
+    camera = ViewCamera(pose, size.fx, size.fy, size.cx, size.cy, size.width, size.height)
+    rgb = (truth["rgb"] * 255).round().astype(np.uint8)
+    return LabelledView(f"{index:03d}", camera, rgb, truth["instances"], truth["position"])
+
+
+def spoilt(view: LabelledView, pixels: int, noise: float, rng: np.random.Generator) -> LabelledView:
+    """Masks grown or shrunk by so many pixels, at random a view and object; depth with relative noise."""
+    ids = view.ids.copy()
+    for label in np.unique(view.ids[view.ids > 0]) if pixels else ():
+        mask = view.ids == label
+        if rng.random() < 0.5:
+            ids[ndimage.binary_dilation(mask, iterations=pixels)] = label
+        else:
+            ids[mask & ~ndimage.binary_erosion(mask, iterations=pixels)] = 0
+    origin = np.array(view.camera.camera_to_world).reshape(3, 4)[:, 3]
+    factor = 1 + noise * ndimage.gaussian_filter(rng.standard_normal(view.ids.shape), 2) * 2 * np.pi**0.5 * 2
+    assert view.points is not None
+    return replace(view, ids=ids, points=origin + (view.points - origin) * factor[..., None])
+
+
+def divide_by_run(load_config: Path, name: str, frame: int, count: int) -> None:
+    """`semfield export` on Gaussians of a moving scene, at one of its frames; IoU of every class and object."""
+    scene = make_scene(name, 0)
+    vertices, owner = surface_splats(scene, count, time=float(frame))
+    names = {entry.instance: entry.class_name for entry in scene.objects}
+    print("| label of the run | Gaussians | IoU with its class | best IoU with an object |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        write_ply(Path(folder) / "all.ply", vertices)
+        export(
+            Path(folder) / "out",
+            load_config=load_config,
+            formats=(),
+            views="train",
+            at=frame / (scene.num_frames - 1),
+            splat=Path(folder) / "all.ply",
+        )
+        ids = np.load(Path(folder) / "out" / "splats" / "labels.npy")
+        labels = json.loads((Path(folder) / "out" / "labels.json").read_text())
+    categories = {label["name"]: label["category"] for label in labels if not label["instance"]}
+    category = np.zeros(max(label["id"] for label in labels) + 1, int)
+    for label in labels:
+        category[label["id"]] = label["category"]
+    for label in labels:
+        chosen = ids == label["id"]
+        if not label["instance"]:  # a class with all of its objects
+            chosen = category[ids] == label["category"]
+        if not chosen.any():
+            continue
+        of_class = "-"
+        if not label["instance"]:
+            truth = np.isin(owner, [i for i, n in names.items() if i and categories[n] == label["category"]])
+            of_class = f"{iou(chosen, truth):.3f}" if truth.any() else "-"
+        objects = [iou(chosen, owner == instance) for instance in names if instance]
+        print(f"| {label['name']} | {chosen.sum()} | {of_class} | {max(objects):.3f} |")
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union."""
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def main(
+    load_config: Path | None = None,
+    scene: str = "demo",
+    frame: int = 12,
+    seeds: int = 3,
+    views: int = 24,
+    count: int = 60_000,
+    width: int = 252,
+) -> None:
+    """Divide, compare.
+
+    Args:
+        load_config: config.yml of a run of semantic-flow, whose masks and depths vote instead.
+        scene: That it was trained on, a dynamic one with seed 0.
+        frame: Of that scene.
+        seeds: Scenes.
+        views: A scene.
+        count: Gaussians a scene, about.
+        width: Of the views in pixels.
+    """
+    if load_config is not None:
+        divide_by_run(load_config, scene, frame, count)
+        print(f"\n{machine()}")
+        return
+    print("| masks and depth | objects | least IoU | mean IoU | Gaussians that no view sees |\n|---|---|---|---|---|")
+    for title, pixels, noise in (
+        ("exact", 0, 0.0),
+        ("edges wrong by 1 px, depth by 1%", 1, 0.01),
+        ("edges wrong by 2 px, depth by 2%", 2, 0.02),
+    ):
+        found, hidden = [], []
+        for seed in range(seeds):
+            static = make_scene("static", seed, views, width, width * 3 // 4)
+            vertices, owner = surface_splats(static, count, seed)
+            labels = [Label(o.instance, o.name, (200, 90, 40), o.instance, 1) for o in static.instances]
+            rng = np.random.default_rng(seed)
+            with tempfile.TemporaryDirectory() as folder:
+                write_ply(Path(folder) / "all.ply", vertices)
+                writer = SplatWriter(Path(folder), labels, Path(folder) / "all.ply", np.eye(4))
+                for index in range(views):
+                    writer.add(spoilt(view_of(static, index), pixels, noise, rng))
+                writer.finish()
+                ids, share = writer.votes.labels()
+                hidden.append(float((share == 0).mean()))
+                for label in labels:
+                    part = PlyData.read(Path(folder) / "splats" / f"{label.file_name}.ply")["vertex"].data
+                    mine, chosen = owner == label.id, ids == label.id
+                    assert part.tobytes() == vertices[chosen].tobytes(), "another reader sees the same bits"
+                    found.append(iou(mine, chosen))
+        print(
+            f"| {title} | {len(found)} | {min(found):.3f} | {np.mean(found):.3f} | {np.mean(hidden):.1%} |", flush=True
+        )
+    print(f"\n{machine()}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
