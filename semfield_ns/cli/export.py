@@ -1,5 +1,7 @@
 """`semfield export`: masks, videos, annotations, point clouds and splats to take home."""
 
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,25 +68,26 @@ def export(
         )
     found, to_model, scene = _open(load_config, segmentation, session, views, camera_path, scale, at)
     chosen = chosen_labels(found, labels)
-    writers: list[Any] = []
-    if "masks" in formats:
-        writers.append(MaskWriter(output_dir, chosen))
-    if "video" in formats:
-        writers.append(VideoWriter(output_dir, chosen, fps))
-    if "coco" in formats:
-        writers.append(CocoWriter(output_dir, chosen))
-    if "points" in formats:
-        writers.append(CloudWriter(output_dir, chosen, to_model))
-    if splat is not None:
-        writers.append(SplatWriter(output_dir, chosen, splat, splat_to_model(to_model, splat_transforms, scene)))
-    for view in track(found, description="Views", total=len(found), transient=True):
-        for writer in writers:
-            writer.add(view)
-    write_json(output_dir / "labels.json", [label.__dict__ for label in chosen])
-    for writer in writers:
-        paths = writer.finish()
+    with ExitStack() as files:
+        writers: list[Any] = []
+        if "masks" in formats:
+            writers.append(MaskWriter(output_dir, chosen))
+        if "video" in formats:
+            writers.append(VideoWriter(output_dir, chosen, fps, files))
+        if "coco" in formats:
+            writers.append(CocoWriter(output_dir, chosen))
+        if "points" in formats:
+            writers.append(CloudWriter(output_dir, chosen, to_model))
+        if splat is not None:
+            writers.append(SplatWriter(output_dir, chosen, splat, splat_to_model(to_model, splat_transforms, scene)))
+        for view in track(found, description="Views", total=len(found), transient=True):
+            for writer in writers:
+                writer.add(view)
+        write_json(output_dir / "labels.json", [asdict(label) for label in chosen])
+        written = [writer.finish() for writer in writers]
+    for paths in written:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        print(f"Wrote {paths[0]}{more}" if paths else "Wrote nothing: there was no view.")
+        print(f"Wrote {paths[0]}{more}" if paths else "Wrote no video: there was no view.")
 
 
 def _open(

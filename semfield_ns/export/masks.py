@@ -9,7 +9,7 @@ import numpy as np
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.views import Label, LabelledView, mask_of, only, paint, palette
-from semfield_ns.io import reason, write_json, write_png
+from semfield_ns.io import atomic_path, reason, write_json, write_png
 
 
 class MaskWriter:
@@ -102,12 +102,13 @@ class VideoWriter:
         folder: of the export.
         labels: that are shown.
         fps: frames a second.
+        files: closes the videos, which are there from then on, or not at all if an exception closes them.
     """
 
-    def __init__(self, folder: Path, labels: Sequence[Label], fps: float) -> None:
+    def __init__(self, folder: Path, labels: Sequence[Label], fps: float, files: ExitStack) -> None:
         self.paths, self.labels, self.fps = [folder / "masks.mp4", folder / "overlay.mp4"], labels, fps
         self.size: tuple[int, int] | None = None
-        self._files = ExitStack()
+        self._files = files
         self._writers: list[Any] = []
 
     def add(self, view: LabelledView) -> None:
@@ -133,15 +134,14 @@ class VideoWriter:
     def _open(self, size: tuple[int, int]) -> None:
         import mediapy
 
-        self.paths[0].parent.mkdir(parents=True, exist_ok=True)
         try:
             for path in self.paths:
-                writer = mediapy.VideoWriter(path, size, fps=self.fps, crf=18)
+                temporary = self._files.enter_context(atomic_path(path))
+                writer = mediapy.VideoWriter(temporary, size, fps=self.fps, crf=18)
                 self._writers.append(self._files.enter_context(writer))
         except (RuntimeError, OSError) as error:
             raise SemfieldError(f"Videos cannot be written ({reason(error)}): ffmpeg has to be installed.") from error
 
     def finish(self) -> list[Path]:
-        """Closes the files."""
-        self._files.close()
+        """The videos, as soon as they are closed."""
         return self.paths if self.size is not None else []

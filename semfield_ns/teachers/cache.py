@@ -16,6 +16,7 @@ all, for any number of processes, and an extraction that was killed goes on with
 import hashlib
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -154,6 +155,8 @@ class FeatureCache:
             if not batches or len(batches[-1]) == size or batches[-1][0][1].size != item[1].size:
                 batches.append([])
             batches[-1].append(item)
+        # In another order in every process: two of them, such as the ranks of a training, share the work then.
+        random.Random(os.getpid()).shuffle(batches)
         described = f"Features ({self.teacher.name.split('-')[0]})"
         for batch in track(batches, description=described, transient=True, disable=not batches):
             # Another process may have been here meanwhile.

@@ -1,6 +1,7 @@
 """Masks, annotations, videos and point clouds of views whose truth is known, read back by other programs."""
 
 import json
+from contextlib import ExitStack
 
 import mediapy
 import numpy as np
@@ -78,15 +79,17 @@ def test_objects_of_one_class_share_its_category(tmp_path):
 
 def test_videos_have_a_frame_a_view(scene, views, tmp_path):
     labels = labels_of(scene)
-    masks, overlay = write(VideoWriter(tmp_path, labels, 10), views)
+    with ExitStack() as files:
+        masks, overlay = write(VideoWriter(tmp_path, labels, 10, files), views)
     for path in (masks, overlay):
         assert mediapy.read_video(path).shape == (6, 60, 80, 3), "even sizes, which encoders take"
     shown = np.asarray(mediapy.read_video(overlay)[2], float)
     assert np.abs(shown - paint(views[2], labels)[:, :80]).mean() < 8  # compressed
     assert np.asarray(mediapy.read_video(masks)[2], float)[views[2].ids[:, :80] == 0].mean() < 8
     other = view_of(make_scene("static", 0, 2, 40, 30), np.eye(4), "other")
-    with pytest.raises(SemfieldError, match="views of one size"):
-        write(VideoWriter(tmp_path / "b", labels, 10), [views[0], other])
+    with pytest.raises(SemfieldError, match="views of one size"), ExitStack() as files:
+        write(VideoWriter(tmp_path / "b", labels, 10, files), [views[0], other])
+    assert list((tmp_path / "b").iterdir()) == [], "half a video is no video"
 
 
 def test_points_lie_on_the_surfaces_of_their_label(scene, views, tmp_path):

@@ -106,6 +106,18 @@ def test_images_are_prepared_as_the_folder_says(folders, tmp_path):
     assert plain.name != usual.name
 
 
+def test_what_a_config_leaves_out_is_what_its_class_takes(folders, tmp_path):
+    """As the files of SigLIP on the hub do."""
+    shutil.copytree(folders["siglip2"], tmp_path / "bare")
+    config = json.loads((tmp_path / "bare" / "config.json").read_text())
+    assert config["vision_config"].pop("patch_size") == 16
+    (tmp_path / "bare" / "config.json").write_text(json.dumps(config))
+    image = torch.rand(1, 48, 64, 3)
+    assert torch.equal(
+        build_teacher(f"siglip2:{tmp_path / 'bare'}").encode(image), build(folders, "siglip2").encode(image)
+    )
+
+
 def test_the_window_that_is_the_image_gives_the_embedding_of_the_image(folders):
     import transformers
 
