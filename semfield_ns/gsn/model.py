@@ -322,7 +322,7 @@ class GSNModel(Model):
 
     @torch.no_grad()
     def image_outputs(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
-        """ "rgb" and "features" of the training image that was taken by a camera, at its resolution, as far as known.
+        """The "rgb" and "features" of the training image that a camera took, at its resolution, as far as known.
 
         Empty where no training image of the shown scene was taken from there.
         """
