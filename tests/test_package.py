@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "scenes": set(),
     "rendering": set(),
     "teachers": {"scenes"},
-    "evaluation": {"scenes", "rendering"},
+    "evaluation": {"scenes", "rendering", "segmentation", "viewer"},
     "semantic_flow": {"scenes", "teachers", "rendering", "evaluation"},
     "gsn": {"scenes", "teachers", "rendering", "evaluation"},
     "process": {"scenes", "rendering"},

@@ -17,8 +17,12 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -
         load_config: config.yml of a trained run.
         output_dir: Folder for the results.
         protocol: Which frames. held-out: those that the scene holds out. unlabelled: training frames whose labels the
-            schedule hid. train: every 8th training frame. auto: the first of these that there are.
+            schedule hid. train: every 8th training frame. auto: the first of these that there are. strokes: simulated
+            strokes in a training view, judged in the held-out views (five seeds; writes strokes.json and strokes.md).
     """
+    if protocol == "strokes":
+        _evaluate_strokes(load_config, output_dir)
+        return
     from PIL import Image
 
     from semfield_ns.evaluation.run import evaluate_run, markdown
@@ -41,6 +45,23 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -
             temporary.write_text(text, encoding="utf-8")
     print(table)
     print(f"Wrote {output_dir / 'evaluation.json'}, evaluation.md and index.html")
+
+
+def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
+    from PIL import Image
+
+    from semfield_ns.evaluation.strokes import METHODS, evaluate_strokes
+    from semfield_ns.io import atomic_path, write_json
+
+    found = evaluate_strokes(load_config)
+    for name, picture in found.pictures.items():
+        with atomic_path(output_dir / "pictures" / f"{name}.png") as temporary:
+            Image.fromarray((picture * 255).byte().numpy()).save(temporary)
+    write_json(output_dir / "strokes.json", {"samples": [asdict(sample) for sample in found.samples]})
+    with atomic_path(output_dir / "strokes.md") as temporary:
+        temporary.write_text(f"{found.table()}\n", encoding="utf-8")
+    print(found.table())
+    print(f"Wrote {output_dir / 'strokes.json'}, strokes.md and pictures ({', '.join(METHODS)}, from left to right)")
 
 
 def page(table: str, frames: list[str]) -> str:

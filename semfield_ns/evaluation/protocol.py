@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-Protocol = Literal["auto", "held-out", "unlabelled", "train"]
+Protocol = Literal["auto", "held-out", "unlabelled", "train", "strokes"]

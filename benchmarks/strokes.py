@@ -1,0 +1,51 @@
+"""Simulated strokes on scenes that a run of gsn was not trained on, against the truth in their held-out views.
+
+    python benchmarks/strokes.py outputs/RUN/config.yml SCENE [SCENE ...] [--seeds 5] [--output-dir FOLDER]
+
+Attaches the run to every scene, draws a positive and a negative stroke into a training view (another one for every
+seed), and prints a Markdown table a scene; see `semfield_ns.evaluation.strokes` for its rows. Pictures of the predicted
+masks go to the output folder.
+"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import tyro
+
+from semfield_ns.evaluation.strokes import evaluate_strokes
+from semfield_ns.gsn.runs import attach
+from semfield_ns.io import write_json, write_png
+
+
+def main(
+    load_config: tyro.conf.Positional[Path],
+    scenes: tyro.conf.Positional[list[Path]],
+    seeds: int = 5,
+    max_views: int = 100,
+    output_dir: Path = Path("outputs/strokes"),
+) -> None:
+    """Attach the run to every scene and measure.
+
+    Args:
+        load_config: config.yml of a trained run of gsn.
+        scenes: with object masks or instance images.
+        seeds: number of stroke seeds.
+        max_views: held-out views of a scene, at most.
+        output_dir: for attached runs, pictures and every single figure.
+    """
+    for scene in scenes:
+        start = time.perf_counter()
+        config = attach(load_config, scene, output_dir)
+        found = evaluate_strokes(config, range(seeds), max_views)
+        folder = output_dir / scene.name
+        write_json(
+            folder / "strokes.json", [vars(sample) | {"figures": vars(sample.figures)} for sample in found.samples]
+        )
+        for name, picture in found.pictures.items():
+            write_png(folder / "pictures" / f"{name}.png", (picture * 255).byte().numpy())
+        print(f"\n{scene.name}, {len(found.samples)} samples, {time.perf_counter() - start:.0f} s\n\n{found.table()}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,299 @@
+"""Simulated strokes in one training view against the truth in held-out views: `semfield evaluate --protocol strokes`.
+
+Every method gets the same strokes:
+
+- this run: the session's segmentation of the rendered held-out view, as in the viewer;
+- upper reference: the same with the teacher's features of the held-out picture itself, which nobody has who looks from
+  a new place;
+- reference, matching only: its features matched with the strokes' prototypes and nothing else;
+- nearest view, warped: the raw teacher's mask of the nearest training picture, carried by the rendered depth;
+- nearest view, copied: the same mask, pixel for pixel.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.io import read_image
+from semfield_ns.scenes.formats import read_scene
+from semfield_ns.scenes.scene import Frame
+from semfield_ns.segmentation.appearance import appearances
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.prompts import Stroke
+from semfield_ns.segmentation.simulation import simulate_strokes
+from semfield_ns.segmentation.views import FeatureView, ModelViews
+from semfield_ns.viewer.masks import NamedView, open_run, scene_views
+from semfield_ns.viewer.segmenter import Segmenter
+from semfield_ns.viewer.session import Session
+
+THIS_RUN = "this run"
+UPPER = "upper reference: teacher on the held-out picture"
+MATCHED = "the same, matching only"
+WARPED = "nearest training view, warped"
+COPIED = "nearest training view, copied"
+METHODS = (THIS_RUN, WARPED, COPIED, UPPER, MATCHED)
+
+AREA = (0.02, 0.8)
+"""share of a view that an object has where strokes are drawn on it"""
+MIN_SEEN = 0.002
+"""share of a held-out view that an object has where it is evaluated"""
+MAX_TARGETS = 4
+"""objects of a scene with many, the largest ones"""
+BUDGET = 4 << 30
+
+Mask = Bool[np.ndarray, "H W"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well a mask fits the truth."""
+
+    iou: float
+    accuracy: float
+    precision: float
+    """average precision of the scores"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One method on one object in one held-out view."""
+
+    method: str
+    target: str
+    seed: int
+    view: str
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class StrokeEvaluation:
+    """What was found."""
+
+    samples: list[Sample]
+    pictures: dict[str, Float[Tensor, "H W 3"]]
+    """predictions alone: each method's mask of a view, side by side, for the first seed"""
+
+    def table(self) -> str:
+        """A Markdown table: means over views and objects; IoU with the standard deviation over the seeds."""
+        lines = ["| method | IoU | spread over seeds | accuracy | average precision |", "|---|---|---|---|---|"]
+        for method in METHODS:
+            own = [sample for sample in self.samples if sample.method == method]
+            if not own:
+                continue
+            seeds = sorted({sample.seed for sample in own})
+            means = [np.mean([s.figures.iou for s in own if s.seed == seed]) for seed in seeds]
+            accuracy, precision = (
+                np.mean([getattr(s.figures, name) for s in own]) for name in ("accuracy", "precision")
+            )
+            spread = f"{np.std(means, ddof=1):.3f}" if len(means) > 1 else "-"
+            lines.append(f"| {method} | {np.mean(means):.3f} | {spread} | {accuracy:.3f} | {precision:.3f} |")
+        return "\n".join(lines)
+
+
+def compare(mask: Mask, scores: Float[np.ndarray, "H W"], truth: Mask) -> Figures:
+    """IoU, accuracy and average precision of one view."""
+    order = np.argsort(-scores.ravel(), kind="stable")
+    hits = truth.ravel()[order]
+    precision = np.cumsum(hits) / np.arange(1, hits.size + 1)
+    return Figures(
+        float((mask & truth).sum() / max((mask | truth).sum(), 1)),
+        float((mask == truth).mean()),
+        float(precision[hits].mean()) if hits.any() else float("nan"),
+    )
+
+
+class PictureViews(ModelViews):
+    """Views with the features that the teacher finds in the pictures themselves; the rest is rendered.
+
+    Args:
+        model: of a run of gsn.
+        rendered: renders the views.
+        images: image files by camera.
+    """
+
+    def __init__(
+        self, model: Any, rendered: Callable[[ViewCamera], FeatureView], images: Mapping[ViewCamera, str | None]
+    ) -> None:
+        super().__init__(model)
+        self._rendered, self._images = rendered, images
+        frames = model.library.scenes[model.shown].frames
+        self._index = {str(frame.image_path): number for number, frame in enumerate(frames)}
+
+    def render_view(self, camera: ViewCamera) -> FeatureView:
+        """See `ViewProvider`."""
+        view, size = self._rendered(camera), (camera.height, camera.width)
+        image = self.model.library.image(self.model.shown, self._image(camera)).permute(2, 0, 1)[None].float() / 255
+        rgb = F.interpolate(image, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+        return replace(view, rgb=rgb.to(view.rgb), features=self.features(camera))
+
+    def features(self, camera: ViewCamera) -> Float[Tensor, "H W F"]:
+        """The teacher's features of the picture that a camera took, of unit norm."""
+        size = (camera.height, camera.width)
+        return F.normalize(self.model.distilled[0].upright(self.model.shown, self._image(camera), size), dim=-1)
+
+    def _image(self, camera: ViewCamera) -> int:
+        return self._index[str(self._images[camera])]
+
+
+@torch.no_grad()
+def evaluate_strokes(load_config: Path, seeds: Sequence[int] = range(5), max_views: int = 100) -> StrokeEvaluation:
+    """Draws simulated strokes into training views of a run's scene, and judges the held-out views.
+
+    Args:
+        load_config: config.yml of a run; its scene has object masks or instances.
+        seeds: of the training view and of the strokes.
+        max_views: held-out views of the scene, at most.
+
+    Raises:
+        SemfieldError: there is no held-out view, or no truth.
+    """
+    from rich.progress import track
+
+    config, pipeline = open_run(load_config)
+    model = pipeline.model
+    train, test = scene_views(pipeline, "train"), scene_views(pipeline, "test")[:max_views]
+    cameras = {view.image for view in train}
+    test = [view for view in test if view.image not in cameras]
+    if not test:
+        raise SemfieldError(f"The scene of {load_config} holds no view out of training: strokes cannot be judged.")
+    truths = true_ids(data_of(config), [*train, *test])
+    run = Segmenter(Session(), ModelViews(model), BUDGET)
+    pictures = None
+    if hasattr(model, "distilled") and model.knows_features:
+        pictures = PictureViews(model, run.view, {view.camera: view.image for view in (*train, *test)})
+    found = StrokeEvaluation([], {})
+    for seed in track(list(seeds), description="Strokes", transient=True):
+        for target in targets(truths, train):
+            drawn = choose_view(train, truths, target, seed)
+            if drawn is None:
+                continue
+            strokes = simulate_strokes(truths[drawn.name] == target, drawn.camera, seed)
+            predict = _predictor(run, pictures, strokes, train)
+            for view in test:
+                truth = truths[view.name] == target
+                if truth.mean() < MIN_SEEN:
+                    continue
+                masks = []
+                predicted = predict(view)
+                for method in (name for name in METHODS if name in predicted):
+                    mask, scores = predicted[method]
+                    figures = compare(mask, scores, truth)
+                    found.samples.append(Sample(method, str(target), seed, view.name, figures))
+                    masks.append(torch.from_numpy(mask).float()[..., None].expand(-1, -1, 3))
+                if seed == seeds[0]:
+                    found.pictures[f"{view.name}_{target}"] = torch.cat(masks, dim=1)
+    if not found.samples:
+        raise SemfieldError(f"No object of the scene of {load_config} is large enough in a training view.")
+    return found
+
+
+def _predictor(
+    run: Segmenter, pictures: PictureViews | None, strokes: Sequence[Stroke], train: Sequence[NamedView]
+) -> Callable[[NamedView], dict[str, tuple[Mask, np.ndarray]]]:
+    """The methods that work without the truth, for a set of strokes."""
+    session = Session()
+    number = session.add_object("target")
+    for stroke in strokes:
+        session.add_prompt(number, stroke)
+    run.session = session
+
+    def predict(view: NamedView) -> dict[str, tuple[Mask, np.ndarray]]:
+        result = run.segment(view.camera)
+        found = {THIS_RUN: (result.masks[0].cpu().numpy(), result.scores[0].cpu().numpy())}
+        return found if pictures is None else found | references(view.camera, pictures)
+
+    def references(camera: ViewCamera, pictures: PictureViews) -> dict[str, tuple[Mask, np.ndarray]]:
+        upper = Segmenter(session, pictures, BUDGET)
+        drawn = strokes[0].camera
+        (looks,) = appearances([strokes], {drawn: upper.view(drawn)}, pictures.text_features)
+
+        def matched(other: ViewCamera) -> Float[Tensor, "H W"]:
+            features = pictures.features(other)
+            return looks.similarity(features.flatten(0, 1)).view(features.shape[:2])
+
+        here = place_of(camera)
+        nearest = min((view.camera for view in train), key=lambda other: float((place_of(other) - here).norm()))
+        copied = matched(nearest)
+        points = run.view(camera).points
+        assert points is not None, "models know depth"
+        pixels, _, visible = nearest.project(points)
+        row = pixels[..., 1].long().clamp(0, nearest.height - 1)
+        column = pixels[..., 0].long().clamp(0, nearest.width - 1)
+        scores = {
+            WARPED: torch.where(visible, copied[row, column], 0.0),
+            COPIED: F.interpolate(copied[None, None], size=(camera.height, camera.width))[0, 0],
+            MATCHED: matched(camera),
+        }
+        found = {name: ((value > 0.5).cpu().numpy(), value.cpu().numpy()) for name, value in scores.items()}
+        result = upper.segment(camera)
+        return found | {UPPER: (result.masks[0].cpu().numpy(), result.scores[0].cpu().numpy())}
+
+    return predict
+
+
+def place_of(camera: ViewCamera) -> Float[Tensor, "3"]:
+    """Centre of a camera."""
+    return torch.tensor(camera.camera_to_world).view(3, 4)[:, 3]
+
+
+def data_of(config: Any) -> Path:
+    """The scene that a run was made for."""
+    manager = config.pipeline.datamanager
+    return Path(manager.data if manager.data is not None else manager.dataparser.data)
+
+
+def true_ids(data: Path, views: Sequence[NamedView]) -> dict[str, np.ndarray]:
+    """True ids of every view at its size, 0 for background: of object masks, or of instances.
+
+    Raises:
+        SemfieldError: a view has none of them.
+    """
+    scene = read_scene(data)
+    frames = {str(frame.image_path): frame for frame in (*scene.train, *scene.test)}
+    found = {}
+    for view in views:
+        frame = frames.get(str(view.image))
+        ids = None if frame is None else _ids(frame)
+        if ids is None:
+            raise SemfieldError(f"{view.image}: there is neither an object mask nor an instance image to judge by.")
+        rows = ((np.arange(view.camera.height) + 0.5) * ids.shape[0] / view.camera.height).astype(int)
+        columns = ((np.arange(view.camera.width) + 0.5) * ids.shape[1] / view.camera.width).astype(int)
+        found[view.name] = ids[rows][:, columns]
+    return found
+
+
+def _ids(frame: Frame) -> np.ndarray | None:
+    if frame.object_mask_path is not None:
+        image = np.array(read_image(frame.object_mask_path, f"{frame.where}, object mask").convert("L"))
+        return (image > 127).astype(np.int64)
+    if frame.instance_path is not None:
+        return np.array(read_image(frame.instance_path, f"{frame.where}, instances")).astype(np.int64)
+    return None
+
+
+def targets(truths: Mapping[str, np.ndarray], train: Sequence[NamedView]) -> list[int]:
+    """The largest objects that some training view shows well, by id."""
+    areas: dict[int, float] = {}
+    for view in train:
+        ids, counts = np.unique(truths[view.name], return_counts=True)
+        for number, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            share = count / truths[view.name].size
+            if number != 0 and AREA[0] <= share <= AREA[1]:
+                areas[number] = areas.get(number, 0.0) + share
+    return sorted(sorted(areas, key=lambda number: -areas[number])[:MAX_TARGETS])
+
+
+def choose_view(
+    train: Sequence[NamedView], truths: Mapping[str, np.ndarray], target: int, seed: int
+) -> NamedView | None:
+    """A training view that shows an object well, by seed."""
+    good = [view for view in train if AREA[0] <= (truths[view.name] == target).mean() <= AREA[1]]
+    return good[int(np.random.default_rng(seed).integers(len(good)))] if good else None
