@@ -39,9 +39,7 @@ def main(
         config = attach(load_config, scene, output_dir)
         found = evaluate_strokes(config, range(seeds), max_views)
         folder = output_dir / scene.name
-        write_json(
-            folder / "strokes.json", [vars(sample) | {"figures": vars(sample.figures)} for sample in found.samples]
-        )
+        write_json(folder / "strokes.json", [asdict(sample) for sample in found.samples])
         for name, picture in found.pictures.items():
             write_png(folder / "pictures" / f"{name}.png", (picture * 255).byte().numpy())
         print(f"\n{scene.name}, {len(found.samples)} samples, {time.perf_counter() - start:.0f} s\n\n{found.table()}")
