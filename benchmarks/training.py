@@ -17,6 +17,8 @@ from nerfstudio.engine.optimizers import Optimizers
 from rich.progress import track
 
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
+from semfield_ns.semantic_flow.adaptation import shortened, transfer
+from semfield_ns.semantic_flow.pipeline import decode_classes
 
 Head = Literal["flow", "point"]
 
@@ -32,6 +34,10 @@ class Job:
     seed: int = 0
     steps: int | None = None
     """of the preset by default; stage 1 keeps its share"""
+    checkpoint: Path | None = None
+    """to adapt"""
+    shared: Literal["semantics", "networks"] = "networks"
+    """what several scenes share"""
 
 
 def train(job: Job, at: dict[int, Callable] | None = None):
@@ -49,11 +55,13 @@ def train(job: Job, at: dict[int, Callable] | None = None):
     config.pipeline.datamanager.dataparser.labels = job.labels
     config.pipeline.datamanager.dataparser.dynamic_masks = job.dynamic_masks
     config.pipeline.model.semantic_head = job.head
-    share = steps / config.max_num_iterations
-    config.pipeline.model.stage_one_steps = round(config.pipeline.model.stage_one_steps * share)
-    for group in config.optimizers.values():
-        group["scheduler"].max_steps = steps
+    config.pipeline.model.shared = job.shared
+
+    shortened(config, steps, config.max_num_iterations)
     pipeline = config.pipeline.setup(device="cpu", test_mode="val")
+    if job.checkpoint is not None:
+        state = torch.load(job.checkpoint, map_location="cpu")["pipeline"]
+        print(transfer(pipeline.model, state, [entry.name for entry in decode_classes(state)]).sentence())
     groups = pipeline.get_param_groups()
     optimizers = Optimizers({name: config.optimizers[name] for name in groups}, groups)
     spent, start = 0.0, time.perf_counter()

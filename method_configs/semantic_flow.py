@@ -3,7 +3,6 @@
 from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from semfield_ns.method_configs.viewer import local_viewer
@@ -12,6 +11,7 @@ from semfield_ns.semantic_flow.datamanager import SemanticFlowDataManagerConfig
 from semfield_ns.semantic_flow.encodings import EncodingConfig
 from semfield_ns.semantic_flow.losses import LossWeights
 from semfield_ns.semantic_flow.pipeline import SemanticFlowPipelineConfig
+from semfield_ns.semantic_flow.trainer import SemanticFlowTrainerConfig
 
 GROUPS = ("static", "flow", "dynamic", "semantics", "proposals")
 
@@ -27,7 +27,7 @@ def _optimizers(rates: dict[str, float], steps: int, decay: float, max_norm: flo
 
 
 semantic_flow = MethodSpecification(
-    config=TrainerConfig(
+    config=SemanticFlowTrainerConfig(
         method_name="semantic-flow",
         steps_per_eval_batch=500,
         steps_per_eval_image=2000,
@@ -69,7 +69,7 @@ semantic_flow = MethodSpecification(
 )
 
 semantic_flow_paper = MethodSpecification(
-    config=TrainerConfig(
+    config=SemanticFlowTrainerConfig(
         method_name="semantic-flow-paper",
         steps_per_eval_batch=500,
         steps_per_eval_image=5000,
@@ -94,7 +94,7 @@ semantic_flow_paper = MethodSpecification(
 )
 
 semantic_flow_tiny = MethodSpecification(
-    config=TrainerConfig(
+    config=SemanticFlowTrainerConfig(
         method_name="semantic-flow-tiny",
         machine=MachineConfig(device_type="cpu"),
         steps_per_eval_batch=200,

@@ -7,15 +7,18 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import tyro
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.scenes.collection import shared_label_map
 from semfield_ns.scenes.dataset import read_depth
 from semfield_ns.scenes.flow import ensure_flows
 from semfield_ns.scenes.formats import read_scene
+from semfield_ns.scenes.labels import SemanticClass
 from semfield_ns.scenes.scene import Frame, Scene
 from semfield_ns.scenes.schedule import labelled_frames
 
@@ -47,6 +50,8 @@ class SemfieldDataParserConfig(DataParserConfig):
     """scene units for one unit of a depth file (default: what transforms.json says, else Nerfstudio's 0.001)"""
     estimate_flow: bool = True
     """estimate optical flow by OpenCV DIS where a scene has none (kept in $SEMFIELD_CACHE or ~/.cache/semfield_ns)"""
+    classes: tyro.conf.Suppress[tuple[SemanticClass, ...]] = ()
+    """class list of a model of several scenes, of which the scene's own is a part; set when such a model is trained"""
 
 
 @dataclass
@@ -103,7 +108,7 @@ class SemfieldDataParser(DataParser):
             dataparser_scale=scale,
             metadata={
                 "frames": frames,
-                "label_map": scene.label_map,
+                "label_map": shared_label_map(scene.label_map, config.classes),
                 "labelled": [i for i, frame in enumerate(frames) if frame.semantic_path is not None],
                 "depth_kind": scene.depth_kind,
                 "depth_scale": scale * scene.depth_unit_scale if scene.depth_kind == "metric" else 1.0,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nerfstudio.models.base_model import ModelConfig
 
@@ -92,3 +92,14 @@ class SemanticFlowModelConfig(ModelConfig):
     """Edits of the scene to render with, a JSON or YAML list (see `semfield_ns.semantic_flow.edits`)."""
     eval_num_rays_per_chunk: int = 4096
     """Rays rendered at once in evaluation and in the viewer."""
+    shared: Literal["semantics", "networks"] = "networks"
+    """What several scenes share: the semantic path alone, or all layers too, so that a scene has encodings and a latent
+    code of its own (the paper)."""
+
+    def setup(self, **kwargs: Any) -> Any:
+        """The model; that of several scenes where the metadata has several."""
+        if "scenes" not in kwargs["metadata"]:
+            return super().setup(**kwargs)
+        from semfield_ns.semantic_flow.many_scenes import ManyScenesModel
+
+        return ManyScenesModel(self, **kwargs)

@@ -1,6 +1,8 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.scenes.collection import choose_scenes, is_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
@@ -36,11 +39,15 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
 
 @dataclass
 class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
-    """Nerfstudio's data manager over a dynamic scene."""
+    """Nerfstudio's data manager over a dynamic scene, or over several where `data` is a folder of scenes."""
 
     _target: type = field(default_factory=lambda: SemanticFlowDataManager)
     dataparser: SemfieldDataParserConfig = field(default_factory=SemfieldDataParserConfig)
     """The scene."""
+    scenes: tuple[str, ...] = ()
+    """Which of the scenes below `data` to learn together; all of them by default."""
+    scenes_per_batch: int = 4
+    """The most scenes in one batch; each of them gives `train_num_rays_per_batch` rays."""
     pixel_sampler: PixelSamplerConfig = field(default_factory=MotionPixelSamplerConfig)
     """Draws half of the rays on moving things."""
     encoder: str = "auto"
@@ -53,6 +60,24 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     """Carry labels along the given flow to unlabelled frames, as weighted targets."""
     propagation_half_life: float = 4.0
     """Frames of chained flow after which a carried label counts half."""
+
+    def scene_folders(self) -> dict[str, Path]:
+        """Name -> folder of the scenes to learn together; empty for a single scene.
+
+        Raises:
+            SemfieldError: as `choose_scenes` does.
+        """
+        root = Path(self.data or self.dataparser.data)
+        return {} if is_scene(root) and not self.scenes else choose_scenes(root, self.scenes)
+
+    def setup(self, **kwargs: Any) -> Any:
+        """The data manager; that of several scenes where there are several."""
+        folders = self.scene_folders()
+        if not folders:
+            return super().setup(**kwargs)
+        from semfield_ns.semantic_flow.many_scenes_data import ManyScenesDataManager
+
+        return ManyScenesDataManager(self, folders, **kwargs)
 
 
 class FlowDataset(SceneDataset):

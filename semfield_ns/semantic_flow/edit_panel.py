@@ -89,6 +89,12 @@ class EditPanel(nn.Module):
             self.a_target.set_options([EVERYTHING, *self._classes, *objects])
         self.q_list.change(describe(edits))
 
+    def restart(self, edits: Sequence[Edit]) -> None:
+        """Another scene is shown, with edits of its own."""
+        self._edits = tuple(edits)
+        self.a_target.set_options([EVERYTHING, *self._classes])
+        self.q_list.change(describe(self._edits))
+
     def _save(self) -> None:
         from semfield_ns.io import atomic_path
 

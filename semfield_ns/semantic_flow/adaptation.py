@@ -1,0 +1,112 @@
+"""A trained model meets another scene: what is not bound to a scene is taken over, the rest starts fresh.
+
+Bound to a scene are the encodings that its points are looked up in, its latent code and its cameras. Layers on top of
+them, and above all the semantic path, are not. Classes are matched by name.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.semantic_flow.many_scenes import shared_modules
+from semfield_ns.semantic_flow.model import SemanticFlowModel
+
+CLASS_LAYERS = ("heads.static.layers.4.", "heads.dynamic.layers.4.")
+"""Last layers of the semantic path: a row a class."""
+
+PARTS = {"heads": "semantic path", "branches": "layers of the fields", "proposals": "layers that place samples"}
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What was taken over."""
+
+    modules: list[str]
+    """Paths."""
+    classes: list[str]
+    """Names that both sides know."""
+    new_classes: list[str]
+    """Names that the model has to learn."""
+    taken: int
+    """Numbers (parameters) that were taken over."""
+    fresh: int
+    """Numbers that start fresh."""
+
+    def sentence(self) -> str:
+        """One line for the log."""
+        parts = list(dict.fromkeys(PARTS[path.partition(".")[0]] for path in self.modules))
+        new = f", new classes {', '.join(self.new_classes)}" if self.new_classes else ""
+        return (
+            f"Taken from the checkpoint: {self.taken:,} parameters ({', '.join(parts)}) with the classes "
+            f"{', '.join(self.classes) or 'none'}; fresh: {self.fresh:,} parameters (encodings, latent codes){new}."
+        )
+
+
+def transfer(
+    model: SemanticFlowModel, state: Mapping[str, Any], classes: Sequence[str], networks: bool = True
+) -> Transfer:
+    """Copies what is not bound to a scene into a fresh model.
+
+    Args:
+        model: of the new scene.
+        state: pipeline state of a checkpoint, of one scene or of several (then of its first scene).
+        classes: names of the classes in the order in which the checkpoint has them.
+        networks: take the layers of the fields too, not the semantic path alone.
+
+    Raises:
+        SemfieldError: the semantic path does not fit, because the settings differ.
+    """
+    found = first_scene(state)
+    own = dict(model.named_parameters())
+    modules = shared_modules(model, "networks" if networks else "semantics")
+    names = [] if model.label_map is None else model.label_map.names
+    rows = [(names.index(name), index) for index, name in enumerate(classes) if name in names]
+    taken = 0
+    for path in modules:
+        for name in (name for name in own if name.startswith(f"{path}.")):
+            value: Tensor | None = found.get(name)
+            if name.startswith(CLASS_LAYERS) and value is not None and value.shape[1:] == own[name].shape[1:]:
+                here, there = [row for row, _ in rows], [row for _, row in rows]
+                own[name].data[here] = value[there].to(own[name])
+                taken += own[name].data[here].numel()
+            elif value is not None and value.shape == own[name].shape:
+                own[name].data.copy_(value)
+                taken += value.numel()
+            else:
+                shape = "missing" if value is None else tuple(value.shape)
+                raise SemfieldError(
+                    f"The checkpoint cannot be adapted: {name} is {shape} there and {tuple(own[name].shape)} here; use "
+                    "the preset, the frame encoder and the model settings that it was trained with."
+                )
+    total = sum(parameter.numel() for parameter in own.values())
+    shared = [name for name in names if name in classes]
+    return Transfer(modules, shared, [name for name in names if name not in classes], taken, total - taken)
+
+
+def first_scene(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Entries of a model of one scene, of the first one where there are several."""
+    prefixes = ("_model.scenes.0.", "_model.")
+    prefix = next((p for p in prefixes if any(key.startswith(p) for key in state)), "_model.")
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def shortened(settings: Any, steps: int, length: int) -> None:
+    """Fits a preset's schedule of `length` steps to `steps` of them: learning rates, stages, sampling.
+
+    Args:
+        settings: a trainer's configuration of semantic-flow; changed.
+        steps: of the adaptation.
+        length: of the schedule.
+    """
+    share = steps / max(length, 1)
+    if share >= 1:
+        return
+    model = settings.pipeline.model
+    model.stage_one_steps = round(model.stage_one_steps * share)
+    model.proposal_anneal_steps = max(1, round(model.proposal_anneal_steps * share))
+    for group in settings.optimizers.values():
+        if group["scheduler"] is not None:
+            group["scheduler"].max_steps = max(1, steps)
