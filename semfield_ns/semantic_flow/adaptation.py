@@ -1,16 +1,19 @@
 """A trained model meets another scene: what is not bound to a scene is taken over, the rest starts fresh.
 
 Bound to a scene are the encodings that its points are looked up in, its latent code and its cameras. Layers on top of
-them, and above all the semantic path, are not. Classes are matched by name.
+them, and above all the semantic path, are not. Classes are matched by name. Feature planes start at their
+mean over cells and scenes: the layers on top then see, at the first step already, values as they know them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.semantic_flow.encodings import PlanesEncoding
 from semfield_ns.semantic_flow.many_scenes import shared_modules
 from semfield_ns.semantic_flow.model import SemanticFlowModel
 
@@ -41,7 +44,7 @@ class Transfer:
         new = f", new classes {', '.join(self.new_classes)}" if self.new_classes else ""
         return (
             f"Taken from the checkpoint: {self.taken:,} parameters ({', '.join(parts)}) with the classes "
-            f"{', '.join(self.classes) or 'none'}; fresh: {self.fresh:,} parameters (encodings, latent codes){new}."
+            f"{', '.join(self.classes) or 'none'}; fresh: {self.fresh:,} parameters (encodings, latent code){new}."
         )
 
 
@@ -59,7 +62,8 @@ def transfer(
     Raises:
         SemfieldError: the semantic path does not fit, because the settings differ.
     """
-    found = first_scene(state)
+    sources = scene_states(state)
+    found = sources[0]
     own = dict(model.named_parameters())
     modules = shared_modules(model, "networks" if networks else "semantics")
     names = [] if model.label_map is None else model.label_map.names
@@ -81,16 +85,34 @@ def transfer(
                     f"The checkpoint cannot be adapted: {name} is {shape} there and {tuple(own[name].shape)} here; use "
                     "the preset, the frame encoder and the model settings that it was trained with."
                 )
+    if networks:
+        for name in typical_parameters(model):
+            known = [
+                source[name] for source in sources if name in source and source[name].shape[0] == own[name].shape[0]
+            ]
+            if known:
+                value = torch.stack([entry.flatten(1).mean(dim=1) for entry in known]).mean(dim=0)
+                own[name].data.copy_(value.reshape(-1, *[1] * (own[name].dim() - 1)).expand_as(own[name]))
     total = sum(parameter.numel() for parameter in own.values())
     shared = [name for name in names if name in classes]
     return Transfer(modules, shared, [name for name in names if name not in classes], taken, total - taken)
 
 
-def first_scene(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Entries of a model of one scene, of the first one where there are several."""
-    prefixes = ("_model.scenes.0.", "_model.")
-    prefix = next((p for p in prefixes if any(key.startswith(p) for key in state)), "_model.")
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+def typical_parameters(model: SemanticFlowModel) -> list[str]:
+    """Names of feature planes, whose first axis is the channels."""
+    return [
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, PlanesEncoding)
+        for name, _ in module.named_parameters()
+    ]
+
+
+def scene_states(state: Mapping[str, Any]) -> list[dict[str, Tensor]]:
+    """Entries of the model of each scene of a checkpoint; of the only one, where it is of one scene."""
+    numbers = sorted({int(key.split(".")[2]) for key in state if key.startswith("_model.scenes.")})
+    prefixes = [f"_model.scenes.{number}." for number in numbers] or ["_model."]
+    return [{k.removeprefix(p): value for k, value in state.items() if k.startswith(p)} for p in prefixes]
 
 
 def shortened(settings: Any, steps: int, length: int) -> None:

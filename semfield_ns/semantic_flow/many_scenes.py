@@ -131,7 +131,7 @@ class ManyScenesModel(Model):
         """As of one scene."""
         return self.models[0].dynamic_fraction(step)
 
-    def forward(self, ray_bundle: RayBundle | SceneRays) -> dict[Any, Any]:  # type: ignore[override]
+    def forward(self, ray_bundle: RayBundle | SceneRays) -> dict[Any, Any]:
         """The outputs of rays of the shown scene; or number of the scene -> outputs."""
         if isinstance(ray_bundle, RayBundle):
             return self.of(None)(ray_bundle)

@@ -42,7 +42,7 @@ class SemanticFlowTrainer(Trainer):
             from semfield_ns.semantic_flow.adaptation import shortened
 
             self._source = self._read_checkpoint(config.load_checkpoint)
-            manager = config.pipeline.datamanager
+            manager: Any = config.pipeline.datamanager
             paths = list(manager.scene_folders().values()) or [Path(manager.data)]
             # A new scene's own list of classes counts; one without labels is given that of the checkpoint.
             if all(read_scene(path, manager.dataparser.images).label_map is None for path in paths):
@@ -85,7 +85,7 @@ class SemanticFlowTrainer(Trainer):
         manager: Any = self.pipeline.datamanager
         if isinstance(manager, ManyScenesDataManager):
             for name, folder in manager.folders.items():
-                own = deepcopy(self.config)
+                own: Any = deepcopy(self.config)
                 own.data = folder
                 own.pipeline.datamanager = member_config(manager.config, folder, manager.classes)
                 own.pipeline.scene = name

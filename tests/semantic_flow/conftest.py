@@ -51,7 +51,14 @@ def make_model(preset=semantic_flow_tiny, **changes):
     for key, value in changes.items():
         setattr(config, key, value)
     torch.manual_seed(0)
-    metadata = {
+    box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    model = config.setup(scene_box=box, num_train_data=FRAMES, metadata=make_metadata(), device="cpu", grad_scaler=None)
+    return model.train()
+
+
+def make_metadata() -> dict:
+    """What the data manager tells a model of a scene."""
+    return {
         "label_map": CLASSES,
         "depth_kind": "metric",
         "cameras": make_cameras(),
@@ -62,9 +69,6 @@ def make_model(preset=semantic_flow_tiny, **changes):
         "source_colors": torch.rand(FRAMES, HEIGHT, WIDTH, 3).half(),
         "source_moving": None,
     }
-    box = SceneBox(aabb=torch.tensor([[-1.0] * 3, [1.0] * 3]))
-    model = config.setup(scene_box=box, num_train_data=FRAMES, metadata=metadata, device="cpu", grad_scaler=None)
-    return model.train()
 
 
 def make_batch(rays: int = 96, seed: int = 0) -> tuple:
