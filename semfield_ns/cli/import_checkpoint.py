@@ -11,6 +11,7 @@ def import_checkpoint(
     kind: Literal["gsn", "gnt"],
     output_dir: Path = Path("outputs"),
     teacher: str = "dino",
+    feature_dim: int | None = None,
 ) -> None:
     """Write a run folder with the weights of an official checkpoint, to be attached to scenes.
 
@@ -20,6 +21,8 @@ def import_checkpoint(
         output_dir: The run goes to OUTPUT_DIR/FILE/gsn-paper/imported.
         teacher: Teacher that gives the source views' features, such as dino:FOLDER; features are meaningful only with
             the kind of teacher that the weights were trained with.
+        feature_dim: Add an untrained feature head of so many channels to GNT, such as 64, and print the command that
+            trains it.
     """
     from copy import deepcopy
 
@@ -28,7 +31,10 @@ def import_checkpoint(
 
     preset = deepcopy(gsn_paper.config)
     preset.pipeline.model.teacher = teacher
-    config = runs.import_checkpoint(file, kind, preset, output_dir)
+    config = runs.import_checkpoint(file, kind, preset, output_dir, feature_dim)
     print(f"Imported: {config}")
+    if feature_dim is not None:
+        print("To train the feature head on a folder of scenes, without the rest unlearning colours:")
+        print(f"  {runs.further_training(config)}")
     print("To look at a scene with it:")
     print(f"  semfield attach --load-config {config} --data SCENE")

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,9 @@ def write_config(config: TrainerConfig) -> Path:
     return path
 
 
-def import_checkpoint(file: Path, kind: Kind, preset: TrainerConfig, output_dir: Path) -> Path:
+def import_checkpoint(
+    file: Path, kind: Kind, preset: TrainerConfig, output_dir: Path, feature_dim: int | None = None
+) -> Path:
     """Writes a run folder with the weights of an official checkpoint. It has no scene yet: attach it to one.
 
     Args:
@@ -115,11 +118,17 @@ def import_checkpoint(file: Path, kind: Kind, preset: TrainerConfig, output_dir:
         kind: which code wrote it.
         preset: the configuration to start from; sizes and variants of its network are replaced.
         output_dir: the run goes to `output_dir/NAME/METHOD/imported`.
+        feature_dim: add an untrained feature head of so many channels to a network that has none (GNT).
 
     Returns:
         The config.yml of the run.
+
+    Raises:
+        SemfieldError: as `import_official`; or the network has a feature head already.
     """
     network = import_official(file, kind)
+    if feature_dim is not None:
+        network = with_head(network, feature_dim)
     config = deepcopy(preset)
     model_config = config.pipeline.model
     assert isinstance(model_config, GSNModelConfig)
@@ -134,6 +143,44 @@ def import_checkpoint(file: Path, kind: Kind, preset: TrainerConfig, output_dir:
     with atomic_path(config.get_base_dir() / CHECKPOINTS / f"step-{step:09d}.ckpt") as temporary:
         torch.save(content, temporary)
     return write_config(config)
+
+
+def with_head(network: GSNNetwork, feature_dim: int) -> GSNNetwork:
+    """A network with a new, untrained feature head on top of the given one.
+
+    Raises:
+        SemfieldError: it has a head already, or the number of channels does not split into attention heads.
+    """
+    config = network.config
+    if config.feature_dim:
+        raise SemfieldError(f"This checkpoint has a feature head already, of {config.feature_dim} channels.")
+    if feature_dim < 1 or (config.dim + feature_dim) % config.heads:
+        raise SemfieldError(f"{feature_dim} feature channels do not fit: take a multiple of {config.heads}.")
+    wider = GSNNetwork(replace(config, feature_dim=feature_dim))
+    wider.load_state_dict(network.state_dict(), strict=False)
+    return wider
+
+
+def further_training(load_config: Path) -> str:
+    """The command that trains an imported network's feature head, and the rest with it at a tenth of its rate."""
+    config, checkpoint = read_run(load_config), newest_checkpoint(load_config)
+    model = config.pipeline.model
+    assert isinstance(model, GSNModelConfig)
+    network = model.network
+    options = {
+        "load-checkpoint": checkpoint,
+        "pipeline.model.stage-one-steps": 0,
+        "pipeline.model.teacher": model.teacher,
+        "pipeline.model.network.feature-dim": network.feature_dim,
+        "pipeline.model.network.dim": network.dim,
+        "pipeline.model.network.blocks": network.blocks,
+        "pipeline.model.network.image-dim": network.image_dim,
+        "pipeline.model.network.encoder-width": network.encoder_width,
+        "pipeline.model.network.encoder-blocks": " ".join(str(count) for count in network.encoder_blocks),
+        "pipeline.model.network.direction": network.direction,
+    }
+    flags = " ".join(f"--{name} {value}" for name, value in options.items())
+    return f"ns-train {config.method_name} --data SCENES {flags}"
 
 
 def pipeline_state(config: GSNModelConfig, network: GSNNetwork) -> Mapping[str, Any]:

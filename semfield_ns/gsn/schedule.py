@@ -48,3 +48,7 @@ def follow_stages(schedulers: Iterable[LRScheduler], stage_one_steps: int) -> No
             owner = getattr(multiplier, "__self__", None)
             if isinstance(owner, TwoStageScheduler):
                 owner.config.stage_one_steps = stage_one_steps
+                # The rate of the next step was set by what was known before.
+                groups = scheduler.optimizer.param_groups
+                for group, base in zip(groups, scheduler.base_lrs, strict=True):
+                    group["lr"] = base * owner.multiplier(scheduler.last_epoch)

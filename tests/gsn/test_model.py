@@ -185,6 +185,8 @@ def test_rates_of_two_stages():
     schedule = scheduler.get_scheduler(optimizer, 1.0)
     follow_stages([schedule], 39)
     assert schedule.lr_lambdas[0](39) == pytest.approx(0.1)
+    follow_stages([schedule], 0)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
 def test_guided_samples_gather_where_the_weights_are():

@@ -160,6 +160,39 @@ def test_official_weights_are_imported_and_attached(attached, folder, tmp_path):
         assert outputs["rgb"].isfinite().all() and outputs["depth"].isfinite().all()
 
 
+def test_a_feature_head_is_trained_on_top_of_gnt(trained, folder, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"encoder_width": 8, "encoder_blocks": (1, 1, 1), "image_dim": 8, "dim": 16, "blocks": 2}
+    gnt = GSNNetwork(NetworkConfig(**OFFICIAL, **sizes, feature_dim=0, direction="trunk"))
+    export_official(gnt, tmp_path / "gnt_000070.pth")
+    printed = run_command(
+        [
+            *("semfield", "import-checkpoint", str(tmp_path / "gnt_000070.pth"), "--kind", "gnt"),
+            *("--teacher", "classical", "--feature-dim", "8", "--output-dir", str(tmp_path)),
+        ]
+    ).stdout
+    command = next(line for line in printed.splitlines() if "ns-train" in line).replace(
+        "SCENES", str(folder / "scenes")
+    )
+    run_command(
+        [
+            *command.replace("SCENES", str(folder / "scenes")).split(),
+            *("--output-dir", str(tmp_path), "--experiment-name", "more", "--timestamp", "run", "--vis", "tensorboard"),
+            *("--max-num-iterations", "2", "--pipeline.datamanager.train-num-rays-per-batch", "32"),
+            *("--pipeline.model.rays.samples", "8", "--pipeline.model.projection-images", "2"),
+            *("--machine.device-type", "cpu"),
+        ]
+    )
+    saved = runs.newest_checkpoint(tmp_path / "more" / "gsn-paper" / "run" / "config.yml")
+    state = torch.load(saved, weights_only=True)["pipeline"]
+    assert any(key.startswith("_model.network.dino.") for key in state) and bool(state["_model.projection.fitted"])
+    before = gnt.net_coarse.rgb_fc.weight
+    after = state["_model.network.net_coarse.rgb_fc.weight"]
+    assert 0 < (after - before).abs().max() < 2.1 * 5e-5  # two steps at a tenth of the trunk's rate
+    with pytest.raises(SemfieldError, match="take a multiple of 4"):
+        runs.with_head(gnt, 5)
+
+
 def test_other_files_are_no_runs_of_gsn(tmp_path):
     with pytest.raises(SemfieldError, match="is not a file"):
         runs.read_run(tmp_path / "config.yml")
