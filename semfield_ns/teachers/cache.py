@@ -4,13 +4,14 @@ An entry is a folder named by the content it was made from: the image's bytes, i
 image or teacher makes other entries, and everything else stays. It has
 
 - `tokens.npy` (h, w, K) float16, read as a memory map: features in coordinates of their own, of unit variance;
-- `axes.npz`: what leads back to the teacher's channels, features = mean + (tokens * scale) @ basis;
+- `axes.npz`: what leads back to the teacher's channels, features = mean + ((tokens * scale) @ basis) * spread;
 - `manifest.json`: teacher, sizes, and the share of the variance that is kept.
 
-Of a wide teacher the `RANK` main directions of each image are kept; a narrow one is kept whole, without `basis`. What
-training makes of the features, such as the PCA over many scenes, is applied when an entry is read: it can change
-without the teacher being asked again. Entries are written elsewhere and renamed: they are there as a whole or not at
-all, for any number of processes, and an extraction that was killed goes on with the image that it was at.
+Of a wide teacher the `RANK` main directions of each image, of standardised channels, are kept; a narrow one is kept
+whole, without `basis` and `spread`. What training makes of the features, such as the PCA over many scenes, is applied
+when an entry is read: it can change without the teacher being asked again. Entries are written elsewhere and renamed:
+they are there as a whole or not at all, for any number of processes, and an extraction that was killed goes on with the
+image that it was at.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.pca import Moments, principal_axes
 
 RANK = 128
-_VERSION = "1"
+_VERSION = "2"
 _STALE_SECONDS = 3600.0  # after which a half-written entry is nobody's
 
 
@@ -97,9 +98,12 @@ def compress(features: Float[Tensor, "h w C"], rank: int = RANK) -> tuple[TokenG
     basis, kept = None, 1.0
     # A basis of its own has to pay: an image of few tokens is smaller as it is.
     if dim > rank and flat.numel() > rank * (len(flat) + dim):
+        # Of standardised channels, as those who read them standardise: small ones count as much as large ones.
+        spread = flat.square().mean(dim=0).sqrt().clamp(min=1e-12)
+        flat = flat / spread
         covariance = (flat.T @ flat / len(flat)).double()
         axes, variances = principal_axes(covariance, rank)
-        basis = axes.T.float()
+        basis = axes.T.float() * spread
         kept = float(variances.sum() / covariance.diagonal().sum().clamp(min=1e-12))
         flat = flat @ axes.float()
     scale = flat.square().mean(dim=0).sqrt().clamp(min=1e-12)
@@ -187,7 +191,9 @@ class FeatureCache:
         }
         axes = {"mean": grid.mean.numpy(), "scale": grid.scale.numpy()}
         if grid.basis is not None:
-            axes["basis"] = grid.basis.half().numpy()
+            # Rows of unit length in half precision; the spread of channels, which may differ a lot, apart from them.
+            spread = grid.basis.square().sum(dim=0).sqrt().clamp(min=1e-12)
+            axes |= {"basis": (grid.basis / spread).half().numpy(), "spread": spread.numpy()}
         temporary = self._drafts / uuid4().hex
         try:
             temporary.mkdir(parents=True)
@@ -292,6 +298,7 @@ def _read(folder: Path) -> TokenGrid:
         axes = {name: torch.from_numpy(array).float() for name, array in read_npz(folder / "axes.npz").items()}
         if list(tokens.shape) != shape:
             raise ValueError("another shape")
-        return TokenGrid(tokens, axes["mean"], axes["scale"], axes.get("basis"))
+        basis = axes["basis"] * axes["spread"] if "basis" in axes else None
+        return TokenGrid(tokens, axes["mean"], axes["scale"], basis)
     except (OSError, ValueError, KeyError, TypeError, SemfieldError) as error:
         raise SemfieldError(f"The feature cache {folder} is broken; delete that folder.") from error

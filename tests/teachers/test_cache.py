@@ -78,8 +78,22 @@ def test_compression_keeps_the_main_directions():
     assert grid.tokens.shape == (50, 50, RANK) and grid.basis.shape == (RANK, 400)
     expected = float(spread[:RANK].square().sum() / spread.square().sum())
     assert kept == pytest.approx(expected, abs=0.02)
-    lost = (grid.features().view(-1, 400) - features).square().sum() / (features - features.mean(0)).square().sum()
+    lost = ((grid.features().view(-1, 400) - features) / features.std(dim=0)).square().mean()
     assert float(lost) == pytest.approx(1 - kept, abs=1e-3)
+
+
+def test_small_channels_are_kept_as_well_as_large_ones(tmp_path):
+    """Networks have channels of very different size, and whoever reads them standardises."""
+
+    class Uneven(Random):
+        def encode(self, images):
+            return super().encode(images) * torch.logspace(-4, 3, self.dim)
+
+    pictures = write_images(tmp_path / "images", 1)
+    cache = FeatureCache(Uneven(), tmp_path / "cache")
+    truth = cache.teacher.encode(pictures[0].load()[None])[0].view(-1, 300)
+    found = cache[pictures[0]].features().view(-1, 300)
+    assert ((found - truth).std(dim=0) / truth.std(dim=0)).max() < 0.02
 
 
 def test_tiny_and_constant_features_survive():
