@@ -153,7 +153,9 @@ def run(
     # Motion masks of a processed scene saw no label but those that training sees.
     policy = masks if variant == "given" else "all"
     pipeline, seconds = train(Job(scene, numbers, policy, "flow", seed, steps))  # type: ignore[arg-type]
-    figures = [value for kind in ("unlabelled", "held-out") for value in measure(pipeline.model, scene, numbers, kind)]
+    figures = [
+        value for kind in ("unlabelled", "held-out") for value in measure(pipeline.model, scene, numbers, kind, shrink)
+    ]
     return Result(*figures, seconds)
 
 

@@ -26,6 +26,7 @@ _FLOW_NOISE = 0.5  # px, of flow that agrees both ways
 _RELATIVE_ERROR = 0.1  # of inverse depth, for that noise, beyond which a depth is not kept
 _RESIDUAL = 1.5  # px
 _TEXTURE = 0.3  # least weight of a pixel's texture (motion.not_static)
+_SPARSE = 0.05  # share of pixels with a depth, below which a preview shows dots that can be seen
 _FEWEST_POINTS = 8  # sparse points that the learned depth of a frame can be fitted to
 
 
@@ -191,4 +192,7 @@ def preview(depth: DepthMap) -> Rgb:
     low, high = np.percentile(1 / depth[known], [2, 98])
     share = np.clip((1 / np.where(known, depth, np.inf) - low) / max(high - low, 1e-12), 0, 1)
     colors = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    return np.where(known[..., None], colors, 0).astype(np.uint8)
+    picture = np.where(known[..., None], colors, 0).astype(np.uint8)
+    if known.mean() < _SPARSE:
+        picture = np.asarray(cv2.dilate(picture, np.ones((5, 5), np.uint8)), dtype=np.uint8)
+    return picture

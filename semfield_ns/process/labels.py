@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import atomic_path, capital, read_image, read_json, write_json
+from semfield_ns.io import atomic_path, read_image, read_json, write_json
 from semfield_ns.process.flow import flow_file, read_rgb
 from semfield_ns.process.frames import Rgb, frame_name
 from semfield_ns.process.registration import FrameNames, match_name
@@ -404,7 +404,7 @@ def write_template(folder: Path, images: Path, count: int) -> None:
     write_json(folder / "clicks.json", {"classes": classes, "clicks": {name: [] for name in best}})
     text = f"""Label some frames, and repeat the command with --labels.
 
-Frames: {capital(str(images.name))}/*.png. Labels of {", ".join(best)} serve best: they are spread over the video.
+Frames: ../{images.name}/*.png. Labels of {", ".join(best)} serve best: they are spread over the video.
 
 - Clicks: copy clicks.json, list your classes, and for each frame clicks [class, x, y] in pixels of the frame.
 - CVAT: make a task of the frames, export "Segmentation mask 1.1", unpack it: --labels that folder.

@@ -36,8 +36,7 @@ text-align: left; vertical-align: top } .warning { background: #fff3cd; padding:
 def write_report(work: "Workspace") -> None:
     """Write report/index.html and its pictures; the page comes last."""
     folder = work.report_file.parent
-    kept = work.kept
-    shown = [kept[int(i)] for i in np.unique(np.linspace(0, len(kept) - 1, min(_SHOWN, len(kept))).round())]
+    shown = _spread(work.kept)
     sheets: dict[str, tuple[str, Callable[[int], Rgb]]] = {"frames": ("Frames", lambda n: read_rgb(work.images, n))}
     if not work.settings.static:
         sheets["masks"] = ("Motion masks", lambda n: overlay(read_rgb(work.images, n), work.mask(n)))
@@ -49,11 +48,17 @@ def write_report(work: "Workspace") -> None:
         colors = np.array([entry["color"] for entry in labels["semantics"]["classes"]], dtype=np.uint8)
         sheets["labels"] = ("Labels (unlabelled is black)", lambda n: _label_picture(work, n, colors))
     for name, (_, picture) in sheets.items():
-        write_png(folder / f"{name}.png", contact_sheet([picture(number) for number in shown]))
+        numbers = _spread(labels["labelled"]) if name == "labels" else shown
+        write_png(folder / f"{name}.png", contact_sheet([picture(number) for number in numbers]))
     camera_path(work, folder / "cameras.png")
     text = page(work, {name: title for name, (title, _) in sheets.items()})
     with atomic_path(work.report_file) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _spread(numbers: list[int]) -> list[int]:
+    """Up to _SHOWN of them, from the first to the last."""
+    return [numbers[int(i)] for i in np.unique(np.linspace(0, len(numbers) - 1, min(_SHOWN, len(numbers))).round())]
 
 
 def contact_sheet(pictures: list[Rgb], columns: int = _COLUMNS, width: int = _WIDTH) -> Rgb:
@@ -147,7 +152,8 @@ def page(work: "Workspace", sheets: dict[str, str]) -> str:
     size = f"{picked.size[0]} x {picked.size[1]}"
     lines.append(f"<p>{len(work.kept)} of {len(picked.frames)} picked frames with a pose, {size} pixels.</p>")
     lines += [f'<p class="warning">{escape(text)}</p>' for text in summary.warnings(work)]
-    lines.append("<h2>Figures</h2>" + _table((name, _number(value)) for name, value in summary.figures(work).items()))
+    figures = ((name, _number(value), summary.MEANINGS[name]) for name, value in summary.figures(work).items())
+    lines.append("<h2>Figures</h2>" + _table(figures))
     models = ((card.step, card.name, card.revision, card.licence) for card in summary.cards(work))
     lines.append("<h2>Models</h2>" + _table(models, ("step", "model", "revision", "licence")))
     for name, title in sheets.items():

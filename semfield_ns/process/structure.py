@@ -25,6 +25,7 @@ _EXHAUSTIVE = 120  # frames up to which each is matched with each
 _OVERLAP = 20  # neighbours that a frame is matched with in longer videos
 _MASK_MARGIN = 5  # px around moving things where no feature is taken: its patch would see them
 _GOOD_ERROR = 1.0  # px; a worse reprojection error makes the next attempt worth its time
+_SPACE = 4  # MiB a frame, for at most 8192 features of 152 bytes, and their matches
 _LEAST_SHARE = 0.5  # of the frames that must be registered
 
 
@@ -80,10 +81,11 @@ def register(
         work: folder for the database and the model, emptied first.
         rig: the cameras.
         threads: of pycolmap.
-    Raises: SemfieldError saying how many frames were registered and what to try.
+    Raises: SemfieldError saying how many frames were registered and what to try, or that the disk is all but full.
     """
     pycolmap = load_pycolmap()
     shutil.rmtree(work, ignore_errors=True)
+    _require_space(work, len(names))
     if masks is not None:
         for name, mask in zip(names, masks, strict=True):
             _write_feature_mask(work / "masks" / f"{name}.png", mask)
@@ -153,6 +155,17 @@ def _quiet(pycolmap: Any) -> Iterator[None]:
         yield
     finally:
         pycolmap.logging.minloglevel = level
+
+
+def _require_space(work: Path, count: int) -> None:
+    """COLMAP on a full disk ends the whole program, without an exception that could be caught."""
+    work.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(work).free / 2**20, _SPACE * count
+    if free < needed:
+        raise SemfieldError(
+            f"{work.resolve()} has {free:.0f} MiB left, and structure from motion of {count} frames may need {needed}: "
+            "free some space or choose another folder."
+        )
 
 
 def _write_feature_mask(path: Path, mask: Mask) -> None:

@@ -18,6 +18,27 @@ _FIGURES = {
     "depth": {"coverage": "depth_known_share", "relative_error_at_points": "depth_relative_error_at_points"},
     "labels": {"carried": "labels_carried_by_flow"},
 }
+MEANINGS = {
+    "registered": "frames with a pose",
+    "frames": "frames that were picked",
+    "reprojection_error_px": "by which points miss their features, on average; good below 1",
+    "points": "sparse points",
+    "mean_track_length": "frames that see a point, on average",
+    "median_parallax_deg": "widest angle under which cameras see a point; good above 3",
+    "focal_px": "focal length",
+    "focal_given": "whether it was given",
+    "focal_certain": "whether the pictures tell it",
+    "distortion_k1": "radial distortion of the lens",
+    "settings": "of structure from motion that worked",
+    "shift_of_width": "motion of the picture over a twelfth of the video, as a share of the width",
+    "flow_agreeing_share": "pixels whose flow to the next frame and back ends where it began",
+    "epipolar_error_px": "between flow of static pixels and their epipolar lines, median; good below 0.6",
+    "epipolar_error_90_px": "the same, 90th percentile",
+    "moving_share": "pixels that move, mean of the frames",
+    "depth_known_share": "pixels with a depth",
+    "depth_relative_error_at_points": "of depth against the sparse points, median; good below 0.03",
+    "labels_carried_by_flow": "frames whose labels come from clicks on other frames",
+}
 
 
 def cards(work: Workspace) -> list[ModelCard]:

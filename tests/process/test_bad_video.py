@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -103,6 +104,13 @@ def test_no_space_left_and_then_some(tmp_path, monkeypatch):
     picked = write_frames(open_source(video), folder / "images", 20, 960)
     assert len(picked.frames) == 6
     assert len(list((folder / "images").iterdir())) == 6  # no temporary file is left either
+
+
+def test_no_space_for_structure_from_motion(tmp_path, monkeypatch):
+    pytest.importorskip("pycolmap")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 2**20))
+    with pytest.raises(SemfieldError, match=r"has 1 MiB left, and structure from motion of 5 frames may need 20: free"):
+        register(tmp_path, [f"{i}.png" for i in range(5)], None, tmp_path / "work", Rig())
 
 
 def test_a_folder_with_something_else_is_not_written_to(tmp_path):

@@ -137,13 +137,11 @@ def test_poses_of_arrays(tmp_path):
 @pytest.mark.slow
 def test_a_camera_that_does_not_turn_does_not_tell_its_focal_length(tmp_path):
     pytest.importorskip("pycolmap")
-    names = [f"{i:04d}.png" for i in range(8)]
-    for name, picture in zip(names, walk(8, moving=False), strict=True):
+    names = [f"{i:04d}.png" for i in range(6)]
+    for name, picture in zip(names, walk(6, moving=False), strict=True):
         write_png(tmp_path / "images" / name, picture)
     figures = register(tmp_path / "images", names, None, tmp_path / "work", Rig()).figures
     assert figures["focal_certain"] is False and figures["focal_px"] == pytest.approx(0.85 * 240)
-    known = register(tmp_path / "images", names, None, tmp_path / "work", Rig(focal=220.0)).figures
-    assert known["focal_certain"] and known["focal_px"] == 220
 
 
 def test_poses_of_vggt(tmp_path):
