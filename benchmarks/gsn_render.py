@@ -27,7 +27,7 @@ from nerfstudio.cameras.rays import RayBundle
 
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews, tabled
-from semfield_ns.gsn.rendering import RaySettings, render_chunks, render_image
+from semfield_ns.gsn.rendering import RaySettings, render_chunks, render_image, render_keeping
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.gsn.scenes import random_rays, random_views, reference_of, reference_render
@@ -152,31 +152,33 @@ def speed(samples: int, rounds: int, chunk: int, compiled: bool, device: str) ->
         )
 
 
-def training_memory(plain: bool, rays: int, samples: int, answer: Any) -> None:
-    """Megabytes that a forward and a backward pass of rays add to a process."""
+def training_memory(way: str, rays: int, samples: int, answer: Any) -> None:
+    """Megabytes a ray that a forward and a backward pass add to a process, and their seconds of processor time."""
     torch.set_num_threads(2)
     torch.manual_seed(0)
     network = GSNNetwork(NetworkConfig(**OFFICIAL | {"tokens_through_image": False}))
     with torch.no_grad():
         views = network.encode(random_views(10, 96, 128))
     trunk, head = reference_of(network)
-    many = random_rays(rays, samples)
+    origins, directions, depths = random_rays(rays, samples)
+    enlarged = F.interpolate(views.tokens[0], size=(96, 128))
 
     def step(count: int) -> None:
-        some = [x[:count] for x in many]
-        outputs = (
-            reference_render(trunk, head, *some, views, F.interpolate(views.tokens[0], size=(96, 128)))
-            if plain
-            else network.render(*some, views)
-        )
+        some = origins[:count], directions[:count], depths[:count]
+        if way == "plain":
+            outputs = reference_render(trunk, head, *some, views, enlarged)
+        else:
+            ones = torch.ones(count, 1)
+            bundle = RayBundle(some[0], some[1], pixel_area=ones, metadata={})
+            outputs = render_keeping(network, bundle, some[2], views, True, rays // 4 if "quarter" in way else 0)
         (outputs["rgb"].square().mean() + outputs["features"].square().mean()).backward()
 
     step(1)
     # A process starts with its parent's peak: it is set back to what is used now (Linux).
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_memory()
-    step(rays)
-    answer.put((peak_memory() - before) / rays)
+    seconds = timed(lambda: step(rays), "cpu")[1]
+    answer.put(((peak_memory() - before) / rays, seconds / rays))
 
 
 def peak_memory() -> float:
@@ -185,14 +187,16 @@ def peak_memory() -> float:
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def memory(samples: int = 192, rays: int = 16) -> None:
+def memory(samples: int = 192, rays: int = 32) -> None:
     """Prints megabytes a ray in training; each measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
-    for name, plain in (("plain", True), ("exact", False)):
+    print(f"\n| training, S = {samples}, V = 10, {rays} rays | MB a ray | rays a processor second |\n|---|---|---|")
+    for way in ("plain", "exact", "exact, a quarter of the rays in memory (gsn-paper)"):
         answer = context.Queue()
-        process = context.Process(target=training_memory, args=(plain, rays, samples, answer))
+        process = context.Process(target=training_memory, args=(way, rays, samples, answer))
         process.start()
-        print(f"training memory, S = {samples}, V = 10, {name}: {answer.get():.1f} MB a ray")
+        megabytes, seconds = answer.get()
+        print(f"| {way} | {megabytes:.1f} | {1 / seconds:.1f} |", flush=True)
         process.join()
 
 

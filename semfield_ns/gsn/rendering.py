@@ -63,14 +63,14 @@ def render_rays(
     first = inverse_depths(near, far, settings.samples, jitter=training)
     guided = settings.mode == "guided"
     if not guided or (training and bool(torch.rand(()) < 0.5)):
-        return _train(network, bundle, first, views, with_features, settings.rays_in_memory if training else 0)
+        return render_keeping(network, bundle, first, views, with_features, settings.rays_in_memory if training else 0)
     with torch.no_grad():
         weights = network.render(bundle.origins, bundle.directions, first, views, False)["weights"]
     second = guided_depths(near, far, weights.float(), settings.fine_samples, jitter=training)
-    return _train(network, bundle, second, views, with_features, settings.rays_in_memory if training else 0)
+    return render_keeping(network, bundle, second, views, with_features, settings.rays_in_memory if training else 0)
 
 
-def _train(
+def render_keeping(
     network: GSNNetwork,
     rays: RayBundle,
     depths: Float[Tensor, "R S"],
@@ -78,7 +78,7 @@ def _train(
     with_features: bool,
     at_once: int,
 ) -> dict[str, Tensor]:
-    """`GSNNetwork.render`, keeping what a backward pass needs of `at_once` rays only (0: of all)."""
+    """`GSNNetwork.render` with gradients, keeping what a backward pass needs of `at_once` rays only (0: of all)."""
     if at_once <= 0 or len(rays) <= at_once:
         return network.render(rays.origins, rays.directions, depths, views, with_features)
     parts = []
