@@ -38,6 +38,31 @@ class Job:
     """to adapt"""
     shared: Literal["semantics", "networks"] = "networks"
     """what several scenes share"""
+    rays: int | None = None
+    """a step; of the preset by default"""
+    carry: bool = True
+    """labels carried along the flow, and the labels of neighbouring renders: False trains semantics without flow"""
+
+    eval_frames: Literal["auto", "held-out", "unlabelled", "train"] = "auto"
+
+    def config(self):
+        """The tiny preset with all this in it."""
+        config = deepcopy(semantic_flow_tiny.config)
+        manager, model = config.pipeline.datamanager, config.pipeline.model
+        manager.data = manager.dataparser.data = self.scene
+        manager.dataparser.labels = self.labels
+        manager.dataparser.dynamic_masks = self.dynamic_masks
+        manager.dataparser.eval_frames = self.eval_frames
+        manager.train_num_rays_per_batch = self.rays or manager.train_num_rays_per_batch
+        model.semantic_head = self.head
+        if not self.carry:
+            manager.propagate_labels = False
+            model.loss_weights.semantics_warp = 0.0
+        model.shared = self.shared
+        if self.steps is not None:
+            shortened(config, self.steps, config.max_num_iterations)
+            config.max_num_iterations = self.steps
+        return config
 
 
 def train(job: Job, at: dict[int, Callable] | None = None):
@@ -47,17 +72,10 @@ def train(job: Job, at: dict[int, Callable] | None = None):
         job: what to train.
         at: finished steps -> what to do then with the pipeline and the seconds so far; does not count as training.
     """
-    config = deepcopy(semantic_flow_tiny.config)
-    steps = job.steps or config.max_num_iterations
+    config = job.config()
+    steps = config.max_num_iterations
     for seeded in (torch.manual_seed, random.seed, np.random.seed):
         seeded(job.seed)
-    config.pipeline.datamanager.data = job.scene
-    config.pipeline.datamanager.dataparser.labels = job.labels
-    config.pipeline.datamanager.dataparser.dynamic_masks = job.dynamic_masks
-    config.pipeline.model.semantic_head = job.head
-    config.pipeline.model.shared = job.shared
-
-    shortened(config, steps, config.max_num_iterations)
     pipeline = config.pipeline.setup(device="cpu", test_mode="val")
     if job.checkpoint is not None:
         state = torch.load(job.checkpoint, map_location="cpu")["pipeline"]

@@ -15,8 +15,10 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.collection import choose_scenes, is_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
+from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.semantic_flow.frames import Votes
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
-from semfield_ns.semantic_flow.propagation import Flow, propagate
+from semfield_ns.semantic_flow.propagation import Carried, Flow, merge, rehearsal_gaps, sides
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import scene_features
 from semfield_ns.teachers.registry import build_teacher
@@ -120,6 +122,9 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             [dataset.get_image_float32(index)[..., :3].half() for index in range(len(dataset))]
         )
         dataset.metadata["source_moving"] = dataset.moving()
+        dataset.metadata["source_votes"] = None
+        if self.config.propagate_labels:
+            self._carry_labels(dataset)
         return dataset
 
     def setup_train(self) -> None:
@@ -134,24 +139,48 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         for key, message in absent.items():
             if key not in sample:
                 CONSOLE.log(f"This scene has {message}.")
-        if self.config.propagate_labels and "semantics" in sample and "flow_forward" in sample:
-            self.train_dataset.propagated = self._propagated_labels()
         super().setup_train()
 
-    def _propagated_labels(self) -> dict[int, Tensor] | None:
-        entries = [self.train_dataset[index] for index in range(len(self.train_dataset))]
-        labelled = self.train_dataset.metadata["labelled"]
-        if len(labelled) == len(entries):
-            return None
-        labels = {index: entries[index]["semantics"][..., 0].numpy() for index in labelled}
-        flows = {key: [_flow(entry.get(key)) for entry in entries] for key in ("flow_forward", "flow_backward")}
-        carried = propagate(
-            labels, flows["flow_forward"], flows["flow_backward"], half_life=self.config.propagation_half_life
+    def _carry_labels(self, dataset: FlowDataset) -> None:
+        """Carries visible labels along the flow: targets for unlabelled frames, and votes for all."""
+        labelled, count = dataset.metadata["labelled"], len(dataset)
+        sizes = {dataset.size(index) for index in range(count)}
+        if not 0 < len(labelled) < count or len(sizes) > 1 or "flow_forward" not in dataset[0]:
+            return
+        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in labelled}
+        flows: dict[str, list[Flow | None]] = {"flow_forward": [], "flow_backward": []}
+        for index in range(count):
+            entry = dataset[index]
+            for key, found in flows.items():
+                found.append(_flow(entry.get(key)))
+        gaps = rehearsal_gaps(labelled, count)
+        voices = [
+            sides(
+                f,
+                labels,
+                flows["flow_forward"],
+                flows["flow_backward"],
+                self.config.propagation_half_life,
+                gaps.get(f, 1),
+            )
+            for f in range(count)
+        ]
+        dataset.propagated = {}
+        for frame, both in enumerate(voices):
+            heard = [voice for voice in both if voice is not None]
+            if frame not in labels and heard:
+                merged = merge(heard)
+                dataset.propagated[frame] = torch.from_numpy(
+                    np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float32)
+                )
+        silent = Carried(np.full(sizes.pop(), IGNORE), np.zeros((1, 1), np.float32))
+        given = [[voice or silent for voice in both] for both in voices]
+        shape = silent.labels.shape
+        dataset.metadata["source_votes"] = Votes(
+            torch.from_numpy(np.array([[v.labels.clip(0) for v in both] for both in given], dtype=np.uint8)),
+            torch.from_numpy(np.array([[np.broadcast_to(v.trust, shape) for v in both] for both in given], np.float16)),
+            torch.tensor([frame in labels for frame in range(count)]),
         )
-        return {
-            frame: torch.from_numpy(np.stack([value.labels, value.confidence], axis=-1).astype(np.float32))
-            for frame, value in carried.items()
-        }
 
     @property
     def dynamic_fraction(self) -> float:

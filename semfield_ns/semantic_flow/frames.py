@@ -1,9 +1,10 @@
 """The video that flow features are read from: cameras, times and encoder features of the training frames."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
@@ -11,6 +12,20 @@ from semfield_ns.rendering.projection import gather_bilinear, inside, project
 
 SEARCH_OFFSETS = (1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
 """frames that are asked, in this order, for a point that is covered"""
+
+
+@dataclass
+class Votes:
+    """What labelled frames before and after each frame say about its pixels; see `propagation`.
+
+    Labelled frames have them too, from other labelled frames.
+    """
+
+    labels: UInt8[Tensor, "frames 2 height width"]
+    trust: Float[Tensor, "frames 2 height width"]
+    """0 where nothing is said."""
+    labelled: Bool[Tensor, "frames"]
+    """Frames that have a label of their own."""
 
 
 class SourceFrames(nn.Module):
@@ -23,6 +38,7 @@ class SourceFrames(nn.Module):
         features: (frames, h, w, dim) encoder features, any float type.
         colors: (frames, height, width, 3) the images in [0, 1], any float type, where a field reads their colours.
         moving: (frames, height, width) where something that moves covers the rest, if that is known.
+        votes: labels carried to the frames, if there are any.
     """
 
     times: Tensor
@@ -33,6 +49,9 @@ class SourceFrames(nn.Module):
     features: Tensor
     colors: Tensor
     moving: Tensor
+    vote_labels: Tensor
+    vote_trust: Tensor
+    labelled: Tensor
 
     def __init__(
         self,
@@ -40,6 +59,7 @@ class SourceFrames(nn.Module):
         features: Float[Tensor, "frames h w dim"],
         colors: Float[Tensor, "frames height width 3"] | None = None,
         moving: Bool[Tensor, "frames height width"] | None = None,
+        votes: Votes | None = None,
     ) -> None:
         super().__init__()
         assert cameras.times is not None, "the data parser gives every training camera its time"
@@ -66,6 +86,11 @@ class SourceFrames(nn.Module):
         constant("colors", colors[first] if colors is not None else torch.zeros(len(table), 1, 1, 3))
         constant("moving", moving[first] if moving is not None else torch.zeros(len(table), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
+        self.has_votes = votes is not None
+        if votes is not None:
+            constant("vote_labels", votes.labels[first])
+            constant("vote_trust", votes.trust[first])
+            constant("labelled", votes.labelled[first])
 
     def __len__(self) -> int:
         return len(self.times)
@@ -131,6 +156,18 @@ class SourceFrames(nn.Module):
         """Colours under world points, and 1 where the frame covers the point's pixel."""
         return self._look_up(self.colors, points, step)
 
+    def votes(
+        self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"], num_classes: int
+    ) -> Float[Tensor, "*batch classes"]:
+        """Trust in each class of the labels that were carried to the pixel under a world point; 0 outside the image."""
+        row, column = self._pixel(points, step, self.vote_labels.shape[2:])
+        # Advanced indices around a slice come first: [*batch, 2].
+        labels, trust = self.vote_labels[step, :, row, column].long(), self.vote_trust[step, :, row, column].float()
+        pixels, depth = self.project(points.detach(), step)
+        seen = inside(pixels, depth, self.sizes[step])[..., None]
+        votes = torch.zeros(*points.shape[:-1], num_classes, device=points.device)
+        return votes.scatter_add(-1, labels, trust * seen)
+
     def unobstructed(self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """The frame closest to `step` in which nothing that moves covers points that stand still.
 
@@ -152,11 +189,15 @@ class SourceFrames(nn.Module):
         return chosen
 
     def _covered(self, points: Tensor, step: Tensor) -> Bool[Tensor, "*batch"]:
+        row, column = self._pixel(points, step, self.moving.shape[1:])
+        return self.moving[step, row, column]
+
+    def _pixel(self, points: Tensor, step: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Row and column of the cell, of a grid of `size` over the image, that a point falls into."""
         pixels, _ = self.project(points.detach(), step)
-        height, width = self.moving.shape[1:]
+        height, width = size
         cells = pixels / self.sizes[step] * torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device)
-        column = cells[..., 0].clamp(0, width - 1).long()
-        return self.moving[step, cells[..., 1].clamp(0, height - 1).long(), column]
+        return cells[..., 1].clamp(0, height - 1).long(), cells[..., 0].clamp(0, width - 1).long()
 
     def _look_up(self, table: Tensor, points: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         pixels, depth = self.project(points, step)

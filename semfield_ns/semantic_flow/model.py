@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -65,7 +65,9 @@ class SemanticFlowModel(Model):
         far = config.default_far if metadata["far"] is None else metadata["far"]
         self.collider = DepthRangeCollider(near, far)
         colors = metadata["source_colors"] if config.source_color else None
-        self.frames = SourceFrames(cameras, metadata["source_features"], colors, metadata["source_moving"])
+        self.frames = SourceFrames(
+            cameras, metadata["source_features"], colors, metadata["source_moving"], metadata.get("source_votes")
+        )
         if len(self.frames) < 2:
             raise SemfieldError(
                 "This scene has one time step; semantic-flow learns from motion and needs at least two frames with "
@@ -199,15 +201,28 @@ class SemanticFlowModel(Model):
         """Rendered logits [rays, classes]: blended, static branch alone, dynamic branch alone."""
         assert self.heads is not None
         step = kept.time[:, 0].round().long().clamp(0, len(self.frames) - 1)
-        static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
+        listen = self._listen(step)
+        static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames, listen)
         hold = (lambda w: w) if self.config.semantic_gradient else torch.Tensor.detach
         alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
         if trajectory is None:
             return alone_static, alone_static, torch.zeros_like(alone_static)
         assert kept.dynamic is not None, "what is traced has a dynamic branch"
-        dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames)
+        dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames, listen)
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
+
+    def _listen(self, step: Int[Tensor, "rays"]) -> Bool[Tensor, "rays"] | None:
+        """Rays whose logits hear the labels carried to their frame; None if none do.
+
+        In training these are half of those with a label of their own: they learn how far carried labels can be
+        trusted. On the others the carried label is the target, and must not be the answer too.
+        """
+        if not self.frames.has_votes:
+            return None
+        if not self.training:
+            return torch.ones_like(step, dtype=torch.bool)
+        return self.frames.labelled[step] & (torch.rand(len(step), device=step.device) < 0.5)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""

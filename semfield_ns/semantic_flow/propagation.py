@@ -1,19 +1,23 @@
-"""Labels carried along the given optical flow from labelled frames to unlabelled ones, with a confidence.
+"""Labels carried along the given optical flow from labelled frames to others, with a trust.
 
 The paper holds a label against the render one frame before and after. This is the same idea over more frames, done
-once in two dimensions: an unlabelled frame looks up, through chained flow, the nearest labelled frames on both sides.
-Only labels that training may read take part.
+once in two dimensions: a frame looks up, through chained flow, the nearest labelled frames on both sides. What they
+say is a target for frames without a label, and evidence for the semantic heads. Only labels that training may read
+take part.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from semfield_ns.scenes.labels import IGNORE
 
 LabelImage = Int[np.ndarray, "height width"]
+DOUBT = 0.1
+"""what is left of the trust after a step of flow that is not valid, or that leaves the image"""
 
 
 @dataclass
@@ -26,98 +30,111 @@ class Flow:
 
 
 @dataclass
+class Carried:
+    """What a labelled frame says about another frame."""
+
+    labels: LabelImage
+    """`IGNORE` where the labelled frame has no label."""
+    trust: Float[np.ndarray, "height width"]
+    """In [0, 1]; falls with the length of the chain, and with every doubtful step of it. 0 at `IGNORE`."""
+
+
+@dataclass
 class PropagatedLabels:
     """Labels of a frame that has none of its own."""
 
     labels: LabelImage
     """`IGNORE` where nothing could be carried."""
     confidence: Float[np.ndarray, "height width"]
-    """In [0, 1]; falls with the length of the chain, and where both sides disagree."""
+    """In [0, 1]; the trust of the better side, less where the sides disagree, more where they agree."""
 
 
-def chain(flows: Sequence[Flow | None]) -> Flow | None:
-    """Composes flows of consecutive frames into one from the first frame to the last.
+def carry(labels: LabelImage, flows: Sequence[Flow], half_life: float) -> Carried:
+    """Looks labels up through a chain of flows, from the frame that is asked about to the labelled one.
 
-    A pixel is valid as long as every flow on its way was valid where it passed and it stayed inside.
+    A chain that leaves the image goes on along its border, and doubtful flow is followed: both with little trust.
+
+    Args:
+        labels: of the frame at the end of the chain.
+        flows: of consecutive frames, each to the next on the way.
+        half_life: steps that halve the trust.
     """
-    vectors, valid = None, None
+    height, width = labels.shape
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    trust = np.ones((height, width), np.float32)
     for flow in flows:
-        if flow is None:
-            return None
-        if vectors is None:
-            vectors, valid = flow.vectors.copy(), flow.valid.copy()
-            continue
-        rows, columns, inside = _landing(vectors)
-        vectors = vectors + flow.vectors[rows, columns]
-        valid = valid & inside & flow.valid[rows, columns]
-    return None if vectors is None else Flow(vectors, valid & _landing(vectors)[2])
+        dx, dy, valid = (
+            cv2.remap(channel, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for channel in (flow.vectors[..., 0], flow.vectors[..., 1], flow.valid.astype(np.float32))
+        )
+        x, y = x + dx, y + dy
+        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+        x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+        trust = trust * np.where((valid > 0.5) & inside, 1.0, DOUBT)
+    found = labels[np.rint(y).astype(int), np.rint(x).astype(int)]
+    trust = np.where(found == IGNORE, 0.0, trust * 0.5 ** (len(flows) / half_life))
+    return Carried(found, trust.astype(np.float32))
 
 
-def _landing(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and columns (clipped) of the pixels that vectors lead to, and whether they are inside."""
-    height, width = vectors.shape[:2]
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    rows, columns = np.rint(rows + vectors[..., 1]), np.rint(columns + vectors[..., 0])
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    return rows.clip(0, height - 1).astype(int), columns.clip(0, width - 1).astype(int), inside
-
-
-def propagate(
+def sides(
+    frame: int,
     labels: dict[int, LabelImage],
     forward: Sequence[Flow | None],
     backward: Sequence[Flow | None],
-    half_life: float = 4.0,
-    reach: int = 16,
-) -> dict[int, PropagatedLabels]:
-    """Carries labels to every frame without one.
+    half_life: float,
+    gap: int = 1,
+) -> list[Carried | None]:
+    """What the nearest labelled frames before and after a frame say about it; None where there is none, or no flow.
 
     Args:
+        frame: the frame that is asked about; its own label is not looked at.
         labels: frame -> labels, of the labelled frames.
         forward: of every frame, its flow to the next one, or None.
         backward: of every frame, its flow to the previous one, or None.
-        half_life: frames of chained flow that halve the confidence.
-        reach: longest chain.
-
-    Returns:
-        Frame -> labels, for the frames that at least one side reaches.
+        half_life: steps that halve the trust.
+        gap: frames nearer than this do not count, or as many of them as leaves one.
     """
-    result = {}
-    for frame in range(len(forward)):
-        if frame in labels:
-            continue
-        sides = []
-        for step, flows in ((-1, backward), (1, forward)):
-            source = next((s for s in _reach(frame, step, len(forward), reach) if s in labels), None)
-            if source is None:
-                continue
-            chained = chain([flows[f] for f in range(frame, source, step)])
-            if chained is not None:
-                sides.append((_pull(labels[source], chained), 0.5 ** (abs(source - frame) / half_life)))
-        if sides:
-            result[frame] = _merge(sides)
+    others = [source for source in labels if source != frame]
+    if not others:
+        return [None, None]
+    gap = min(gap, max(abs(source - frame) for source in others))
+    far = [source for source in others if abs(source - frame) >= gap]
+    result: list[Carried | None] = []
+    for step, flows in ((-1, backward), (1, forward)):
+        ahead = [source for source in far if (source - frame) * step > 0]
+        source = min(ahead, key=lambda candidate: abs(candidate - frame), default=None)
+        way = [] if source is None else [flows[at] for at in range(frame, source, step)]
+        known = [flow for flow in way if flow is not None]
+        complete = source is not None and len(known) == len(way)
+        result.append(carry(labels[source], known, half_life) if source is not None and complete else None)
     return result
 
 
-def _reach(frame: int, step: int, count: int, reach: int) -> range:
-    end = max(-1, frame - reach - 1) if step < 0 else min(count, frame + reach + 1)
-    return range(frame + step, end, step)
+def rehearsal_gaps(labelled: Sequence[int], num_frames: int) -> dict[int, int]:
+    """How far from a label each labelled frame should pretend to be, so that together they are as unlabelled ones are.
+
+    Returns:
+        Labelled frame -> frames. The distances of the unlabelled frames to the nearest label, dealt out in turn.
+    """
+    distances = sorted(min(abs(f - s) for s in labelled) for f in range(num_frames) if f not in labelled)
+    if not distances:
+        return dict.fromkeys(labelled, 1)
+    # The golden ratio spreads any number of draws evenly over the distances.
+    return {f: distances[int(len(distances) * ((i + 0.5) * 0.618034 % 1))] for i, f in enumerate(labelled)}
 
 
-def _pull(labels: LabelImage, flow: Flow) -> LabelImage:
-    rows, columns, _ = _landing(flow.vectors)
-    return np.where(flow.valid, labels[rows, columns], IGNORE)
+def merge(voices: Sequence[Carried]) -> PropagatedLabels:
+    """The more trusted side wins, pixel by pixel; agreement adds confidence, disagreement takes it.
 
-
-def _merge(sides: list[tuple[LabelImage, float]]) -> PropagatedLabels:
-    """The more confident side wins; agreement adds confidence, disagreement takes it."""
-    sides = sorted(sides, key=lambda side: -side[1])
-    labels, trust = sides[0]
-    confidence = np.where(labels != IGNORE, trust, 0.0)
-    for other, other_trust in sides[1:]:
-        known, other_known = labels != IGNORE, other != IGNORE
-        agree, disagree = known & other_known & (labels == other), known & other_known & (labels != other)
-        confidence = np.where(agree, 1 - (1 - confidence) * (1 - other_trust), confidence)
-        confidence = np.where(disagree, confidence * (1 - other_trust), confidence)
-        confidence = np.where(~known & other_known, other_trust, confidence)
-        labels = np.where(known, labels, other)
+    Raises:
+        ValueError: there is no side.
+    """
+    if not voices:
+        raise ValueError("There is nothing to merge.")
+    labels, confidence = voices[0].labels, voices[0].trust
+    for voice in voices[1:]:
+        agree = (labels == voice.labels) & (labels != IGNORE)
+        better, worse = np.maximum(confidence, voice.trust), np.minimum(confidence, voice.trust)
+        labels = np.where(voice.trust > confidence, voice.labels, labels)
+        confidence = np.where(agree, 1 - (1 - better) * (1 - worse), better * (1 - worse))
     return PropagatedLabels(labels.astype(np.int64), confidence.astype(np.float32))

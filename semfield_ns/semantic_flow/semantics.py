@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from semfield_ns.semantic_flow.attention import FlowAttention, SemanticNetwork
@@ -81,11 +81,19 @@ class SemanticHeads(nn.Module):
         if kind == "flow":
             self.attention = FlowAttention(feature_dim, token_dim, attention_heads)
             flow_dim, static_context = self.attention.out_dim, feature_dim + 1
+            # Log-odds, of a branch, for a class that is said with full trust.
+            self.vote_gain = nn.Parameter(torch.full((2,), 3.0))
+        self.num_classes = num_classes
         self.static = SemanticNetwork(static_context, static_dim, num_classes, hidden)
         self.dynamic = SemanticNetwork(flow_dim, dynamic_dim, num_classes, hidden)
 
     def static_logits(
-        self, points: Float[Tensor, "rays samples 3"], step: Int[Tensor, "rays"], field: Tensor, frames: SourceFrames
+        self,
+        points: Float[Tensor, "rays samples 3"],
+        step: Int[Tensor, "rays"],
+        field: Tensor,
+        frames: SourceFrames,
+        listen: Bool[Tensor, "rays"] | None = None,
     ) -> Float[Tensor, "rays samples classes"]:
         """Logits of points that do not move, with the image feature of frame `step`.
 
@@ -94,11 +102,13 @@ class SemanticHeads(nn.Module):
         """
         if self.kind == "point":
             return self.static(None, field)
-        features, visible = frames.gather(points, frames.unobstructed(points, step[:, None].expand(points.shape[:-1])))
-        return self.static(torch.cat([features * visible, visible], dim=-1), field)
+        shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
+        features, visible = frames.gather(points, shown)
+        logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
+        return logits + self._votes(0, points, shown, frames, listen)
 
     def dynamic_logits(
-        self, trajectory: Trajectory, field: Tensor, frames: SourceFrames
+        self, trajectory: Trajectory, field: Tensor, frames: SourceFrames, listen: Bool[Tensor, "rays"] | None = None
     ) -> Float[Tensor, "rays samples classes"]:
         """Logits of moving points from the features along their trajectories."""
         if self.kind == "point":
@@ -108,4 +118,12 @@ class SemanticHeads(nn.Module):
         features, visible = frames.gather(traced, steps)
         durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
         context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
-        return self.dynamic(context, field)
+        return self.dynamic(context, field) + self._votes(1, trajectory.now, steps[..., 2], frames, listen)
+
+    def _votes(
+        self, branch: int, points: Tensor, step: Tensor, frames: SourceFrames, listen: Tensor | None
+    ) -> Tensor | float:
+        """Evidence of the labels that were carried to frame `step`, on the rays that may listen to it."""
+        if listen is None:
+            return 0.0
+        return self.vote_gain[branch] * listen[:, None, None] * frames.votes(points, step, self.num_classes)

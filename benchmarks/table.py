@@ -1,0 +1,301 @@
+"""Completion and tracking on synthetic and real scenes, with every baseline: the table of docs/results.md.
+
+    python benchmarks/table.py --data FOLDER_OF_REAL_SCENES
+
+Each run's result is a small JSON file in benchmarks/results/table, named by what was run; a run whose file is there is
+not done again. So the command can be stopped at any time and goes on where it was, on another machine too. At the end,
+and with `--report-only` at once, it prints the tables.
+
+Completion: labels in both ends of every 12 frames. Tracking: labels in the first frames. Scored are the frames whose
+labels were hidden, by dataset mIoU, on a regular grid of their pixels (the same for every method).
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from training import Job, machine, train
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
+from semfield_ns.evaluation.per_frame import linear_head
+from semfield_ns.evaluation.run import Truth, score
+from semfield_ns.evaluation.video_segmentation import video_labels
+from semfield_ns.io import write_json
+from semfield_ns.scenes.synthetic import write_scene
+from semfield_ns.semantic_flow.datamanager import FlowDataset
+
+Method = Literal["nearest", "chained", "linear", "sam2", "point", "point-carried", "flow"]
+VERSION = 1
+"""raised when what a run does changes, so that older results are not taken for current ones"""
+DATA = Path(os.environ.get("SEMFIELD_DATA", "../shared/data"))
+RESULTS = Path(__file__).parent / "results" / "table"
+NAMES: dict[str, str] = {
+    "nearest": "nearest labelled frame, copied",
+    "chained": "chained optical flow",
+    "linear": "per-frame features, linear head",
+    "sam2": "SAM 2 video",
+    "point": "point head, no flow",
+    "point-carried": "point head, carried labels as targets",
+    "flow": "**Semantic Flow**",
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene of the table, and how much work it is given."""
+
+    name: str
+    folder: str | None = None
+    """of a real scene, in the folder of real scenes"""
+    masks: Literal["all", "labelled", "none"] = "all"
+    """motion masks that training may read; they would leak labels where they were made from them"""
+    width: int = 96
+    """of a synthetic scene, px; it is 3/4 as high"""
+    steps: int = 300
+    rays: int = 512
+    grid: int = 1
+    """every how manieth pixel, each way, is scored"""
+
+
+SYNTHETIC = tuple(Scene(name) for name in ("demo", "demo-b", "fast", "thin"))
+REAL = (
+    Scene("Balloon1", "semantic_nvidia/Balloon1", steps=500, rays=768, grid=3),
+    Scene("CamVid", "camvid_street", "labelled", steps=500, rays=768, grid=6),
+)
+SCENES = (*SYNTHETIC, *REAL)
+TASKS = {"completion": "scattered", "tracking": "first"}
+SEEDED = ("demo", "fast")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One number of the table; equal runs are the same run."""
+
+    scene: Scene
+    labels: str
+    method: Method
+    seed: int = 0
+    version: int = VERSION
+
+    @property
+    def trained(self) -> bool:
+        """Whether a field is trained for it."""
+        return self.method in ("flow", "point", "point-carried")
+
+    @property
+    def file(self) -> Path:
+        """Of the result."""
+        return RESULTS / f"{self.scene.name}_{self.labels.replace('%', '')}_{self.method}_{self.seed}.json"
+
+    def result(self) -> dict | None:
+        """What was found, if it was found for exactly this run."""
+        if not self.file.is_file():
+            return None
+        stored = json.loads(self.file.read_text(encoding="utf-8"))
+        return stored if stored["run"] == asdict(self) else None
+
+
+def plan() -> Iterator[Run]:
+    """All runs, the most telling ones first."""
+    quarter = [f"{prefix}-25%" for prefix in TASKS.values()]
+    for labels in quarter:
+        for scene in SCENES:
+            for method in ("nearest", "chained", "linear", "sam2"):
+                yield Run(scene, labels, method)
+    for labels in quarter:
+        for scene in SCENES:
+            yield Run(scene, labels, "flow")
+            yield Run(scene, labels, "point")
+    for share in (50, 75):
+        for prefix in TASKS.values():
+            for scene in SCENES:
+                yield Run(scene, f"{prefix}-{share}%", "flow")
+                yield Run(scene, f"{prefix}-{share}%", "chained")
+    for seed in (1, 2):
+        for labels in quarter:
+            for scene in SCENES:
+                if scene.name in SEEDED:
+                    yield Run(scene, labels, "flow", seed)
+                    yield Run(scene, labels, "point", seed)
+    for labels in quarter:
+        for scene in SCENES:
+            yield Run(scene, labels, "point-carried")
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+def execute(run: Run, data: Path, cache: Path) -> dict:
+    """Does a run; returns what is stored of it."""
+    start = time.perf_counter()
+    if run.scene.folder is not None:
+        folder = data / run.scene.folder
+    else:
+        folder = write_scene(run.scene.name, cache / f"{run.scene.name}-{run.scene.width}", width=run.scene.width,
+                             height=run.scene.width * 3 // 4)  # fmt: skip
+    try:
+        row, seconds = (_trained if run.trained else _untrained)(run, folder)
+    except SemfieldError as error:
+        return {"run": asdict(run), "skipped": str(error)}
+    figures = {key: value for key, value in asdict(row).items() if isinstance(value, float) and value == value}
+    return {
+        "run": asdict(run),
+        **{key: round(value, 5) for key, value in figures.items()},
+        "training_seconds": round(seconds),
+        "seconds": round(time.perf_counter() - start),
+        "machine": machine(),
+        "date": str(date.today()),
+    }
+
+
+def _trained(run: Run, folder: Path):
+    scene = run.scene
+    job = Job(folder, run.labels, scene.masks, "flow" if run.method == "flow" else "point", run.seed, scene.steps,
+              scene.rays, carry=run.method != "point")  # fmt: skip
+    pipeline, seconds = train(job)
+    manager = pipeline.datamanager
+    truth = _truth(manager.train_dataset, manager.eval_dataset, scene.grid)
+    cameras = {frame: manager.eval_dataset.cameras[i : i + 1] for i, frame in enumerate(truth.labels)}
+    predictions = {frame: _classes(pipeline.model, camera, scene.grid) for frame, camera in cameras.items()}
+    return score(run.method, predictions, truth), seconds
+
+
+def _untrained(run: Run, folder: Path):
+    config = Job(folder, run.labels, run.scene.masks, eval_frames="unlabelled").config()
+    manager = config.pipeline.datamanager
+    parser = manager.dataparser.setup()
+    if run.method == "linear":
+        manager.propagate_labels = False
+        training = manager.setup(device="cpu", test_mode="inference").train_dataset
+    else:
+        training = FlowDataset(parser.get_dataparser_outputs("train"))
+    truth = _truth(training, FlowDataset(parser.get_dataparser_outputs("val")), run.scene.grid)
+    count, labelled = len(training), training.metadata["labelled"]
+    labels = [training.semantics(i)[..., 0].numpy() if i in labelled else None for i in range(count)]
+    classes = len(training.metadata["label_map"])
+    if run.method == "nearest":
+        found = nearest_labelled(labels, labelled, count)
+    elif run.method == "chained":
+        flows = [[training[i][key][..., :2].numpy() for i in range(count)] for key in ("flow_forward", "flow_backward")]
+        found = chained_flow(labels, labelled, *flows)
+    elif run.method == "linear":
+        found = linear_head(training.metadata["source_features"], labels, labelled, classes)
+    else:
+        images = [training.get_image_uint8(i).numpy() for i in range(count)]
+        found = video_labels(images, labels, labelled, classes)
+    grid = run.scene.grid
+    return score(run.method, {frame: found[frame][::grid, ::grid] for frame in truth.labels}, truth), 0.0
+
+
+def _truth(training: FlowDataset, evaluated: FlowDataset, grid: int) -> Truth:
+    order = {frame.image_path: i for i, frame in enumerate(training.metadata["frames"])}
+    frames = [order[frame.image_path] for frame in evaluated.metadata["frames"]]
+    labels = {frame: evaluated.semantics(i)[::grid, ::grid, 0].numpy() for i, frame in enumerate(frames)}
+    return Truth(labels, {}, evaluated.metadata["label_map"].dynamic)
+
+
+@torch.no_grad()
+def _classes(model, camera, grid: int) -> np.ndarray:
+    bundle = camera.generate_rays(camera_indices=0, keep_shape=True)[::grid, ::grid]
+    shape, rays = bundle.origins.shape[:2], model.collider(bundle.flatten())
+    chunks = range(0, len(rays), model.config.eval_num_rays_per_chunk)
+    found = [model.render(rays[i : i + model.config.eval_num_rays_per_chunk])["logits"].argmax(-1) for i in chunks]
+    return torch.cat(found).reshape(shape).numpy()
+
+
+# --- the tables ------------------------------------------------------------------------------------------------------
+
+
+def report() -> str:
+    """Markdown of everything that has been found so far; a dash is a run that has not been done."""
+    done = {run: run.result() for run in plan()}
+    parts = []
+    for task, prefix in TASKS.items():
+        parts.append(f"{task.capitalize()}, 25 % of the frames labelled, dataset mIoU on the others:\n")
+        parts.append(_head("method"))
+        for method, name in NAMES.items():
+            parts.append(_row(name, [done.get(Run(scene, f"{prefix}-25%", method)) for scene in SCENES]))
+        parts.append("")
+    parts.append("More labels:\n")
+    parts.append(_head("labels, method"))
+    for task, prefix in TASKS.items():
+        for share in (25, 50, 75):
+            for method in ("chained", "flow"):
+                cells = [done.get(Run(scene, f"{prefix}-{share}%", method)) for scene in SCENES]
+                parts.append(_row(f"{task} {share} %, {NAMES[method]}", cells))
+    parts += ["", "Three seeds at 25 %, mean and (smallest to largest):\n"]
+    scenes = [scene for scene in SCENES if scene.name in SEEDED]
+    parts.append(_line(["task, method", *(scene.name for scene in scenes)]))
+    parts.append("|" + "---|" * (len(scenes) + 1))
+    for task, prefix in TASKS.items():
+        for method in ("point", "flow"):
+            cells = []
+            for scene in scenes:
+                found = [done.get(Run(scene, f"{prefix}-25%", method, seed)) for seed in range(3)]
+                values = [entry["miou"] for entry in found if entry]
+                spread = f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else "-"
+                cells.append(spread if len(values) != 2 else f"{spread}, two seeds")
+            parts.append(_line([f"{task}, {NAMES[method]}", *cells]))
+    finished = [entry for entry in done.values() if entry]
+    minutes = sum(entry.get("seconds", 0) for entry in finished) / 60
+    parts += ["", f"{len(finished)} of {len(done)} runs, {minutes:.0f} minutes in all."]
+    skipped = sorted({entry["skipped"] for entry in finished if "skipped" in entry})
+    return "\n".join([*parts, *(f"Skipped: {reason}" for reason in skipped)])
+
+
+def _head(first: str) -> str:
+    names = [scene.name for scene in SYNTHETIC], [scene.name for scene in REAL]
+    return _line([first, *names[0], "synthetic mean", *names[1]]) + "\n|" + "---|" * (len(SCENES) + 2)
+
+
+def _row(name: str, results: list[dict | None]) -> str:
+    values = [float("nan") if not entry or "miou" not in entry else entry["miou"] for entry in results]
+    mean = float(np.mean(values[: len(SYNTHETIC)]))
+    shown = [*values[: len(SYNTHETIC)], mean, *values[len(SYNTHETIC) :]]
+    return _line([name, *("-" if value != value else f"{value:.3f}" for value in shown)])
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main(
+    data: Path = DATA,
+    cache: Path = Path("outputs/table"),
+    minutes: float = 240.0,
+    report_only: bool = False,
+) -> None:
+    """Do what has not been done, then print the tables.
+
+    Args:
+        data: Folder of the real scenes; their rows are left out where it is not there.
+        cache: Where the synthetic scenes are written.
+        minutes: No run is begun after these.
+        report_only: Print what is there.
+    """
+    end = time.monotonic() + 60 * minutes
+    for run in plan():
+        absent = run.scene.folder is not None and not (data / run.scene.folder).is_dir()
+        if report_only or absent or time.monotonic() > end or run.result() is not None:
+            continue
+        found = execute(run, data, cache)
+        if "skipped" not in found:
+            write_json(run.file, found)
+        print(
+            f"{run.scene.name} {run.labels} {run.method} {run.seed}: {found.get('miou', found.get('skipped'))}",
+            flush=True,
+        )
+    print(report())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
