@@ -18,7 +18,7 @@ from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow.frames import Votes
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
-from semfield_ns.semantic_flow.propagation import Carried, Flow, merge, rehearsal_gaps, sides
+from semfield_ns.semantic_flow.propagation import Flow, measure, merge, rehearsal_gaps, sides
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import scene_features
 from semfield_ns.teachers.registry import build_teacher
@@ -60,8 +60,6 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     """The most channels of a feature; more are reduced by principal components of the scene's own frames."""
     propagate_labels: bool = True
     """Carry labels along the given flow to unlabelled frames, as weighted targets."""
-    propagation_half_life: float = 4.0
-    """Frames of chained flow after which a carried label counts half."""
 
     def scene_folders(self) -> dict[str, Path]:
         """Name -> folder of the scenes to learn together; empty for a single scene.
@@ -154,31 +152,23 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             for key, found in flows.items():
                 found.append(_flow(entry.get(key)))
         gaps = rehearsal_gaps(labelled, count)
-        voices = [
-            sides(
-                f,
-                labels,
-                flows["flow_forward"],
-                flows["flow_backward"],
-                self.config.propagation_half_life,
-                gaps.get(f, 1),
-            )
-            for f in range(count)
+        voices = [sides(f, labels, flows["flow_forward"], flows["flow_backward"], gaps.get(f, 1)) for f in range(count)]
+        reliability = measure((v, labels[f]) for f in labelled for v in voices[f] if v is not None)
+        CONSOLE.log(f"Labels carried along the flow: {reliability}")
+        shape, classes = sizes.pop(), len(dataset.metadata["label_map"])
+        silent = np.full(shape, IGNORE), np.zeros(shape, np.float32)
+        heard = [
+            [silent if v is None else (v.labels, reliability.evidence(v, classes)) for v in both] for both in voices
         ]
         dataset.propagated = {}
-        for frame, both in enumerate(voices):
-            heard = [voice for voice in both if voice is not None]
-            if frame not in labels and heard:
-                merged = merge(heard)
-                dataset.propagated[frame] = torch.from_numpy(
-                    np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float32)
-                )
-        silent = Carried(np.full(sizes.pop(), IGNORE), np.zeros((1, 1), np.float32))
-        given = [[voice or silent for voice in both] for both in voices]
-        shape = silent.labels.shape
+        for frame in set(range(count)) - set(labels):
+            merged = merge(heard[frame], classes)
+            dataset.propagated[frame] = torch.from_numpy(
+                np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float32)
+            )
         dataset.metadata["source_votes"] = Votes(
-            torch.from_numpy(np.array([[v.labels.clip(0) for v in both] for both in given], dtype=np.uint8)),
-            torch.from_numpy(np.array([[np.broadcast_to(v.trust, shape) for v in both] for both in given], np.float16)),
+            torch.from_numpy(np.array([[said.clip(0) for said, _ in both] for both in heard], dtype=np.uint8)),
+            torch.from_numpy(np.array([[weight for _, weight in both] for both in heard], dtype=np.float16)),
             torch.tensor([frame in labels for frame in range(count)]),
         )
 

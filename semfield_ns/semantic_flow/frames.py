@@ -22,8 +22,8 @@ class Votes:
     """
 
     labels: UInt8[Tensor, "frames 2 height width"]
-    trust: Float[Tensor, "frames 2 height width"]
-    """0 where nothing is said."""
+    evidence: Float[Tensor, "frames 2 height width"]
+    """For these labels, in log-likelihood; 0 where nothing is said."""
     labelled: Bool[Tensor, "frames"]
     """Frames that have a label of their own."""
 
@@ -50,7 +50,7 @@ class SourceFrames(nn.Module):
     colors: Tensor
     moving: Tensor
     vote_labels: Tensor
-    vote_trust: Tensor
+    vote_evidence: Tensor
     labelled: Tensor
 
     def __init__(
@@ -89,7 +89,7 @@ class SourceFrames(nn.Module):
         self.has_votes = votes is not None
         if votes is not None:
             constant("vote_labels", votes.labels[first])
-            constant("vote_trust", votes.trust[first])
+            constant("vote_evidence", votes.evidence[first])
             constant("labelled", votes.labelled[first])
 
     def __len__(self) -> int:
@@ -159,14 +159,15 @@ class SourceFrames(nn.Module):
     def votes(
         self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"], num_classes: int
     ) -> Float[Tensor, "*batch classes"]:
-        """Trust in each class of the labels that were carried to the pixel under a world point; 0 outside the image."""
+        """Evidence (log-likelihood) for each class of the labels carried to the pixel under a point; 0 outside."""
         row, column = self._pixel(points, step, self.vote_labels.shape[2:])
         # Advanced indices around a slice come first: [*batch, 2].
-        labels, trust = self.vote_labels[step, :, row, column].long(), self.vote_trust[step, :, row, column].float()
+        labels = self.vote_labels[step, :, row, column].long()
+        evidence = self.vote_evidence[step, :, row, column].float()
         pixels, depth = self.project(points.detach(), step)
         seen = inside(pixels, depth, self.sizes[step])[..., None]
         votes = torch.zeros(*points.shape[:-1], num_classes, device=points.device)
-        return votes.scatter_add(-1, labels, trust * seen)
+        return votes.scatter_add(-1, labels, evidence * seen)
 
     def unobstructed(self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """The frame closest to `step` in which nothing that moves covers points that stand still.

@@ -1,12 +1,14 @@
-"""Labels carried along the given optical flow from labelled frames to others, with a trust.
+"""Labels carried along the given optical flow from labelled frames to others, and how far they can be trusted.
 
 The paper holds a label against the render one frame before and after. This is the same idea over more frames, done
 once in two dimensions: a frame looks up, through chained flow, the nearest labelled frames on both sides. What they
-say is a target for frames without a label, and evidence for the semantic heads. Only labels that training may read
-take part.
+say is a target for frames without a label, and evidence for the semantic heads.
+
+How reliable that is depends on the video and its flow. It is measured where the truth is known: each labelled frame is
+asked about as if it had no label. Only labels that training may read take part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,8 +18,11 @@ from jaxtyping import Bool, Float, Int
 from semfield_ns.scenes.labels import IGNORE
 
 LabelImage = Int[np.ndarray, "height width"]
-DOUBT = 0.1
-"""what is left of the trust after a step of flow that is not valid, or that leaves the image"""
+PRIOR = (4.0, 0.1, 3.0)
+"""log-odds of a label carried over no distance, and what a step, and a doubt on the way, take from them"""
+MOST_EVIDENCE = 10.0
+_PRIOR_WEIGHT = 20.0
+_MOST_PIXELS = 200_000
 
 
 @dataclass
@@ -35,8 +40,28 @@ class Carried:
 
     labels: LabelImage
     """`IGNORE` where the labelled frame has no label."""
-    trust: Float[np.ndarray, "height width"]
-    """In [0, 1]; falls with the length of the chain, and with every doubtful step of it. 0 at `IGNORE`."""
+    steps: int
+    """Frames between the two."""
+    doubtful: Bool[np.ndarray, "height width"]
+    """Where, somewhere on the way, the flow was not valid or left the image."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Log-odds that a carried label is right: `start - steps * per_step`, less `doubt` on a doubtful way."""
+
+    start: float = PRIOR[0]
+    per_step: float = PRIOR[1]
+    doubt: float = PRIOR[2]
+
+    def evidence(self, carried: Carried, num_classes: int) -> Float[np.ndarray, "height width"]:
+        """Log-likelihood ratio of the carried class to any other one, in [0, `MOST_EVIDENCE`]; 0 where nothing is said.
+
+        A wrong label is taken to be any of the others with the same probability.
+        """
+        log_odds = self.start - self.per_step * carried.steps - self.doubt * carried.doubtful
+        values = (log_odds + np.log(max(num_classes - 1, 1))).clip(0, MOST_EVIDENCE)
+        return np.where(carried.labels == IGNORE, 0.0, values).astype(np.float32)
 
 
 @dataclass
@@ -46,22 +71,21 @@ class PropagatedLabels:
     labels: LabelImage
     """`IGNORE` where nothing could be carried."""
     confidence: Float[np.ndarray, "height width"]
-    """In [0, 1]; the trust of the better side, less where the sides disagree, more where they agree."""
+    """Probability that the label is right: 1 / classes where nothing speaks for it."""
 
 
-def carry(labels: LabelImage, flows: Sequence[Flow], half_life: float) -> Carried:
+def carry(labels: LabelImage, flows: Sequence[Flow]) -> Carried:
     """Looks labels up through a chain of flows, from the frame that is asked about to the labelled one.
 
-    A chain that leaves the image goes on along its border, and doubtful flow is followed: both with little trust.
+    A chain that leaves the image goes on along its border, and doubtful flow is followed: both make the way doubtful.
 
     Args:
         labels: of the frame at the end of the chain.
         flows: of consecutive frames, each to the next on the way.
-        half_life: steps that halve the trust.
     """
     height, width = labels.shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    trust = np.ones((height, width), np.float32)
+    doubtful = np.zeros((height, width), bool)
     for flow in flows:
         dx, dy, valid = (
             cv2.remap(channel, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -70,10 +94,8 @@ def carry(labels: LabelImage, flows: Sequence[Flow], half_life: float) -> Carrie
         x, y = x + dx, y + dy
         inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
         x, y = x.clip(0, width - 1), y.clip(0, height - 1)
-        trust = trust * np.where((valid > 0.5) & inside, 1.0, DOUBT)
-    found = labels[np.rint(y).astype(int), np.rint(x).astype(int)]
-    trust = np.where(found == IGNORE, 0.0, trust * 0.5 ** (len(flows) / half_life))
-    return Carried(found, trust.astype(np.float32))
+        doubtful |= ~((valid > 0.5) & inside)
+    return Carried(labels[np.rint(y).astype(int), np.rint(x).astype(int)], len(flows), doubtful)
 
 
 def sides(
@@ -81,7 +103,6 @@ def sides(
     labels: dict[int, LabelImage],
     forward: Sequence[Flow | None],
     backward: Sequence[Flow | None],
-    half_life: float,
     gap: int = 1,
 ) -> list[Carried | None]:
     """What the nearest labelled frames before and after a frame say about it; None where there is none, or no flow.
@@ -91,8 +112,7 @@ def sides(
         labels: frame -> labels, of the labelled frames.
         forward: of every frame, its flow to the next one, or None.
         backward: of every frame, its flow to the previous one, or None.
-        half_life: steps that halve the trust.
-        gap: frames nearer than this do not count, or as many of them as leaves one.
+        gap: frames nearer than this do not count, as long as that leaves one.
     """
     others = [source for source in labels if source != frame]
     if not others:
@@ -106,7 +126,7 @@ def sides(
         way = [] if source is None else [flows[at] for at in range(frame, source, step)]
         known = [flow for flow in way if flow is not None]
         complete = source is not None and len(known) == len(way)
-        result.append(carry(labels[source], known, half_life) if source is not None and complete else None)
+        result.append(carry(labels[source], known) if source is not None and complete else None)
     return result
 
 
@@ -123,18 +143,51 @@ def rehearsal_gaps(labelled: Sequence[int], num_frames: int) -> dict[int, int]:
     return {f: distances[int(len(distances) * ((i + 0.5) * 0.618034 % 1))] for i, f in enumerate(labelled)}
 
 
-def merge(voices: Sequence[Carried]) -> PropagatedLabels:
-    """The more trusted side wins, pixel by pixel; agreement adds confidence, disagreement takes it.
+def measure(rehearsals: Iterable[tuple[Carried, LabelImage]], iterations: int = 30) -> Reliability:
+    """Logistic regression of whether a carried label is right on the length of its way and whether that is doubtful.
 
-    Raises:
-        ValueError: there is no side.
+    Args:
+        rehearsals: what was carried to a labelled frame, and that frame's own labels.
+        iterations: of Newton's method.
+
+    Returns:
+        The fit; `PRIOR`, which also holds it where the rehearsals say little, without any. Distance and doubt never
+        speak for a label.
     """
-    if not voices:
-        raise ValueError("There is nothing to merge.")
-    labels, confidence = voices[0].labels, voices[0].trust
-    for voice in voices[1:]:
-        agree = (labels == voice.labels) & (labels != IGNORE)
-        better, worse = np.maximum(confidence, voice.trust), np.minimum(confidence, voice.trust)
-        labels = np.where(voice.trust > confidence, voice.labels, labels)
-        confidence = np.where(agree, 1 - (1 - better) * (1 - worse), better * (1 - worse))
-    return PropagatedLabels(labels.astype(np.int64), confidence.astype(np.float32))
+    rows, right = [], []
+    for carried, truth in rehearsals:
+        known = (truth != IGNORE) & (carried.labels != IGNORE)
+        against = np.stack([np.full(known.sum(), carried.steps), carried.doubtful[known]], axis=-1)
+        rows.append(np.concatenate([np.ones((len(against), 1)), -against], axis=-1))
+        right.append(carried.labels[known] == truth[known])
+    prior = np.array(PRIOR)
+    if not rows or sum(map(len, rows)) == 0:
+        return Reliability()
+    x, y = np.concatenate(rows).astype(np.float64), np.concatenate(right).astype(np.float64)
+    keep = slice(None, None, -(-len(y) // _MOST_PIXELS))
+    x, y = x[keep], y[keep]
+    beta = prior.copy()
+    for _ in range(iterations):
+        p = 1 / (1 + np.exp(-(x @ beta)))
+        gradient = x.T @ (y - p) - _PRIOR_WEIGHT * (beta - prior)
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + _PRIOR_WEIGHT * np.eye(3)
+        change = np.linalg.solve(hessian, gradient).clip(-1, 1)
+        beta = np.maximum(beta + change, [-np.inf, 0, 0])
+        if np.abs(change).max() < 1e-6:
+            break
+    return Reliability(*(float(value) for value in beta))
+
+
+def merge(voices: Sequence[tuple[LabelImage, Float[np.ndarray, "height width"]]], num_classes: int) -> PropagatedLabels:
+    """The side with more evidence wins, pixel by pixel; agreement adds to its probability, disagreement takes from it.
+
+    Args:
+        voices: labels and the evidence for them, of both sides.
+        num_classes: of which one is right.
+    """
+    (first, ours), (second, theirs) = voices
+    labels, agree = np.where(theirs > ours, second, first), first == second
+    most, least = np.exp(np.maximum(ours, theirs)), np.exp(np.minimum(ours, theirs))
+    alone = most / (most + least + max(num_classes - 2, 0))
+    together = most * least / (most * least + num_classes - 1)
+    return PropagatedLabels(labels.astype(np.int64), np.where(agree, together, alone).astype(np.float32))

@@ -81,8 +81,8 @@ class SemanticHeads(nn.Module):
         if kind == "flow":
             self.attention = FlowAttention(feature_dim, token_dim, attention_heads)
             flow_dim, static_context = self.attention.out_dim, feature_dim + 1
-            # Log-odds, of a branch, for a class that is said with full trust.
-            self.vote_gain = nn.Parameter(torch.full((2,), 3.0))
+            # How much each branch makes of carried labels; 1 takes their evidence at its word.
+            self.vote_gain = nn.Parameter(torch.ones(2))
         self.num_classes = num_classes
         self.static = SemanticNetwork(static_context, static_dim, num_classes, hidden)
         self.dynamic = SemanticNetwork(flow_dim, dynamic_dim, num_classes, hidden)

@@ -10,6 +10,7 @@ from nerfstudio.data.scene_box import SceneBox
 
 from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flow_paper, semantic_flow_tiny
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
+from semfield_ns.semantic_flow.frames import Votes
 
 FRAMES, HEIGHT, WIDTH = 5, 12, 16
 CLASSES = LabelMap(
@@ -68,6 +69,11 @@ def make_metadata() -> dict:
         "source_features": torch.randn(FRAMES, HEIGHT // 2, WIDTH // 2, 7).half(),
         "source_colors": torch.rand(FRAMES, HEIGHT, WIDTH, 3).half(),
         "source_moving": None,
+        "source_votes": Votes(
+            torch.randint(3, (FRAMES, 2, HEIGHT, WIDTH)).byte(),
+            5 * torch.rand(FRAMES, 2, HEIGHT, WIDTH).half(),
+            torch.tensor([True, True, False, False, True]),
+        ),
     }
 
 

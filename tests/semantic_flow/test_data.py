@@ -10,7 +10,16 @@ from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSamplerConfig
-from semfield_ns.semantic_flow.propagation import Flow, chain, propagate
+from semfield_ns.semantic_flow.propagation import (
+    Carried,
+    Flow,
+    Reliability,
+    carry,
+    measure,
+    merge,
+    rehearsal_gaps,
+    sides,
+)
 
 
 def shift(dx: float, height: int = 4, width: int = 8) -> Flow:
@@ -19,38 +28,80 @@ def shift(dx: float, height: int = 4, width: int = 8) -> Flow:
     return Flow(vectors, np.ones((height, width), bool))
 
 
-def test_chained_flow_adds_up_and_knows_where_it_left_the_image():
-    chained = chain([shift(1), shift(2)])
-    assert (chained.vectors[..., 0] == 3).all()
-    assert chained.valid[:, :5].all() and not chained.valid[:, 5:].any()
-    assert chain([shift(1), None]) is None
+def stripe(frame: int) -> np.ndarray:
+    """Labels of a stripe that moves one pixel a frame."""
+    labels = np.zeros((4, 8), np.int64)
+    labels[:, 2 + frame] = 1
+    return labels
 
 
-def test_labels_are_carried_from_both_sides():
-    """A stripe moves one pixel a frame; frames 0 and 3 are labelled."""
-
-    def stripe(frame: int) -> np.ndarray:
-        labels = np.zeros((4, 8), np.int64)
-        labels[:, 2 + frame] = 1
-        return labels
-
-    forward, backward = [shift(1)] * 3 + [None], [None] + [shift(-1)] * 3
-    carried = propagate({0: stripe(0), 3: stripe(3)}, forward, backward, half_life=1.0)
-    assert set(carried) == {1, 2}
-    for frame in (1, 2):
-        inner = carried[frame].labels[:, 3:5]
-        assert (inner == stripe(frame)[:, 3:5]).all()
-        # Both sides agree: 1 - (1 - 1/2)(1 - 1/4).
-        assert np.allclose(carried[frame].confidence[:, 3:5], 0.625)
-    assert (carried[1].labels[:, 0] == 0).all() and np.allclose(carried[1].confidence[:, 0], 0.25)
+RIGHT, LEFT = [shift(1)] * 3 + [None], [None] + [shift(-1)] * 3
 
 
-def test_disagreement_lowers_confidence_and_reach_is_bounded():
+def test_carried_labels_follow_the_flow_and_are_doubted_where_it_left_the_image():
+    carried = carry(stripe(3), [shift(1), shift(1), shift(1)])
+    assert (carried.labels[:, :5] == stripe(0)[:, :5]).all() and carried.steps == 3
+    assert (carried.doubtful == (np.arange(8) >= 5)).all()
+    # Of two classes, the log-likelihood ratio is the log-odds of being right; of five, log 4 more.
+    weight = Reliability(4.0, 0.5, 2.0).evidence(carried, 2)
+    assert np.allclose(weight, [2.5] * 5 + [0.5] * 3)
+    assert np.allclose(Reliability(4.0, 0.5, 2.0).evidence(carried, 5), weight + np.log(4))
+    unknown = carry(np.full((4, 8), IGNORE), [shift(0)])
+    assert (unknown.labels == IGNORE).all() and (Reliability().evidence(unknown, 5) == 0).all()
+
+
+def test_labels_are_carried_from_both_sides_and_agreement_counts():
+    voices = sides(1, {0: stripe(0), 3: stripe(3)}, RIGHT, LEFT)
+    assert [voice.steps for voice in voices] == [1, 2]
+    merged = merge([(voice.labels, Reliability(2.0, 0.5, 5.0).evidence(voice, 2)) for voice in voices], 2)
+    assert (merged.labels[:, 2:5] == stripe(1)[:, 2:5]).all()
+    # Log-odds 1.5 and 1 add up.
+    assert np.allclose(merged.confidence[:, 2:5], 1 / (1 + np.exp(-2.5)))
+
+
+def test_disagreement_lowers_confidence():
+    zeros, ones = np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64)
+    weight = np.full((4, 8), np.log(2), np.float32)
+    merged = merge([(zeros, weight), (ones, 2 * weight)], 3)
+    # The three classes weigh 2, 4 and 1.
+    assert (merged.labels == 1).all() and np.allclose(merged.confidence, 4 / 7)
+    silent = np.full((4, 8), IGNORE), np.zeros((4, 8), np.float32)
+    assert np.allclose(merge([silent, (ones, weight)], 3).confidence, 2 / 4)
+
+
+def test_reliability_is_measured_on_rehearsals():
+    """Labels drawn right with known log-odds give these log-odds back."""
+    rng, rehearsals = np.random.default_rng(0), []
+    for steps in (1, 2, 5):
+        truth = rng.integers(0, 4, (200, 200))
+        doubtful = rng.integers(0, 2, truth.shape) > 0
+        wrong = rng.random(truth.shape) > 1 / (1 + np.exp(-(3.0 - 0.3 * steps - 1.0 * doubtful)))
+        rehearsals.append((Carried(np.where(wrong, (truth + 1) % 4, truth), steps, doubtful), truth))
+    found = measure(rehearsals)
+    assert np.allclose([found.start, found.per_step, found.doubt], [3.0, 0.3, 1.0], atol=0.1)
+    assert measure([]) == Reliability()
+
+
+def test_a_labelled_frame_is_asked_about_without_its_own_label():
     zeros, ones = np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64)
     still = [shift(0)] * 4
-    carried = propagate({0: zeros, 3: ones}, still, still, half_life=1.0)
-    assert (carried[1].labels == 0).all() and np.allclose(carried[1].confidence, 0.5 * 0.75)
-    assert propagate({0: zeros}, still, still, reach=1).keys() == {1}
+    labels = {0: zeros, 1: ones, 3: zeros}
+    for voice in sides(1, labels, still, still):
+        assert (voice.labels == 0).all()
+    # Frames nearer than the gap do not count, as long as one is left.
+    before, after = sides(1, labels, still, still, gap=2)
+    assert before is None and after.steps == 2
+    assert sides(1, labels, still, still, gap=9) != [None, None]
+    assert sides(1, {1: ones}, still, still) == [None, None]
+    assert sides(1, {0: zeros}, still, [None] * 4) == [None, None]
+
+
+def test_rehearsals_are_as_far_from_labels_as_unlabelled_frames_are():
+    labelled = [f for f in range(60) if f % 12 in (0, 1, 11)]
+    gaps = rehearsal_gaps(labelled, 60)
+    assert set(gaps) == set(labelled)
+    assert set(gaps.values()) == {1, 2, 3, 4, 5}
+    assert rehearsal_gaps([0, 1], 2) == {0: 1, 1: 1}
 
 
 def sample(mask: torch.Tensor, fraction: float, rays: int = 40) -> torch.Tensor:

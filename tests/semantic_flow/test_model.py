@@ -231,3 +231,46 @@ def test_presets_share_their_classes():
     assert semantic_flow_paper.config.pipeline.model.static_blocks == 5
     paper = make_model(semantic_flow_paper)
     assert paper.branches.static.encoding.out_dim == 63 and paper.branches.flow.encoding.out_dim == 84
+
+
+def test_carried_labels_are_heard_in_evaluation_and_in_training_only_by_rays_with_a_label_of_their_own():
+    model = make_model(stage_one_steps=0)
+    camera = torch.tensor([0, 1, 2, 3, 4]).repeat(20)
+    pixels = torch.rand(100, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([12.0, 16.0])
+    bundle = model.collider(make_cameras().generate_rays(camera_indices=camera[:, None], coords=pixels))
+
+    def logits() -> torch.Tensor:
+        torch.manual_seed(1)
+        if model.training:
+            return model(bundle)["render"].logits
+        return model.render(bundle)["logits"]
+
+    def moved() -> torch.Tensor:
+        before = logits()
+        evidence = model.frames.vote_evidence
+        model.frames.vote_evidence = evidence + 3
+        after = logits()
+        model.frames.vote_evidence = evidence
+        return (after - before).abs().amax(dim=-1) > 1e-3
+
+    trained = moved()
+    labelled = model.frames.labelled[camera]
+    assert not trained[~labelled].any()
+    assert 0.2 < trained[labelled].float().mean() < 0.8
+    model.eval()
+    assert moved().float().mean() > 0.9
+
+
+def test_votes_are_those_of_the_pixel_under_the_point():
+    model = make_model()
+    frames, cameras = model.frames, make_cameras()
+    row, column, step = torch.tensor([3, 7]), torch.tensor([5, 11]), torch.tensor([2, 4])
+    rays = cameras.generate_rays(camera_indices=step[:, None], coords=torch.stack([row, column], dim=-1) + 0.5)
+    points = rays.origins + 4.0 * rays.directions
+    expected = torch.zeros(2, 3)
+    for i in range(2):
+        for side in range(2):
+            label = int(frames.vote_labels[step[i], side, row[i], column[i]])
+            expected[i, label] += frames.vote_evidence[step[i], side, row[i], column[i]].float()
+    assert torch.allclose(frames.votes(points, step, 3), expected)
+    assert (frames.votes(points + 100.0, step, 3) == 0).all()
