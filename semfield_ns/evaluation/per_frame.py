@@ -61,10 +61,10 @@ def linear_head(
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = F.cross_entropy(x @ weight.T + bias, y) + penalty * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     with torch.no_grad():
         return [
             (_full(frame, height, width) @ weight.T + bias).argmax(dim=-1).numpy().astype(np.int64)
