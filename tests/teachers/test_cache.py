@@ -206,7 +206,7 @@ pictures = [picture(file, (24, 32)) for file in sorted((root / "images").glob("*
 
 class Logged(Random):
     def encode(self, images):
-        time.sleep(0.004)
+        time.sleep(0.008)
         with open(root / "log", "a") as log:
             log.write("asked\\n")
         return super().encode(images)
@@ -254,11 +254,11 @@ def work(tmp_path: Path, mode: str) -> subprocess.CompletedProcess:
 
 
 def test_twenty_kills_lose_nothing_but_the_image_in_flight(tmp_path):
-    pictures = write_images(tmp_path / "images", 150)
+    pictures = write_images(tmp_path / "images", 200)
     killed = int(work(tmp_path, "killed").stdout)
     asked = (tmp_path / "log").read_text().count("asked")
-    assert killed == 20 and 150 <= asked <= 150 + killed
-    assert len(entries(tmp_path / "cache")) == 150
+    assert killed == 20 and 200 <= asked <= 200 + killed
+    assert len(entries(tmp_path / "cache")) == 200
     cache, fresh = FeatureCache(Random(40), tmp_path / "cache"), FeatureCache(Random(40), tmp_path / "other")
     for item in pictures[::10]:
         assert torch.allclose(cache[item].features(), fresh[item].features(), atol=1e-3)
