@@ -26,7 +26,7 @@ def export(
     at: float | None = None,
     fps: float = 12.0,
     splat: Path | None = None,
-    splat_transforms: Path | None = None,
+    splat_world: Literal["scene", "colmap"] | Path = "scene",
 ) -> None:
     """Take the labels of a run, or the objects of a session, home in files that other programs read.
 
@@ -49,8 +49,9 @@ def export(
         at: One moment, 0 to 1, for all cameras: what moves is then in one place, as points and splats want it.
         fps: Frames a second of the videos.
         splat: A .ply of Gaussian splats of the same scene, to be divided into objects.
-        splat_transforms: dataparser_transforms.json of the run of Nerfstudio that the splat was exported from; without
-            it, the splat has to be in the world of the scene's own files.
+        splat_world: Coordinates that the splat is in: scene, those of the scene's own files; colmap, those of COLMAP
+            before ns-process-data turned them; or a file, the dataparser_transforms.json of the run of Nerfstudio that
+            it was exported from.
     """
     from rich.progress import track
 
@@ -79,7 +80,7 @@ def export(
         if "points" in formats:
             writers.append(CloudWriter(output_dir, chosen, to_model))
         if splat is not None:
-            writers.append(SplatWriter(output_dir, chosen, splat, splat_to_model(to_model, splat_transforms, scene)))
+            writers.append(SplatWriter(output_dir, chosen, splat, splat_to_model(to_model, splat_world, scene)))
         for view in track(found, description="Views", total=len(found), transient=True):
             for writer in writers:
                 writer.add(view)
@@ -134,21 +135,22 @@ def _open(
     return found, to_model, Path(pipeline.datamanager.config.dataparser.data)
 
 
-def splat_to_model(to_model: Any, splat_transforms: Path | None, scene: Path) -> Any:
+def splat_to_model(to_model: Any, splat_world: Literal["scene", "colmap"] | Path, scene: Path) -> Any:
     """The map from the world of a splat to that of the model.
 
     Args:
         to_model: from the scene's own world to the model's.
-        splat_transforms: dataparser_transforms.json of the splat's run; None if it is in the scene's own world.
+        splat_world: see `export`.
         scene: the scene of both.
     """
     import numpy as np
 
-    from semfield_ns.export.world import world_of_run
+    from semfield_ns.export.world import world_of_colmap, world_of_run
 
-    if splat_transforms is None:
+    if splat_world == "scene":
         return to_model
-    return to_model @ np.linalg.inv(world_of_run(splat_transforms, scene))
+    world = world_of_colmap(scene) if splat_world == "colmap" else world_of_run(Path(splat_world), scene)
+    return to_model @ np.linalg.inv(world)
 
 
 def chosen_labels(found: "LabelledViews", names: tuple[str, ...]) -> "list[Label]":

@@ -106,8 +106,8 @@ class SplatVotes:
         seen = total > 1e-2 * (np.median(total[total > 0]) if (total > 0).any() else 1.0)
         if not seen.any():
             raise SemfieldError(
-                "No view sees any of the Gaussians: are they in another world? Give the dataparser_transforms.json of "
-                "their run as --splat-transforms."
+                "No view sees any of the Gaussians: are they in another world? Give --splat-world, such as the "
+                "dataparser_transforms.json of their run."
             )
         chosen = self.votes.argmax(axis=1)
         share = np.where(seen, self.votes.max(axis=1) / np.maximum(total, 1e-12), 0.0)

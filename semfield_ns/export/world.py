@@ -48,6 +48,12 @@ def from_colmap(scene: Path) -> tuple[Affine, float]:
         raise SemfieldError(f"{path}: its applied_transform is not a 3x4 matrix.") from error
 
 
+def world_of_colmap(scene: Path) -> Affine:
+    """From the scene's own world to that of COLMAP, before it was turned."""
+    turn, scale = from_colmap(scene)
+    return np.linalg.inv(affine(turn, scale))
+
+
 def world_of_run(file: Path, scene: Path) -> Affine:
     """From the scene's own world to that of a run of Nerfstudio, by the `dataparser_transforms.json` beside its config.
 

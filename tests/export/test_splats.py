@@ -8,7 +8,7 @@ from plyfile import PlyData, PlyElement
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.splats import SplatVotes, SplatWriter, read_splats
-from semfield_ns.export.world import affine, move, world_of_run
+from semfield_ns.export.world import affine, move, world_of_colmap, world_of_run
 from semfield_ns.scenes.formats.ply import read_ply, write_ply
 from semfield_ns.scenes.synthetic import make_scene
 from semfield_ns.scenes.synthetic.splats import surface_splats
@@ -171,6 +171,9 @@ def test_the_world_of_a_run_of_nerfstudio(tmp_path):
         expected = outputs.cameras.camera_to_worlds[:, :, 3].numpy()
         places = np.array([frame["transform_matrix"] for frame in frames])[:, :3, 3]
         assert np.allclose(move(places, world), expected, atol=1e-5)
+        # What Nerfstudio saves takes points of COLMAP's world.
+        saved = affine(outputs.dataparser_transform.numpy(), outputs.dataparser_scale)
+        assert np.allclose(move(move(places, world_of_colmap(tmp_path)), saved), expected, atol=1e-5)
     assert torch.is_tensor(outputs.cameras.camera_to_worlds)
     (tmp_path / "run" / "dataparser_transforms.json").write_text('{"transform": [[1, 2]], "scale": 1}')
     with pytest.raises(SemfieldError, match="is not the dataparser_transforms"):
