@@ -18,6 +18,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from semfield_ns.cli.edit import edit
     from semfield_ns.cli.evaluate import evaluate
     from semfield_ns.cli.export import export
+    from semfield_ns.cli.export_checkpoint import export_checkpoint
     from semfield_ns.cli.import_checkpoint import import_checkpoint
     from semfield_ns.cli.objects import objects
     from semfield_ns.cli.process import process
@@ -36,6 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
         "synthetic": synthetic,
         "attach": attach,
         "import-checkpoint": import_checkpoint,
+        "export-checkpoint": export_checkpoint,
     }
     tyro.extras.subcommand_cli_from_dict(
         commands, prog="semfield", description="Semantic neural fields of your scenes, with Nerfstudio.", args=args

@@ -134,8 +134,8 @@ def import_official(path: Path, kind: Kind) -> GSNNetwork:
     return network.eval()
 
 
-def export_official(network: GSNNetwork, path: Path) -> None:
-    """Writes a network's weights in the official layout, without states of optimizers.
+def export_official(network: GSNNetwork, path: Path) -> list[str]:
+    """Writes a network's weights in the official layout, without states of optimizers; returns the parts' names.
 
     Raises:
         SemfieldError: the official code has no place for some of its weights.
@@ -149,3 +149,4 @@ def export_official(network: GSNNetwork, path: Path) -> None:
             content[name] = {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
         torch.save(content, temporary)
+    return [name for name, part in content.items() if part]

@@ -17,7 +17,7 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.gsn.checkpoints import Kind, import_official
+from semfield_ns.gsn.checkpoints import Kind, export_official, import_official
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.model import GSNModel, GSNModelConfig
 from semfield_ns.gsn.network import GSNNetwork
@@ -143,6 +143,25 @@ def import_checkpoint(
     with atomic_path(config.get_base_dir() / CHECKPOINTS / f"step-{step:09d}.ckpt") as temporary:
         torch.save(content, temporary)
     return write_config(config)
+
+
+def export_checkpoint(load_config: Path, output: Path) -> list[str]:
+    """Writes the weights of a run's newest checkpoint in the official layout.
+
+    Returns:
+        Names of the parts that were written.
+
+    Raises:
+        SemfieldError: it is no run of gsn, or the official code has no place for some of its weights.
+    """
+    model, checkpoint = read_run(load_config).pipeline.model, newest_checkpoint(load_config)
+    assert isinstance(model, GSNModelConfig)
+    if model.more_teachers:
+        raise SemfieldError(f"The run {load_config.parent} has several feature heads; the official code has one.")
+    network, prefix = GSNNetwork(model.network), "_model.network."
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"]
+    network.load_state_dict({key.removeprefix(prefix): value for key, value in state.items() if prefix in key})
+    return export_official(network, output)
 
 
 def with_head(network: GSNNetwork, feature_dim: int) -> GSNNetwork:

@@ -152,6 +152,10 @@ def test_official_weights_are_imported_and_attached(attached, folder, tmp_path):
         export_official(network, tmp_path / f"{kind}_000070.pth")
         config = runs.import_checkpoint(tmp_path / f"{kind}_000070.pth", kind, gsn_paper.config, tmp_path)
         assert yaml.load(config.read_text(), Loader=yaml.Loader).method_name == "gsn-paper"
+        runs.export_checkpoint(config, tmp_path / "again.pth")
+        again, given = (torch.load(tmp_path / name, weights_only=True) for name in ("again.pth", f"{kind}_000070.pth"))
+        assert again.keys() == given.keys()
+        assert all(torch.equal(again[part][key], value) for part in given for key, value in given[part].items())
         shown = runs.attach(config, folder / "new" / "scene_0", tmp_path / "shown", longest_side=48)
         model = runs.open_run(shown)
         state = model.network.state_dict()
