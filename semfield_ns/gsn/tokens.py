@@ -157,6 +157,10 @@ class TokenStore:
         """Extracts the features of images, (scene, index), that are not on disk; returns the names of their entries."""
         return self.cache.extract([self.picture(*pair) for pair in pairs])
 
+    def extract_training(self) -> None:
+        """Extracts the features of all training images that are not on disk."""
+        self.extract([(s, i) for s, scene in enumerate(self.library.scenes) for i in scene.train])
+
     def fit(self, max_images: int, seed: int = 0) -> Float[Tensor, "N dim"]:
         """Fits the shared projection on training images spread over all scenes; returns some of their tokens."""
         pairs = self._spread(max_images, seed)

@@ -29,7 +29,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
 
 
-def test_features_of_a_transformer_are_distilled_and_asked_by_words(root, folders, monkeypatch):
+def test_features_of_a_transformer_are_distilled_and_asked_by_words(root, folders, tmp_path):
     pipeline = small_pipeline(root, teacher=f"clip:{folders['clip']}")
     model = pipeline.model
     with pytest.raises(SemfieldError, match="no features yet"):
@@ -38,6 +38,10 @@ def test_features_of_a_transformer_are_distilled_and_asked_by_words(root, folder
     model.set_step(4)
     _, losses, _ = pipeline.get_train_loss_dict(4)
     assert torch.isfinite(losses["features"])
+    train = [(0, index) for index in model.library.scenes[0].train]
+    folders_of = [model.tokens.cache.key(model.tokens.picture(*pair)) for pair in train]
+    found = {path.parent.name for path in (tmp_path / "cache" / "features").glob("*/*/manifest.json")}
+    assert set(folders_of) <= found, "all training images at once"
     words = model.text_features(["ball", "crate"])
     assert words.shape == (2, 8) and torch.allclose(words.norm(dim=-1), torch.ones(2), atol=1e-5)
     assert model.tokens.grid(0, 0).shape == (8, 1, 1), "one window of 96 pixels"
@@ -58,6 +62,22 @@ def test_training_without_the_weights_says_what_to_do(root):
         pipeline.model.set_step(0)  # colour needs no teacher
         with pytest.raises(SemfieldError, match=r"facebook/dinov2-large.*dinov2:FOLDER.*classical"):
             pipeline.model.set_step(4)
+
+
+def test_official_weights_without_their_teacher_give_colour_and_depth(root, tmp_path, capsys):
+    from semfield_ns.cli.attach import attach
+    from semfield_ns.cli.import_checkpoint import import_checkpoint
+
+    constants = pytest.importorskip("huggingface_hub.constants")
+    sizes = {"encoder_width": 8, "encoder_blocks": (1, 1, 1), "image_dim": 8, "dim": 16, "blocks": 2}
+    export_official(GSNNetwork(NetworkConfig(**OFFICIAL, **sizes, feature_dim=16)), tmp_path / "gsn_000070.pth")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        import_checkpoint(tmp_path / "gsn_000070.pth", "gsn", tmp_path)
+        run = next(tmp_path.glob("gsn_000070/gsn-paper/imported/config.yml"))
+        attach(root / "scene_0", run, tmp_path, longest_side=96, preview=0)
+    said = capsys.readouterr().out
+    assert "No weights of facebook/dino-vitb8 for the teacher 'dino'" in said and ": colour and depth only." in said
 
 
 def test_official_weights_give_features_of_their_teacher(root, folders, tmp_path):
