@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,10 +67,15 @@ class SemfieldPipeline(VanillaPipeline):
 
     def __init__(self, config: SemfieldPipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        # The viewer's room sits above this module: it is imported where the two meet.
+        # The rooms of the viewer and of exports sit above this module: they are imported where they meet.
+        from semfield_ns.export.from_viewer import take_home
+        from semfield_ns.viewer.panel import SegmentationPanel
         from semfield_ns.viewer.segmenter import segment_model
 
         self.segmenter = segment_model(self.model, config.session)
+        if self.segmenter is not None:
+            # Nerfstudio finds the viewer's controls among the attributes.
+            self.segmentation = SegmentationPanel(self.model, self.segmenter.session, partial(take_home, self))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The weights, and what the model says of itself under `INFO_KEY`."""

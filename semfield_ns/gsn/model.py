@@ -348,8 +348,8 @@ class GSNModel(Model):
         raw = self.annotator.raw_outputs(camera, self.raw_outputs_for_camera)
         return self.present(raw) | self.annotator.annotate(camera, raw)
 
-    def present(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3."""
+    def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:
+        """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3. They depend on no camera."""
         rgb = raw["rgb"].float().clamp(0, 1)
         outputs = {"rgb": rgb, "depth": raw["depth"].float(), "accumulation": torch.ones_like(rgb[..., :1])}
         for each in self.distilled:

@@ -1,0 +1,282 @@
+"""The one module that touches what is private in Nerfstudio's viewer and in viser.
+
+A `ViewerLink` knows the running viewer. Until there is one (in ns-render, in tests) it says so and does nothing.
+"""
+
+import math
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from nerfstudio.viewer.viewer_elements import (
+    ViewerButton,
+    ViewerControl,
+    ViewerDropdown,
+    ViewerElement,
+    ViewerRGB,
+    ViewerSlider,
+)
+from viser import ViserServer
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.segmentation.cameras import ViewCamera
+
+Client = Any
+"""A viser ClientHandle: one browser."""
+Pointer = Literal["click", "rect-select"]
+ScreenPoint = tuple[float, float]
+"""x right and y down, as shares of the picture's sides"""
+SKETCH_DISTANCE = 0.5
+"""in viser units: where marks are that have no place in the scene yet"""
+
+
+class ViewerLink(ViewerControl):
+    """The running viewer, for tools.
+
+    Args:
+        ready: called once there is a viewer.
+        left: called with the id of a browser that is closed.
+    """
+
+    viewer: Any = None
+
+    def __init__(self, ready: Callable[[], None], left: Callable[[int], None]) -> None:
+        self._ready, self._left = ready, left
+
+    def _setup(self, viewer: Any) -> None:
+        super()._setup(viewer)
+        self.viser_server.on_client_disconnect(lambda client: self._left(client.client_id))
+        self._ready()
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held by whoever uses the model: training, renders, exports."""
+        lock = None if self.viewer is None else self.viewer.train_lock
+        return nullcontext() if lock is None else lock
+
+    @property
+    def training(self) -> bool:
+        """Whether the weights are changing."""
+        trainer = None if self.viewer is None else self.viewer.trainer
+        return trainer is not None and trainer.training_state == "training"
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run, or the current one where there is no viewer."""
+        return Path() if self.viewer is None else Path(self.viewer.log_filename).parent
+
+    @property
+    def renders_here(self) -> bool:
+        """Whether this thread renders for a browser."""
+        from nerfstudio.viewer.render_state_machine import RenderStateMachine
+
+        return isinstance(threading.current_thread(), RenderStateMachine)
+
+    @property
+    def impatient(self) -> bool:
+        """Whether this thread renders for somebody who waits, and will ask for a better picture by itself."""
+        return getattr(threading.current_thread(), "state", "high") in ("low_move", "low_static")
+
+    # ------------------------------------------------------------------------------------------------ pictures
+
+    def camera(self, client: Client) -> ViewCamera:
+        """What a browser looks through, at the resolution that it gets when it stands still."""
+        from nerfstudio.viewer.utils import get_camera
+
+        state = self.viewer.get_camera_state(client)
+        if self.viewer.include_time and not self.viewer.render_tab_state.preview_render:
+            state.time = self.viewer.control_panel.time
+        # As in Nerfstudio's RenderStateMachine: strokes are then drawn in the very view that is rendered.
+        height = self.viewer.control_panel.max_res
+        width = int(height * state.aspect)
+        if width > height:
+            width = height
+            height = int(width / state.aspect)
+        return ViewCamera.of(get_camera(state, height, width))
+
+    def cameras(self) -> list[ViewCamera]:
+        """What all browsers look through; those that show no perspective view are left out."""
+        found = []
+        for client in list(self.viser_server.get_clients().values()):
+            if has_camera(client):
+                with suppress(SemfieldError):
+                    found.append(self.camera(client))
+        return found
+
+    def render(self, prepared: bool) -> None:
+        """Renders again for every browser.
+
+        Args:
+            prepared: the full picture takes no time: no coarse one is needed before it.
+        """
+        from nerfstudio.viewer.render_state_machine import RenderAction
+
+        if self.viewer is None or not self.viewer.ready:
+            return
+        machines = dict(self.viewer.render_statemachines)
+        for number, client in self.viser_server.get_clients().items():
+            if number in machines and has_camera(client):
+                state = self.viewer.get_camera_state(client)
+                machines[number].action(RenderAction("step" if prepared else "move", state))
+
+    def show_output(self, name: str, instead_of: str) -> None:
+        """Chooses an output type, if another one is chosen."""
+        chosen = self.viewer.control_panel._output_render
+        if chosen.value == instead_of and name in chosen.options:
+            chosen.value = name
+
+    # ------------------------------------------------------------------------------------------------- pointer
+
+    def take_pointer(self, client: Client, kind: Pointer, called: Callable[[tuple[ScreenPoint, ...]], None]) -> None:
+        """Clicks (or rectangles) of one browser go to a tool; its camera does not move meanwhile."""
+        # By viser itself: Nerfstudio's `register_pointer_cb` takes the pointers of all browsers, and hides whose it is.
+        def received(event: Any) -> None:
+            # What was done before the page heard of the tool is for another one.
+            if event.event_type == kind:
+                called(tuple((x, y) for x, y in event.screen_pos))
+
+        client.scene.on_pointer_event(kind)(received)
+
+    def give_pointer_back(self, client: Client) -> None:
+        """The browser's camera can be moved again."""
+        if client.scene._scene_pointer_cb is not None:
+            client.scene.remove_pointer_callback()
+
+    # --------------------------------------------------------------------------------------------------- marks
+
+    def draw(self, name: str, points: Float[np.ndarray, "N 3"], color: tuple[int, int, int], size: float) -> list[Any]:
+        """A line through points of the model's world, for all browsers; one point is a dot.
+
+        Args:
+            name: unique name.
+            points: at least one.
+            color: sRGB, 0 to 255.
+            size: diameter of a dot, in the model's units.
+
+        Returns:
+            What has to be removed for the line to go.
+        """
+        return _draw(self.viser_server.scene, name, points * _viser_units(), color, size * _viser_units())
+
+    def sketch(self, client: Client, name: str, points: list[ScreenPoint], color: tuple[int, int, int]) -> list[Any]:
+        """A line right before the eyes of one browser, for strokes that are not done yet."""
+        half = math.tan(client.camera.fov / 2)
+        shares = np.array(points)
+        local = np.stack(
+            [
+                (2 * shares[:, 0] - 1) * half * client.camera.aspect,
+                (2 * shares[:, 1] - 1) * half,
+                np.ones(len(points)),
+            ],
+            axis=1,
+        )
+        import viser.transforms as vtf
+
+        rotation = vtf.SO3(client.camera.wxyz).as_matrix()
+        world = client.camera.position + SKETCH_DISTANCE * local @ rotation.T
+        return _draw(client.scene, name, world, color, 0.02 * half * SKETCH_DISTANCE, with_points=True)
+
+
+def _draw(
+    scene: Any,
+    name: str,
+    points: Float[np.ndarray, "N 3"],
+    color: tuple[int, int, int],
+    size: float,
+    with_points: bool = False,
+) -> list[Any]:
+    drawn = []
+    if len(points) > 1:
+        drawn.append(scene.add_spline_catmull_rom(f"{name}/line", points, color=color, line_width=4.0, tension=0.0))
+    if len(points) == 1 or with_points:
+        shape: Any = "circle"
+        dots = points.astype(np.float32)
+        drawn.append(scene.add_point_cloud(f"{name}/dots", dots, colors=color, point_size=size, point_shape=shape))
+    return drawn
+
+
+def _viser_units() -> float:
+    from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+
+    return VISER_NERFSTUDIO_SCALE_RATIO
+
+
+def has_camera(client: Client) -> bool:
+    """Whether a browser has told where it looks from; a page that is just opened has not."""
+    return client.camera._state.update_timestamp != 0.0
+
+
+def in_one_piece(function: Callable[[Callable[[], None]], Any]) -> Any:
+    """Calls a function that Nerfstudio cannot interrupt but where it asks for it.
+
+    Nerfstudio aborts a render by an exception at whatever Python line it is at, which leaves locks locked (the line
+    that ends a `with` is one too) and half-made things behind.
+
+    Args:
+        function: called with a function that raises Nerfstudio's exception if the render is to be aborted.
+    """
+    tracer: Any = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return function(lambda: None if tracer is None else tracer(None, "line", None))
+    finally:
+        sys.settrace(tracer)
+
+
+# ---------------------------------------------------------------------------------------------------------- elements
+# Elements that tell which browser an event came from. Unlike Nerfstudio's they neither hold the train lock while they
+# work nor render afterwards, and keep quiet when the program itself sets a value.
+
+
+class ClientButton(ViewerButton):
+    """A button; `pressed` is called with the browser."""
+
+    def __init__(self, name: str, pressed: Callable[[Client], None]) -> None:
+        super().__init__(name, lambda _: None)
+        self.pressed = pressed
+
+    def install(self, viser_server: ViserServer) -> None:
+        """Adds it to the page."""
+        self._create_gui_handle(viser_server)
+        self.gui_handle.on_click(lambda event: self.pressed(event.client))
+
+
+class _Quiet(ViewerElement[Any]):
+    changed: Callable[[Any], None]
+
+    def install(self, viser_server: ViserServer) -> None:
+        """Adds it to the page."""
+        self._create_gui_handle(viser_server)
+        handle: Any = self.gui_handle
+        handle.on_update(lambda event: None if event.client is None else self.changed(handle.value))
+
+
+class ClientSlider(_Quiet, ViewerSlider):
+    """A slider; `changed` is called with its value when somebody moves it."""
+
+    def __init__(self, name: str, value: float, changed: Callable[[float], None], hint: str) -> None:
+        ViewerSlider.__init__(self, name, value, 0.0, 1.0, 0.01, hint=hint)
+        self.changed = changed
+
+
+class ClientDropdown(_Quiet, ViewerDropdown):
+    """A dropdown; `changed` is called with its value when somebody chooses."""
+
+    def __init__(self, name: str, options: list[str], changed: Callable[[str], None], hint: str) -> None:
+        ViewerDropdown.__init__(self, name, options[0], options, hint=hint)
+        self.changed = changed
+
+
+class ClientColor(_Quiet, ViewerRGB):
+    """A colour picker; `changed` is called with its value when somebody picks."""
+
+    def __init__(
+        self, name: str, value: tuple[int, int, int], changed: Callable[[tuple[int, int, int]], None], hint: str
+    ) -> None:
+        ViewerRGB.__init__(self, name, value, hint=hint)
+        self.changed = changed

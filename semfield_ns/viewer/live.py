@@ -1,0 +1,292 @@
+"""Segmentation for people who wait: coarse first, kept, resumed where it was interrupted.
+
+Nerfstudio asks for a picture of a view again and again: small while the camera moves, large when it stands still, and
+once more after every stroke. `LiveViews` renders in strips of a fraction of a second; whoever interrupts it loses none
+that is done. `LiveSegmentation` decides which picture is had in time, and lays the session's objects over it.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.prompts import TextQuery
+from semfield_ns.segmentation.views import FeatureView, ModelViews, view_of_outputs
+from semfield_ns.viewer.link import ViewerLink, in_one_piece
+from semfield_ns.viewer.segmenter import Segmentation, Segmenter, knows_features
+from semfield_ns.viewer.session import Session, SessionState
+from semfield_ns.viewer.tools import in_camera, resized, same_view
+
+STRIP_SECONDS = 0.2
+"""how long a render cannot be interrupted, about"""
+COARSE_SECONDS = 0.7
+"""for a first picture of a new view"""
+COARSE_SIDE = 48
+"""pixels of the longer side of the views that people drew in, for first pictures and while weights change"""
+SMALLEST = 24 * 32
+FIRST_RATE = 2000.0
+"""rays a second, before there is anything to go by"""
+KEPT_BYTES = 512 << 20
+"""of raw renders; the segmenter keeps as much of prepared views"""
+ROUGH = ("semantics", "segmentation")
+"""outputs whose values have no meaning in between"""
+
+Poll = Callable[[], None]
+
+
+@dataclass
+class _Render:
+    """What is done of a picture, from its upper rows down."""
+
+    rows: int = 0
+    strips: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def whole(self) -> dict[str, Tensor]:
+        """The outputs of all rows."""
+        if len(self.strips) > 1:
+            self.strips = [{name: torch.cat([strip[name] for strip in self.strips]) for name in self.strips[0]}]
+        return self.strips[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(value.numel() * value.element_size() for strip in self.strips for value in strip.values())
+
+
+class LiveViews(ModelViews):
+    """Renders of a model, kept up to a number of bytes until weights or edits change.
+
+    Whoever calls it holds the train lock.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.rate = FIRST_RATE
+        self._kept: OrderedDict[tuple[ViewCamera, Hashable], _Render] = OrderedDict()
+
+    def raw(self, camera: ViewCamera, poll: Poll = lambda: None) -> dict[str, Tensor]:
+        """The model's raw outputs for a camera; what was done before is not done again.
+
+        Args:
+            camera: any perspective camera.
+            poll: called every now and then; when it raises, what is done is kept.
+        """
+        version = self.version()
+        key = camera, version
+        # Renders of other weights are of no use any more.
+        for other in [entry for entry in self._kept if entry[1] != version]:
+            del self._kept[other]
+        render = self._kept.setdefault(key, _Render())
+        self._kept.move_to_end(key)
+        training = self.model.training
+        self.model.eval()
+        try:
+            while render.rows < camera.height:
+                poll()
+                self._render_strip(camera, render)
+        finally:
+            self.model.train(training)
+        used = sum(entry.size for entry in self._kept.values())
+        while used > KEPT_BYTES and len(self._kept) > 1:
+            used -= self._kept.popitem(last=False)[1].size
+        return render.whole()
+
+    def _render_strip(self, camera: ViewCamera, render: _Render) -> None:
+        rows = min(max(1, round(self.rate * STRIP_SECONDS / camera.width)), camera.height - render.rows)
+        strip = replace(camera, cy=camera.cy - render.rows, height=rows)
+        start = time.perf_counter()
+        with torch.no_grad():
+            render.strips.append(self.model.raw_outputs_for_camera(strip.cameras()))
+        render.rows += rows
+        self.rate = 0.5 * self.rate + 0.5 * rows * camera.width / (time.perf_counter() - start)
+
+    def best(self, camera: ViewCamera) -> ViewCamera | None:
+        """The largest finished render of the same view, if there is one."""
+        version = self.version()
+        done = [
+            other
+            for (other, known), render in list(self._kept.items())
+            if known == version and render.rows == other.height and same_view(other, camera)
+        ]
+        return max(done, key=lambda other: other.height, default=None)
+
+    def has(self, camera: ViewCamera) -> bool:
+        """Whether the picture of a camera is there."""
+        render = self._kept.get((camera, self.version()))
+        return render is not None and render.rows == camera.height
+
+    def affordable(self, camera: ViewCamera) -> ViewCamera:
+        """The same view, as large as can be rendered in `COARSE_SECONDS`."""
+        pixels = max(SMALLEST, self.rate * COARSE_SECONDS)
+        return camera.scaled(min(1.0, (pixels / (camera.width * camera.height)) ** 0.5))
+
+    def render_view(self, camera: ViewCamera) -> FeatureView:
+        """See `ViewProvider`."""
+        return view_of_outputs(self.raw(camera), camera.cameras())
+
+
+class GuardedViews(ModelViews):
+    """Views of a model that others use too: every render holds the train lock, and nothing is held in between."""
+
+    def __init__(self, model: Any, link: ViewerLink) -> None:
+        super().__init__(model)
+        self.link = link
+
+    def render_view(self, camera: ViewCamera) -> FeatureView:
+        """See `ViewProvider`."""
+        with self.link.lock:
+            return super().render_view(camera)
+
+
+class LiveSegmentation:
+    """The outputs of a model with the objects of a session, as the viewer shows them.
+
+    Args:
+        model: of this package.
+        session: whose objects are shown.
+        link: to the viewer.
+        chosen: the number of the object that "similarity" and "segmentation" are of, or None.
+        tell: called with a sentence where there is something to say, or "".
+        shown: called after each picture, in the thread that made it, with the train lock held.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        session: Session,
+        link: ViewerLink,
+        chosen: Callable[[], int | None],
+        tell: Callable[[str], None],
+        shown: Callable[[], None],
+    ) -> None:
+        self.model, self.session, self.link = model, session, link
+        self.views = LiveViews(model)
+        self.segmenter = Segmenter(session, self.views, KEPT_BYTES)
+        self._chosen, self._tell, self._shown = chosen, tell, shown
+        self._states: list[tuple[SessionState, dict[ViewCamera, ViewCamera], SessionState]] = []
+        self._found: list[tuple[SessionState, ViewCamera, Hashable, Segmentation]] = []
+
+    def attach(self) -> None:
+        """From now on the viewer's pictures of the model come from here; all others from where they did."""
+        original = self.model.get_outputs_for_camera
+
+        def get_outputs_for_camera(camera: Cameras, obb_box: Any = None) -> dict[str, Tensor]:
+            if not self.link.renders_here:
+                return original(camera, obb_box=obb_box)
+            return in_one_piece(lambda poll: self.outputs(camera, poll))
+
+        self.model.get_outputs_for_camera = get_outputs_for_camera
+
+    @torch.no_grad()
+    def outputs(self, camera: Cameras, poll: Poll) -> dict[str, Tensor]:
+        """What the viewer shows of a camera: the model's outputs, "similarity" and "segmentation" [H, W, 1] of the
+        chosen object, and "segmentation_overlay" [H, W, 3] of all objects.
+
+        Args:
+            camera: the viewer's, of shape [1].
+            poll: raises if the picture is not wanted any more.
+        """
+        try:
+            asked = ViewCamera.of(camera)
+        except SemfieldError:
+            # Panoramas and fish eyes of the viewer's render tab: no strokes there.
+            raw = self.model.raw_outputs_for_camera(camera)
+            return with_objects(self.model.present(raw, camera), None, None)
+        view = self._affordable_view(asked)
+        raw = self.views.raw(view, poll)
+        outputs = self.model.present(raw, view.cameras().to(self.model.device))
+        found = None
+        try:
+            found = self._segmentation(view, raw, poll)
+            self._tell("")
+        except SemfieldError as error:
+            self._tell(str(error))
+        outputs = with_objects(outputs, found, self._chosen())
+        self._shown()
+        return {
+            name: resized(value, asked.height, asked.width, smooth=name not in ROUGH) for name, value in outputs.items()
+        }
+
+    def _affordable_view(self, asked: ViewCamera) -> ViewCamera:
+        if not self.link.impatient or self.views.has(asked):
+            return asked
+        return self.views.best(asked) or self.views.affordable(asked)
+
+    def _segmentation(self, view: ViewCamera, raw: dict[str, Tensor], poll: Poll) -> Segmentation | None:
+        state = self.session.state
+        if not state.objects or not knows_features(raw):
+            return None
+        drawn_in = list(dict.fromkeys(p.camera for _, _, p in state.prompts if not isinstance(p, TextQuery)))
+        targets = {camera: self._evidence_view(camera, view) for camera in drawn_in}
+        state = self._in_views(state, targets)
+        if not self.link.training:
+            # In training, strokes are rendered by the segmenter, from time to time.
+            for camera in targets.values():
+                self.views.raw(camera, poll)
+        version = self.views.version()
+        for known, of_view, of_version, segmentation in self._found:
+            if known is state and of_view == view and of_version == version:
+                return segmentation
+        segmentation = self.segmenter.segment_view(self.segmenter.view(view), state)
+        self._found = [*self._found[-3:], (state, view, version, segmentation)]
+        return segmentation
+
+    def _evidence_view(self, camera: ViewCamera, view: ViewCamera) -> ViewCamera:
+        """In which render a stroke is looked at: that of the view shown if it is the same view, otherwise its own."""
+        if same_view(camera, view):
+            return view
+        if self.views.has(camera):
+            return camera
+        if self.link.training or self.link.impatient:
+            best = None if self.link.training else self.views.best(camera)
+            return best or camera.scaled(min(1.0, COARSE_SIDE / max(camera.width, camera.height)))
+        return camera
+
+    def _in_views(self, state: SessionState, targets: dict[ViewCamera, ViewCamera]) -> SessionState:
+        """The state with its strokes in other resolutions of their views. The same object for the same arguments: the
+        segmenter knows by that whether something has changed.
+        """
+        if all(camera == target for camera, target in targets.items()):
+            return state
+        for known, of_targets, result in self._states:
+            if known is state and of_targets == targets:
+                return result
+        objects = []
+        for entry in state.objects:
+            prompts = [
+                (number, p if isinstance(p, TextQuery) else in_camera(p, targets[p.camera]))
+                for number, p in entry.prompts
+            ]
+            objects.append(replace(entry, prompts=tuple(prompts)))
+        result = SessionState(tuple(objects))
+        self._states = [*self._states[-3:], (state, targets, result)]
+        return result
+
+    def surface(self, camera: ViewCamera) -> FeatureView | None:
+        """The best render of a view that is there, or None; called with the train lock held."""
+        best = self.views.best(camera)
+        return None if best is None else self.views.render_view(best)
+
+    def prepared(self, cameras: Sequence[ViewCamera]) -> bool:
+        """Whether all of these views are rendered."""
+        return all(self.views.has(camera) for camera in cameras)
+
+
+def with_objects(outputs: dict[str, Tensor], found: Segmentation | None, chosen: int | None) -> dict[str, Tensor]:
+    """Outputs of a view, and those of a segmentation of it: always the same names, as the viewer's menu needs it."""
+    nothing = torch.zeros_like(outputs["rgb"][..., :1])
+    if found is None:
+        return outputs | {"similarity": nothing, "segmentation": nothing, "segmentation_overlay": outputs["rgb"]}
+    index = next((i for i, entry in enumerate(found.objects) if entry.id == chosen), None)
+    return outputs | {
+        "similarity": nothing if index is None else found.scores[index][..., None],
+        "segmentation": nothing if index is None else found.masks[index].float()[..., None],
+        "segmentation_overlay": found.overlay,
+    }

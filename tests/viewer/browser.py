@@ -1,0 +1,145 @@
+"""Nerfstudio's viewer in headless Chromium, as people use it: what the browser tests and the pictures of docs share."""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from tests.runs import COMMANDS, free_port
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Software rendering, and no calls home.
+FLAGS = (
+    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"),
+)
+SIZE = (640, 900)
+"""of the page"""
+VIEW = {"x": 0, "y": 60, "width": 310, "height": 800}
+"""The part of the page with nothing but the scene."""
+CHANGED = 2.5
+"""mean difference, of 255, that is more than another sampling of the same picture"""
+
+
+@contextmanager
+def running_viewer(config: Path, log: Path) -> Iterator[str]:
+    """The address of an ns-viewer that shows a run."""
+    port = free_port()
+    command = [str(COMMANDS / "ns-viewer"), "--load-config", str(config)]
+    command += ["--viewer.websocket-host", "127.0.0.1", "--viewer.websocket-port", str(port)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment)
+    try:
+        deadline = time.monotonic() + 240
+        while not listens(port):
+            assert process.poll() is None, log.read_text()[-3000:]
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def opened_page(address: str, size: tuple[int, int] = SIZE) -> Iterator[Any]:
+    """The viewer's page, at its smallest picture size."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as session:
+        browser = session.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        try:
+            yield open_page(browser, address, size)
+        finally:
+            browser.close()
+
+
+def open_page(browser: Any, address: str, size: tuple[int, int] = SIZE) -> Any:
+    """Another page of a browser."""
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    page.goto(address)
+    page.get_by_label("Output type").wait_for(timeout=60_000)
+    slider(page, "Max res").press("Home")
+    return page
+
+
+def slider(page: Any, label: str) -> Any:
+    """A slider of the page, to press keys on."""
+    return page.locator(f"xpath=//*[text()='{label}']/following::*[@role='slider'][1]")
+
+
+def press(page: Any, button: str) -> None:
+    """Presses a button of exactly this name."""
+    page.get_by_role("button", name=button, exact=True).click()
+
+
+def show_output(page: Any, name: str) -> None:
+    """Chooses an output type."""
+    page.get_by_label("Output type").click()
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def screenshot(page: Any, clip: dict[str, int] = VIEW) -> np.ndarray:
+    """A part of the page: [height, width, 3] float, 0 to 255."""
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB"), dtype=np.float64)
+
+
+def picture(page: Any, patience: float = 60.0, clip: dict[str, int] = VIEW, still: float = 3.0) -> np.ndarray:
+    """The scene once it has stood still for some seconds: [height, width, 3] float, 0 to 255."""
+    deadline = time.monotonic() + patience
+    last, since = None, time.monotonic()
+    while time.monotonic() < deadline:
+        shot = screenshot(page, clip)
+        if last is None or np.abs(shot - last).max() > 0:
+            last, since = shot, time.monotonic()
+        elif time.monotonic() - since > still:
+            return last
+        time.sleep(0.3)
+    raise AssertionError("the picture does not come to rest")
+
+
+def look_through_a_training_camera(page: Any, clip: dict[str, int] = VIEW) -> None:
+    """Clicks on a camera: what changes in the picture when cameras are hidden is one of them."""
+    show = page.get_by_role("button", name="Show Train Cams")
+    if show.is_visible():  # the server remembers what an earlier page did
+        show.click()
+    shown = picture(page, clip=clip)
+    page.get_by_role("button", name="Hide Train Cams").click()
+    changed = (np.abs(shown - picture(page, clip=clip)).max(axis=-1) > 8).astype(np.uint8)
+    page.get_by_role("button", name="Show Train Cams").click()
+    count, _, boxes, centres = cv2.connectedComponentsWithStats(changed)
+    assert count > 1, "no training camera is in sight"
+    largest = 1 + int(np.argmax(boxes[1:, cv2.CC_STAT_AREA]))
+    page.mouse.move(clip["x"] + centres[largest][0], clip["y"] + centres[largest][1])
+    page.wait_for_timeout(1000)  # the page sees a camera under the pointer only after it has drawn
+    page.mouse.down()
+    page.wait_for_timeout(200)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    picture(page, clip=clip)
+    page.get_by_role("button", name="Hide Train Cams").click()
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean difference of two pictures, of 255."""
+    return float(np.abs(first - second).mean())

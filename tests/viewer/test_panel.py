@@ -1,0 +1,324 @@
+"""The panel in Nerfstudio's real viewer, with browsers that are played: websockets that speak as viser's page does."""
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import viser.transforms as vtf
+from nerfstudio.viewer.viewer import Viewer
+from torch import Tensor, nn
+from websockets.sync.client import connect
+
+from semfield_ns.method_configs.viewer import local_viewer
+from semfield_ns.segmentation.prompts import Box, Stroke
+from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.panel import SegmentationPanel
+from semfield_ns.viewer.session import Session, read_session
+from tests.runs import free_port
+from tests.segmentation.scene import BallScene
+
+LOOK_BACK = vtf.SO3.from_x_radians(np.pi)
+
+
+class BallModel(nn.Module):
+    """The ball scene as a model, with a weight that changes what is seen a little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.scene, self.device, self.renders = BallScene(), torch.device("cpu"), 0
+
+    def raw_outputs_for_camera(self, camera: Any) -> dict[str, Tensor]:
+        from semfield_ns.segmentation.cameras import ViewCamera
+
+        self.renders += 1
+        view = self.scene.render_view(ViewCamera.of(camera))
+        bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
+        depth = (view.points - bundle.origins).norm(dim=-1, keepdim=True)
+        return {"rgb": (view.rgb + 0.01 * self.weight).clamp(0, 1), "features": view.features, "depth": depth}
+
+    def present(self, raw: dict[str, Tensor], camera: Any = None) -> dict[str, Tensor]:
+        return {"rgb": raw["rgb"], "depth": raw["depth"], "accumulation": torch.ones_like(raw["depth"])}
+
+    def get_outputs_for_camera(self, camera: Any, obb_box: Any = None) -> dict[str, Tensor]:
+        return self.present(self.raw_outputs_for_camera(camera))
+
+
+def write_session(session: Session, folder: Path, what: str, link: ViewerLink) -> str:
+    with link.lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        session.save(folder / f"{what}.json")
+    return f"Wrote {what}"
+
+
+class Served:
+    """A viewer that shows the ball scene."""
+
+    def __init__(self, folder: Path, training: bool) -> None:
+        self.model, self.session, self.lock = BallModel(), Session(), threading.Lock()
+        self.panel = SegmentationPanel(self.model, self.session, write_session)
+        pipeline: Any = nn.Module()
+        pipeline.model, pipeline.segmentation = self.model, self.panel
+        pipeline.datamanager = SimpleNamespace(includes_time=True)
+        self.port = free_port()
+        config = local_viewer(4096)
+        config.websocket_port = self.port
+        trainer: Any = SimpleNamespace(training_state="training") if training else None
+        self.viewer = Viewer(config, folder / "viewer.log", folder, pipeline, trainer=trainer, train_lock=self.lock)
+        self.viewer.train_util = 0.9  # as `init_scene` does
+        self.viewer.control_panel._max_res.value = 64
+
+    def press(self, element: Any, browser: "Browser", value: Any = True) -> None:
+        browser.send("GuiUpdateMessage", id=element.gui_handle._impl.id, updates={"value": value})
+
+    @property
+    def actions(self) -> Any:
+        return self.panel._actions
+
+    def said(self) -> str:
+        return self.actions._said
+
+
+class Browser:
+    """One page: sends what viser's page sends, and throws away what it gets."""
+
+    def __init__(self, served: Served, x: float = 0.0) -> None:
+        self.socket = connect(f"ws://127.0.0.1:{served.port}", max_size=None, compression=None)
+        threading.Thread(target=self._read, daemon=True).start()
+        self.look(x)
+
+    def _read(self) -> None:
+        with contextlib.suppress(Exception):
+            for _ in self.socket:
+                pass
+
+    def send(self, kind: str, **values: Any) -> None:
+        self.socket.send(msgspec.msgpack.encode({"type": kind, **values}))
+
+    def look(self, x: float, turn: float = 0.0) -> None:
+        rotation = vtf.SO3.from_y_radians(turn) @ LOOK_BACK
+        ahead = rotation.as_matrix()[:, 2]
+        self.send(
+            "ViewerCameraMessage",
+            wxyz=rotation.wxyz.tolist(),
+            position=[10.0 * x, 0.0, 0.0],
+            fov=0.9,
+            aspect=4 / 3,
+            look_at=(np.array([10.0 * x, 0.0, 0.0]) + ahead).tolist(),
+            up_direction=[0.0, 1.0, 0.0],
+        )
+
+    def click(self, x: float, y: float) -> None:
+        self.send(
+            "ScenePointerMessage",
+            event_type="click",
+            ray_origin=[0.0, 0.0, 0.0],
+            ray_direction=[0.0, 0.0, -1.0],
+            screen_pos=[[x, y]],
+        )
+
+    def select(self, *corners: tuple[float, float]) -> None:
+        self.send(
+            "ScenePointerMessage",
+            event_type="rect-select",
+            ray_origin=None,
+            ray_direction=None,
+            screen_pos=[list(corner) for corner in corners],
+        )
+
+
+def wait_for(condition: Any, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def served(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    for module in ("viser._gui_api", "viser._gui_handles"):  # half a second each
+        monkeypatch.setattr(f"{module}.svg_from_icon", lambda icon: "<svg/>")
+    served = Served(tmp_path, training=getattr(request, "param", False))
+    yield served
+    served.viewer.viser_server.stop()
+
+
+@pytest.fixture
+def crashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Exceptions that end a thread."""
+    found: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: found.append(f"{args.exc_type}: {args.exc_value}"))
+    return found
+
+
+def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Path):
+    browser, panel = Browser(served), served.panel
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    (client,) = served.viewer.viser_server.get_clients().values()
+    served.press(panel.d_positive, browser)
+    wait_for(lambda: "first point" in served.said())
+    browser.click(0.45, 0.5)
+    wait_for(lambda: "(1 so far)" in served.said())
+    time.sleep(0.7)
+    browser.click(0.52, 0.5)
+    wait_for(lambda: "(2 so far)" in served.said())
+    browser.click(0.521, 0.5)
+    wait_for(lambda: served.session.state.prompts)
+    assert client.scene._scene_pointer_cb is None, "the camera can be moved again"
+    ((number, _, stroke),) = served.session.state.prompts
+    assert isinstance(stroke, Stroke) and stroke.positive and number == 1
+    width, height = stroke.camera.width, stroke.camera.height
+    assert (width, height) == (64, 48)
+    np.testing.assert_allclose(stroke.points, [(0.45 * width, 0.5 * height), (0.52 * width, 0.5 * height)], atol=1e-6)
+    # The line lies on the ball, whose nearest point is 2.5 away.
+    wait_for(lambda: served.actions._lines)
+    ((line, marks),) = served.actions._lines.values()
+    assert marks and np.all(np.abs(np.linalg.norm(line, axis=1) - 0.97 * 2.55) < 0.1)
+
+    served.press(panel.f_box, browser)
+    wait_for(lambda: "rectangle" in served.said())
+    browser.select((0.4, 0.3), (0.6, 0.7))
+    wait_for(lambda: len(served.session.state.prompts) == 2)
+    assert isinstance(served.session.state.prompts[1][2], Box)
+    wait_for(lambda: len(served.actions._lines) == 2)
+    served.press(panel.i_undo, browser)
+    wait_for(lambda: len(served.session.state.prompts) == 1)
+    wait_for(lambda: len(served.actions._lines) == 1)
+    served.press(panel.j_redo, browser)
+    wait_for(lambda: len(served.session.state.prompts) == 2)
+    served.press(panel.i_undo, browser)
+    wait_for(lambda: len(served.session.state.prompts) == 1)
+
+    # The eraser takes the stroke that is clicked on, also from another place.
+    browser.look(0.3)
+    time.sleep(0.2)
+    served.press(panel.g_erase, browser)
+    wait_for(lambda: "is to go" in served.said())
+    browser.click(0.05, 0.95)
+    wait_for(lambda: "no stroke here" in served.said())
+    pixels, _, _ = served.panel.link.camera(client).project(torch.from_numpy(line[0]).float())
+    browser.click(float(pixels[0]) / 64, float(pixels[1]) / 48)
+    wait_for(lambda: not served.session.state.prompts)
+
+    served.press(panel.results.b_save, browser)
+    wait_for(lambda: "Saved to" in served.said())
+    assert read_session(tmp_path / "segmentation" / "session.json") == served.session.log
+
+
+def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
+    views = served.actions.live.views
+    camera = stroke_camera(64, 48)
+    polls = 0
+
+    def interrupt() -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 3:
+            raise InterruptedError
+
+    views.rate = 64 * 4 / 0.2  # four rows a strip
+    with pytest.raises(InterruptedError):
+        views.raw(camera, interrupt)
+    views.rate, before = 1e9, served.model.renders
+    whole = views.raw(camera)
+    assert served.model.renders == before + 1, "the two strips that were done are not done again"
+    label, _ = served.model.scene.labels(camera)
+    assert torch.equal(whole["rgb"][..., 0] > 0.5, label > 0)
+    assert views.raw(camera) is whole
+    with torch.no_grad():
+        served.model.weight += 1
+    assert views.raw(camera) is not whole
+
+
+def stroke_camera(width: int, height: int) -> Any:
+    from tests.segmentation.scene import camera
+
+    return camera().scaled(width / 80)
+
+
+@pytest.mark.parametrize("served", [False, True], indirect=True, ids=["still", "training"])
+def test_two_browsers_do_whatever_they_like(
+    served: Served, crashes: list[str], capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+):
+    chance = random.Random(7)
+    panel, stop = served.panel, threading.Event()
+    training = request.node.callspec.params["served"]
+
+    def train() -> None:
+        while not stop.wait(0.05):
+            with served.lock, torch.no_grad():
+                served.model.train()
+                served.model.weight += 1
+            served.viewer.update_scene(served.viewer.step + 1, 64)
+
+    browsers = [Browser(served), Browser(served, 0.3)]
+    wait_for(lambda: len(served.viewer.viser_server.get_clients()) == 2)
+    thread = threading.Thread(target=train, daemon=True)
+    if training:
+        thread.start()
+    buttons = [panel.d_positive, panel.e_negative, panel.f_box, panel.g_erase, panel.h_end, panel.i_undo]
+    buttons += [panel.j_redo, panel.k_clear, panel.c_add, panel.results.b_save, panel.results.c_load]
+    buttons += [panel.object.h_delete, panel.object.c_apply, panel.object.g_find, panel.results.d_masks]
+    memory = []
+    for number in range(250):
+        browser = browsers[chance.randrange(2)]
+        action = chance.randrange(8)
+        if action < 3:
+            browser.click(chance.random(), chance.random())
+        elif action == 3:
+            browser.select((chance.random(), chance.random()), (chance.random(), chance.random()))
+        elif action == 4:
+            browser.look(chance.uniform(-0.4, 0.4), chance.uniform(-0.1, 0.1))
+        elif action == 5:
+            sliders = [panel.l_threshold, panel.m_growth, served.viewer.control_panel._time]
+            served.press(chance.choice(sliders), browser, chance.random())
+        else:
+            # Strokes and undo more often than files.
+            served.press(chance.choice(buttons[: chance.choice([6, len(buttons)])]), browser)
+        if number % 50 == 49:
+            # A page is closed and another one opened.
+            browsers[1].socket.close()
+            browsers[1] = Browser(served, 0.2)
+            time.sleep(0.3)
+            memory.append(resident())
+        time.sleep(chance.choice([0.0, 0.01, 0.06]))
+    stop.set()
+    for lock in (served.lock, served.actions._lock):
+        assert lock.acquire(timeout=20), "a lock is stuck"
+        lock.release()
+    # It still works, in both browsers.
+    for browser in browsers:
+        served.press(panel.h_end, browser)
+        served.press(panel.d_positive, browser)
+        wait_for(lambda: "first point" in served.said())
+        before = len(served.session.log)
+        browser.click(0.5, 0.5)
+        wait_for(lambda: "(1 so far)" in served.said())
+        served.press(panel.h_end, browser)
+        wait_for(lambda n=before: len(served.session.log) > n)
+    numbers = {number for _, number, _ in served.session.state.prompts}
+    wait_for(lambda: set(served.actions._lines) == numbers)
+    assert all(machine.is_alive() for machine in served.viewer.render_statemachines.values())
+    assert crashes == []
+    printed = capfd.readouterr()
+    errors = (printed.out + printed.err).split("Traceback")[1:]
+    # viser itself stumbles over messages of pages that were closed meanwhile.
+    errors = [error for error in errors if "self._owner.get_clients()[client_id]" not in error]
+    assert errors == []
+    assert memory[-1] - memory[0] < 64 << 20, [m >> 20 for m in memory]
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")

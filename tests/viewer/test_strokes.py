@@ -1,0 +1,165 @@
+"""Segmenting by strokes through the viewer's page: clicks on an object of a scene that the model never saw."""
+
+import filecmp
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semfield_ns.scenes.synthetic import write_scene
+from tests.runs import run_command
+from tests.viewer.browser import (
+    CHROMIUM,
+    difference,
+    look_through_a_training_camera,
+    opened_page,
+    picture,
+    press,
+    running_viewer,
+    screenshot,
+    show_output,
+    slider,
+)
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `dev`)")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
+]
+
+SIZE = (1000, 640)
+CLIP = {"x": 0, "y": 60, "width": 640, "height": 560}
+FIELD_OF_VIEW = math.radians(75)
+"""of viser's pages, vertical"""
+TARGET = "cylinder"
+
+
+class Truth:
+    """The training views of the scene: pictures and class ids."""
+
+    def __init__(self, scene: Path) -> None:
+        content = json.loads((scene / "transforms.json").read_text())
+        self.size = content["w"], content["h"]
+        self.focal, self.centre = content["fl_x"], (content["cx"], content["cy"])
+        self.target = next(c["id"] for c in content["semantics"]["classes"] if c["name"] == TARGET)
+        self.images, self.labels = {}, {}
+        for frame in content["frames"]:
+            name = Path(frame["file_path"]).stem
+            self.images[name] = np.asarray(Image.open(scene / frame["file_path"]).convert("RGB"), dtype=np.float64)
+            self.labels[name] = np.asarray(Image.open(scene / frame["semantic_path"]))
+
+    def on_page(self, page: Any, points: np.ndarray) -> np.ndarray:
+        """Pixels of the page [N, 2] for pixels of a training view that the page looks through."""
+        box = page.locator("canvas").nth(1).bounding_box()
+        middle = np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
+        return middle + (points - self.centre) / self.focal * box["height"] / 2 / math.tan(FIELD_OF_VIEW / 2)
+
+    def seen(self, page: Any) -> str:
+        """The training view that the page shows: the one whose picture is most like it."""
+        width, height = self.size
+        grid = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1).reshape(-1, 2)
+        places = self.on_page(page, grid).round().astype(int)
+        whole = screenshot(page, {"x": 0, "y": 0, "width": SIZE[0], "height": SIZE[1]})
+        shown = whole[places[:, 1], places[:, 0]].reshape(height, width, 3)
+        return min(self.images, key=lambda name: difference(self.images[name], shown))
+
+    def strokes(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Vertices [N, 2] of a stroke along the target of a view, and of one around it."""
+        rows, columns = np.nonzero(self.labels[name] == self.target)
+        middle, radius = np.array([columns.mean(), rows.mean()]) + 0.5, math.sqrt(len(rows) / math.pi)
+        along = middle + radius * np.array([(-0.5, 0.1), (0.0, -0.3), (0.5, 0.1)])
+        angles = np.linspace(0, 2 * np.pi, 9)
+        around = middle + 1.9 * radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return along, np.clip(around, 1, np.array(self.size) - 1)
+
+    def iou(self, masks: Path) -> float:
+        """Of exported masks, over all their pixels."""
+        shared = either = 0
+        for file in masks.glob("*.png"):
+            found, truth = np.asarray(Image.open(file)) == 1, self.labels[file.stem] == self.target
+            shared, either = shared + (found & truth).sum(), either + (found | truth).sum()
+        return shared / either
+
+
+def draw(page: Any, tool: str, points: np.ndarray) -> None:
+    """Clicks a stroke, and ends it by a double-click."""
+    press(page, tool)
+    page.get_by_text("first point of a stroke").wait_for()
+    for number, (x, y) in enumerate(points[:-1], start=1):
+        page.mouse.click(x, y)
+        page.get_by_text(re.compile(rf"\({number} so far\)")).wait_for()
+        page.wait_for_timeout(700)  # two quick clicks would be one double-click
+    page.mouse.dblclick(*points[-1])
+    page.get_by_text("Choose a tool.").wait_for()
+
+
+@pytest.fixture(scope="module")
+def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Truth, Path]]:
+    """An unseen scene, and the config.yml of the run that shows it with the weights that come with the package."""
+    folder = tmp_path_factory.mktemp("attached")
+    scene = write_scene("static", folder / "scene", seed=11, num_frames=12, width=96, height=72, samples_per_axis=1)
+    run_command(["semfield", "attach", "--data", str(scene), "--output-dir", str(folder / "out"), "--preview", "0"])
+    (config,) = (folder / "out").glob("scene/*/*/config.yml")
+    yield Truth(scene), config
+
+
+def test_strokes_become_masks_in_all_views_and_files(attached: tuple[Truth, Path], tmp_path: Path):
+    truth, config = attached
+    with running_viewer(config, tmp_path / "viewer.log") as address, opened_page(address, SIZE) as page:
+        slider(page, "Max res").press("ArrowRight")
+        look_through_a_training_camera(page, CLIP)
+        rgb = picture(page, clip=CLIP)
+        along, around = (truth.on_page(page, stroke) for stroke in truth.strokes(truth.seen(page)))
+
+        draw(page, "Stroke on object", along)
+        positive = picture(page, clip=CLIP)
+        assert difference(rgb, positive) > 1
+        draw(page, "Stroke on background", around)
+        both = picture(page, clip=CLIP)
+        page.screenshot(path="/tmp/w/viewtmp/c.png")
+        press(page, "Undo")
+        undone = picture(page, clip=CLIP)
+        press(page, "Redo")
+        redone = picture(page, clip=CLIP)
+        print(
+            [
+                difference(a, b)
+                for a, b in ((rgb, positive), (positive, both), (both, undone), (positive, undone), (both, redone))
+            ]
+        )
+        assert difference(both, redone) < difference(both, undone)
+
+        # The camera can be moved between strokes, and the mask moves with the object.
+        page.mouse.move(300, 300)
+        page.mouse.down()
+        page.mouse.move(380, 300, steps=8)
+        page.mouse.up()
+        moved = picture(page, clip=CLIP)
+        page.screenshot(path="/tmp/w/viewtmp/d.png")
+        show_output(page, "rgb")
+        assert difference(moved, picture(page, clip=CLIP)) > 1
+
+        press(page, "Export masks")
+        page.get_by_text(re.compile("Wrote 12 masks")).wait_for(timeout=240_000)
+        page.screenshot(path="/tmp/w/viewtmp/e.png")
+    exported = config.parent / "segmentation"
+    iou = truth.iou(exported / "masks")
+    print(f"IoU {iou:.3f}")
+    assert iou >= 0.8
+    replayed = tmp_path / "replayed"
+    run_command(
+        [
+            *("semfield", "segment", "--load-config", str(config), "--session", str(exported / "session.json")),
+            *("--output-dir", str(replayed), "--views", "test"),
+        ]
+    )
+    files = sorted(path.relative_to(replayed) for path in replayed.glob("*/*.png"))
+    assert len(files) >= 2
+    assert filecmp.cmpfiles(exported, replayed, files, shallow=False)[0] == files
