@@ -1,5 +1,6 @@
 """What the viewer's export buttons do: the same as `semfield segment` and `semfield export`, with a session at hand."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,18 @@ def take_home(pipeline: Any, session: Session, folder: Path, what: str, link: Vi
         return f"Wrote {len(views)} masks to {folder}"
     found = SessionViews(segmenter, views)
     target = folder / what
-    writer: VideoWriter | CocoWriter | CloudWriter
-    if what == "video":
-        writer = VideoWriter(target, found.labels, FRAMES_A_SECOND)
-    elif what == "coco":
-        writer = CocoWriter(target, found.labels)
-    else:
-        outputs = pipeline.datamanager.train_dataset._dataparser_outputs
-        to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
-        writer = CloudWriter(target, found.labels, to_model)
-    for view in found:
-        writer.add(view)
+    with ExitStack() as files:
+        writer: VideoWriter | CocoWriter | CloudWriter
+        if what == "video":
+            writer = VideoWriter(target, found.labels, FRAMES_A_SECOND, files)
+        elif what == "coco":
+            writer = CocoWriter(target, found.labels)
+        else:
+            outputs = pipeline.datamanager.train_dataset._dataparser_outputs
+            to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
+            writer = CloudWriter(target, found.labels, to_model)
+        for view in found:
+            writer.add(view)
+        written = writer.finish()
     write_json(target / "labels.json", [label.__dict__ for label in found.labels])
-    written = writer.finish()
     return f"Wrote {', '.join(path.name for path in written)} to {target}"

@@ -134,6 +134,7 @@ class ViewerLink(ViewerControl):
 
     def take_pointer(self, client: Client, kind: Pointer, called: Callable[[tuple[ScreenPoint, ...]], None]) -> None:
         """Clicks (or rectangles) of one browser go to a tool; its camera does not move meanwhile."""
+
         # By viser itself: Nerfstudio's `register_pointer_cb` takes the pointers of all browsers, and hides whose it is.
         def received(event: Any) -> None:
             # What was done before the page heard of the tool is for another one.

@@ -123,7 +123,6 @@ def test_strokes_become_masks_in_all_views_and_files(attached: tuple[Truth, Path
         assert difference(rgb, positive) > 1
         draw(page, "Stroke on background", around)
         both = picture(page, clip=CLIP)
-        page.screenshot(path="/tmp/w/viewtmp/c.png")
         press(page, "Undo")
         undone = picture(page, clip=CLIP)
         press(page, "Redo")
@@ -142,13 +141,11 @@ def test_strokes_become_masks_in_all_views_and_files(attached: tuple[Truth, Path
         page.mouse.move(380, 300, steps=8)
         page.mouse.up()
         moved = picture(page, clip=CLIP)
-        page.screenshot(path="/tmp/w/viewtmp/d.png")
         show_output(page, "rgb")
         assert difference(moved, picture(page, clip=CLIP)) > 1
 
         press(page, "Export masks")
         page.get_by_text(re.compile("Wrote 12 masks")).wait_for(timeout=240_000)
-        page.screenshot(path="/tmp/w/viewtmp/e.png")
     exported = config.parent / "segmentation"
     iou = truth.iou(exported / "masks")
     print(f"IoU {iou:.3f}")
