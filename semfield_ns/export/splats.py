@@ -1,8 +1,8 @@
 """Labels for Gaussian splats that somebody else trained: every Gaussian is assigned by a vote of the views.
 
 A Gaussian that a view sees on its surface votes there for the label of its pixel; the vote counts more the better its
-depth agrees with the view's, and the closer the camera is. Gaussians that no view sees get the label of most of their
-nearest neighbours that one sees.
+depth agrees with the view's, the closer the camera is, and the further the edge of the mask is. Gaussians that no view
+sees get the label of most of their nearest neighbours that one sees.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from semfield_ns.errors import SemfieldError
@@ -22,6 +23,8 @@ from semfield_ns.scenes.formats.ply import Ply, read_ply, write_ply
 NEEDED = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
 DEPTH_TOLERANCE = 0.02
 """of the depth: standard deviation of the agreement"""
+EDGE_WIDTH = 4.0
+"""pixels: closer to the edge of a mask, where masks are wrong, a vote counts less"""
 _NEIGHBOURS = 5
 _CHUNK = 1 << 18
 
@@ -67,6 +70,7 @@ class SplatVotes:
                 f"The surface of view {view.name} is not known: splats need --load-config, the run itself."
             )
         depth = np.nan_to_num(view.depth, nan=0.0, posinf=0.0, neginf=0.0)
+        trust = np.minimum((_edge_distance(view.ids) + 0.5) / EDGE_WIDTH, 1.0)
         for start in range(0, len(self.centres), _CHUNK):
             pixels, away, seen = (t.numpy() for t in view.camera.project(self.centres[start : start + _CHUNK]))
             seen = seen & np.isfinite(pixels).all(axis=-1)
@@ -74,18 +78,24 @@ class SplatVotes:
             if not len(rows):
                 continue
             column, row = np.floor(pixels[rows]).astype(int).T
-            label, weight = self._vote(depth, view.ids, row, column, away[rows])
+            label, weight = self._vote(depth, view.ids, trust, row, column, away[rows])
             self.votes[start + rows, label] += weight * view.camera.fx / away[rows]
 
     def _vote(
-        self, depth: np.ndarray, ids: np.ndarray, row: np.ndarray, column: np.ndarray, away: np.ndarray
+        self,
+        depth: np.ndarray,
+        ids: np.ndarray,
+        trust: np.ndarray,
+        row: np.ndarray,
+        column: np.ndarray,
+        away: np.ndarray,
     ) -> tuple[Int[np.ndarray, "K"], Float[np.ndarray, "K"]]:
         """Label and weight of points in a view: of that pixel of the 3x3 around them whose depth agrees best.
 
         At the rim of an object a centre may well fall beside it, onto the background.
         """
         height, width = ids.shape
-        label, best = np.zeros(len(row), np.int64), np.zeros(len(row), np.float32)
+        label, best, trusted = np.zeros(len(row), np.int64), np.zeros(len(row)), np.zeros(len(row))
         for dy, dx in sorted(((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)), key=lambda o: abs(o[0]) + abs(o[1])):
             y, x = np.clip(row + dy, 0, height - 1), np.clip(column + dx, 0, width - 1)
             there = depth[y, x]
@@ -93,8 +103,8 @@ class SplatVotes:
             weight = np.where(there > 0, np.exp(-0.5 * np.minimum(error**2, 60.0)), 0.0)
             # A neighbour has to agree clearly better than the pixel itself.
             better = weight > best + (0.0 if (dy, dx) == (0, 0) else 0.25)
-            label[better], best[better] = ids[y, x][better], weight[better]
-        return label, best
+            label[better], best[better], trusted[better] = ids[y, x][better], weight[better], trust[y, x][better]
+        return label, best * trusted
 
     def labels(self) -> tuple[Int[np.ndarray, "N"], Float[np.ndarray, "N"]]:
         """The id of each Gaussian, 0 for none, and the share of the votes that it got (0 where no view sees it).
@@ -119,6 +129,15 @@ class SplatVotes:
             counts = np.stack([(around == label).sum(axis=1) for label in range(self.votes.shape[1])], axis=-1)
             chosen[~seen] = counts.argmax(axis=1)
         return chosen, share
+
+
+def _edge_distance(ids: Int[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+    """Pixels from each pixel to the nearest one that touches another label; all the same where there is one label."""
+    padded = np.pad(ids, 1, mode="edge")
+    middle = padded[1:-1, 1:-1]
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    edge = np.any([other != middle for other in around], axis=0)
+    return distance_transform_edt(~edge) if edge.any() else np.full(ids.shape, EDGE_WIDTH)
 
 
 class SplatWriter:

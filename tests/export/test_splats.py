@@ -1,10 +1,12 @@
 """Gaussian splats: read and written without loss, and divided into the objects that they are known to belong to."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.splats import SplatVotes, SplatWriter, read_splats
@@ -178,3 +180,17 @@ def test_the_world_of_a_run_of_nerfstudio(tmp_path):
     (tmp_path / "run" / "dataparser_transforms.json").write_text('{"transform": [[1, 2]], "scale": 1}')
     with pytest.raises(SemfieldError, match="is not the dataparser_transforms"):
         world_of_run(tmp_path / "run" / "dataparser_transforms.json", tmp_path)
+
+
+def test_wrong_edges_of_masks_are_outvoted(scene, views, splats):
+    """Each view's masks are a pixel too large or too small: what is far from an edge in another view decides."""
+    vertices, owner = splats
+    votes = SplatVotes(np.stack([vertices[axis] for axis in "xyz"], axis=-1), 8)
+    for index, view in enumerate(views):
+        change = binary_dilation if index % 2 else binary_erosion
+        ids = np.zeros_like(view.ids)
+        for label in labels_of(scene):
+            ids[change(view.ids == label.id)] = label.id
+        votes.add(replace(view, ids=ids))
+    found, _ = votes.labels()
+    assert min(iou(found == label.id, owner == label.id) for label in labels_of(scene)) >= 0.9
