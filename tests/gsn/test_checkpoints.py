@@ -53,7 +53,7 @@ def test_gnt_gives_colour_and_depth(tmp_path, blocks, tensors):
 def test_official_sizes():
     network = GSNNetwork(NetworkConfig(**OFFICIAL))
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
-    assert count == {"feature_net": 8_877_056, "net_coarse": 449_027, "dino": 410_784}
+    assert count == {"feature_net": 8_877_056, "net_coarse": 449_027, "dino": 410_784, "more_heads": 0}
     for blocks, total in ((4, 9_321_795), (8, 9_759_747)):
         gnt = GSNNetwork(NetworkConfig(**OFFICIAL, blocks=blocks, direction="trunk", feature_dim=0))
         assert sum(p.numel() for p in gnt.parameters()) == total
