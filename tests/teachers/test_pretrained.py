@@ -47,6 +47,17 @@ def test_tokens_are_a_grid_over_the_image(folders, kind):
     assert not torch.allclose(tokens[0], tokens[1], atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_gives_nearly_the_same(folders, kind):
+    """What runs on a GPU, run here."""
+    torch.manual_seed(0)
+    image, half = torch.rand(1, 115, 150, 3), build(folders, kind)
+    half.dtype = torch.bfloat16
+    exact, found = build(folders, kind).encode(image), half.encode(image)
+    assert half.model.dtype == torch.bfloat16 and found.dtype == torch.float32
+    assert (found - exact).norm() < 0.03 * exact.norm()
+
+
 @pytest.mark.parametrize(
     ("kind", "grid"), [("dino", (94, 126)), ("dinov2", (54, 72)), ("siglip2", (47, 63)), ("clip", (14, 20))]
 )
