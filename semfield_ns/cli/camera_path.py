@@ -64,12 +64,9 @@ def camera_path(
 
 def _training_cameras(load_config: Path) -> "Cameras":
     """The cameras of a run's training frames in the coordinates that its model was trained in."""
-    import yaml
+    from semfield_ns.cli.one_scene import read_run
 
-    if not load_config.is_file():
-        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
-    # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
-    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    config = read_run(load_config)
     datamanager = config.pipeline.datamanager
     if datamanager.data is not None:
         datamanager.dataparser.data = Path(datamanager.data)

@@ -17,14 +17,12 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
     """
     import yaml
 
+    from semfield_ns.cli.one_scene import read_run
     from semfield_ns.io import atomic_path
     from semfield_ns.semantic_flow.edits import edits_json, read_edits
 
-    if not load_config.is_file():
-        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    config = read_run(load_config)
     known = read_edits(edits)
-    # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
-    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
     if not hasattr(config.pipeline.model, "edits"):
         raise SemfieldError(
             f"{load_config} is a run of {config.method_name}: only runs of semantic-flow can be edited."

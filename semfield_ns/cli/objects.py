@@ -21,12 +21,12 @@ def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
     """
     from nerfstudio.utils.eval_utils import eval_setup
 
+    from semfield_ns.cli.one_scene import read_run
     from semfield_ns.io import write_json, write_png
     from semfield_ns.semantic_flow.editor import track_objects
     from semfield_ns.semantic_flow.model import SemanticFlowModel
 
-    if not load_config.is_file():
-        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    read_run(load_config)
     if not 0 < scale <= 4:
         raise SemfieldError(f"The scale of id images is above 0 and at most 4, not {scale}.")
     config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")

@@ -46,7 +46,12 @@ class FixedPCA(nn.Module):
         if features.shape[-1] != dim:
             raise ValueError(f"FixedPCA was made for {dim} channels, but the features have {features.shape[-1]}.")
         # Double precision on the CPU: a few megabytes at most, and the same answer on every machine.
-        samples = features.detach().reshape(-1, dim).double().cpu()
+        samples = features.detach().reshape(-1, dim)
+        if len(samples) > 4 * MAX_SAMPLES:
+            # They may lie on disk: look at some only.
+            generator = torch.Generator().manual_seed(seed)
+            samples = samples[torch.randint(len(samples), (2 * MAX_SAMPLES,), generator=generator).to(samples.device)]
+        samples = samples.double().cpu()
         samples = samples[samples.isfinite().all(dim=-1)]
         if len(samples) == 0:
             raise ValueError("FixedPCA needs at least one finite feature.")

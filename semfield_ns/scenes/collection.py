@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Int
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.scenes.formats import is_scene
 from semfield_ns.scenes.labels import IGNORE, LabelMap, SemanticClass
 
-_MARKERS = ("transforms.json", "poses_bounds.npy")
 
-
-def is_scene(path: Path) -> bool:
-    """Whether a path looks like one scene: a transforms.json, or a folder that has what a layout needs."""
-    return path.is_file() or any((path / marker).is_file() for marker in _MARKERS)
+def one_scene(path: Path) -> bool:
+    """Whether a path is one scene: a transforms.json, or a folder that looks like a layout."""
+    return path.is_file() or is_scene(path)
 
 
 def find_scenes(root: Path) -> dict[str, Path]:
@@ -32,14 +31,16 @@ def find_scenes(root: Path) -> dict[str, Path]:
         SemfieldError: there is none.
     """
     root = Path(root)
-    if is_scene(root):
+    if one_scene(root):
         return {root.resolve().stem if root.is_file() else root.resolve().name: root}
     if not root.is_dir():
         raise SemfieldError(f"There is no folder {root}: give a scene, or a folder of scenes.")
-    found = {path.parent for marker in _MARKERS for depth in ("*", "*/*") for path in root.glob(f"{depth}/{marker}")}
+    below = [path for depth in ("*", "*/*") for path in root.glob(depth) if path.is_dir() and is_scene(path)]
+    # A folder inside a scene is a part of it.
+    found = [path for path in below if path.parent not in below]
     if not found:
         raise SemfieldError(
-            f"{root} holds no scene: no transforms.json or poses_bounds.npy up to two folders below it."
+            f"{root} holds no scene: no transforms.json, poses_bounds.npy or COLMAP model up to two folders below it."
         )
     return {path.relative_to(root).as_posix(): path for path in sorted(found)}
 

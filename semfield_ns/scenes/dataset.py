@@ -57,6 +57,11 @@ class SceneDataset(InputDataset):
             for key in ("dynamic_mask_path", "depth_path", "flow_fwd_path", "flow_bwd_path", "mask_path")
         }
 
+    @property
+    def has_flow(self) -> bool:
+        """Whether any frame has optical flow."""
+        return self._has["flow_fwd_path"] or self._has["flow_bwd_path"]
+
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of an item, px."""
         return int(self.cameras.height[index]), int(self.cameras.width[index])
@@ -95,7 +100,7 @@ class SceneDataset(InputDataset):
             items["depth"] = self._depth(index)
         for key, field in (("flow_forward", "flow_fwd_path"), ("flow_backward", "flow_bwd_path")):
             if self._has["flow_fwd_path"] or self._has["flow_bwd_path"]:
-                items[key] = self._flow(index, field)
+                items[key] = self.flow(index, field)
         return items
 
     def semantics(self, index: int) -> Int[Tensor, "H W 1"]:
@@ -134,7 +139,8 @@ class SceneDataset(InputDataset):
         depth = _resize(depth.astype(np.float32), height, width, cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
         return torch.from_numpy(depth)[..., None]
 
-    def _flow(self, index: int, field: str) -> Float[Tensor, "H W 3"]:
+    def flow(self, index: int, field: str) -> Float[Tensor, "H W 3"]:
+        """Optical flow of one frame, "flow_fwd_path" or "flow_bwd_path"; nowhere valid if it has none."""
         frame, (height, width) = self.frames[index], self.size(index)
         path: Path | None = getattr(frame, field)
         if path is None:

@@ -1,26 +1,30 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float16
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.scenes.collection import choose_scenes, is_scene
+from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow.frames import Votes
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
-from semfield_ns.semantic_flow.propagation import Flow, measure, merge, rehearsal_gaps, sides
+from semfield_ns.semantic_flow.propagation import Carried, Flow, LabelImage, measure, merge, rehearsal_gaps, sides
 from semfield_ns.teachers.base import Teacher
-from semfield_ns.teachers.cache import scene_features
+from semfield_ns.teachers.cache import cache_root, content_key, mapped_stack, scene_features
 from semfield_ns.teachers.registry import build_teacher
 
 
@@ -37,6 +41,15 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
     except SemfieldError as error:
         CONSOLE.log(f"Frame encoder: classical descriptor, because {str(error)[0].lower()}{str(error)[1:]}")
         return build_teacher("classical", stride, device)
+
+
+BYTES_PER_PIXEL = 68
+"""of a frame in memory with everything that it may have: colour, label, masks, depth, flow both ways, carried label"""
+KEPT = 16
+"""flows and labels of so many frames are kept while labels are carried"""
+REHEARSALS = 48
+"""labelled frames at which carried labels are compared with the truth, at most"""
+FLOW_FIELDS = ("flow_fwd_path", "flow_bwd_path")
 
 
 @dataclass
@@ -60,6 +73,11 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     """The most channels of a feature; more are reduced by principal components of the scene's own frames."""
     propagate_labels: bool = True
     """Carry labels along the given flow to unlabelled frames, as weighted targets."""
+    memory_budget: int = 4096
+    """Megabytes of decoded frames in memory, whatever the length of the video: beyond it, training looks at a window of
+    frames drawn at random, and image features and colours stay on disk."""
+    window_steps: int = 50
+    """Steps after which a window is drawn anew, where the video does not fit into the budget."""
 
     def scene_folders(self) -> dict[str, Path]:
         """Name -> folder of the scenes to learn together; empty for a single scene.
@@ -68,7 +86,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
             SemfieldError: as `choose_scenes` does.
         """
         root = Path(self.data or self.dataparser.data)
-        return {} if is_scene(root) and not self.scenes else choose_scenes(root, self.scenes)
+        return {} if one_scene(root) and not self.scenes else choose_scenes(root, self.scenes)
 
     def setup(self, **kwargs: Any) -> Any:
         """The data manager; that of several scenes where there are several."""
@@ -83,16 +101,14 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
 class FlowDataset(SceneDataset):
     """A scene's frames, with labels carried along flow beside their own where there are any."""
 
-    propagated: dict[int, Tensor] | None = None
-    """Frame -> [height, width, 2]: class id (or `IGNORE`) and confidence."""
+    propagated: Float16[Tensor, "frames height width 2"] | None = None
+    """Class id (or `IGNORE`) and confidence, 0 where nothing was carried."""
 
     def get_metadata(self, data: dict) -> dict:
         """Adds "propagated_label" to the entries of the scene."""
         metadata = super().get_metadata(data)
         if self.propagated is not None:
-            height, width = data["image"].shape[:2]
-            nothing = torch.zeros(height, width, 2)
-            metadata["propagated_label"] = self.propagated.get(data["image_idx"], nothing)
+            metadata["propagated_label"] = self.propagated[data["image_idx"]].float()
         return metadata
 
 
@@ -109,21 +125,37 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         outputs = self.train_dataparser_outputs
         dataset.metadata["world"] = outputs.dataparser_scale * outputs.dataparser_transform[:, :3].double().numpy()
         encoder = build_encoder(self.config.encoder, self.device, self.config.encoder_stride)
+        files = list(dataset.image_filenames)
         dataset.metadata["source_features"] = scene_features(
-            list(dataset.image_filenames),
-            lambda index: dataset.get_image_float32(index)[..., :3],
-            encoder,
-            self.config.encoder_dim,
+            files, lambda index: dataset.get_image_float32(index)[..., :3], encoder, self.config.encoder_dim
         )
         # Half precision: exact to an eighth of an 8-bit level, and half the memory of a 480x270 video.
-        dataset.metadata["source_colors"] = torch.stack(
-            [dataset.get_image_float32(index)[..., :3].half() for index in range(len(dataset))]
+        dataset.metadata["source_colors"] = mapped_stack(
+            content_key(files, "colors", str(dataset.size(0))),
+            (dataset.get_image_float32(index)[..., :3].half().numpy() for index in range(len(dataset))),
+            len(dataset),
         )
         dataset.metadata["source_moving"] = dataset.moving()
+        self._fit_budget(dataset)
         dataset.metadata["source_votes"] = None
         if self.config.propagate_labels:
             self._carry_labels(dataset)
         return dataset
+
+    def _fit_budget(self, dataset: FlowDataset) -> None:
+        """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""
+        config = self.config
+        window, fits = window_size(len(dataset), dataset.size(0), config.memory_budget)
+        dataset.metadata["on_disk"] = not fits
+        if fits:
+            return
+        CONSOLE.log(
+            f"{len(dataset)} frames do not fit into {config.memory_budget} MB: training looks at {window} of them at a "
+            f"time, others every {config.window_steps} steps; image features stay on disk."
+        )
+        config.train_num_images_to_sample_from, config.train_num_times_to_repeat_images = window, config.window_steps
+        config.eval_num_images_to_sample_from = min(window, 8)
+        config.eval_num_times_to_repeat_images = config.window_steps
 
     def setup_train(self) -> None:
         """Says what the scene lacks, carries labels, then sets up Nerfstudio's loaders."""
@@ -140,37 +172,40 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         super().setup_train()
 
     def _carry_labels(self, dataset: FlowDataset) -> None:
-        """Carries visible labels along the flow: targets for unlabelled frames, and votes for all."""
-        labelled, count = dataset.metadata["labelled"], len(dataset)
+        """Carries visible labels along the flow of each camera's video: targets for unlabelled frames, votes for all.
+
+        What comes out lies in files, and what goes in is read when it is asked for: memory stays as it is, however long
+        the video.
+        """
+        shown, count = set(dataset.metadata["labelled"]), len(dataset)
         sizes = {dataset.size(index) for index in range(count)}
-        if not 0 < len(labelled) < count or len(sizes) > 1 or "flow_forward" not in dataset[0]:
+        if not 0 < len(shown) < count or len(sizes) > 1 or not dataset.has_flow:
             return
-        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in labelled}
-        flows: dict[str, list[Flow | None]] = {"flow_forward": [], "flow_backward": []}
-        for index in range(count):
-            entry = dataset[index]
-            for key, found in flows.items():
-                found.append(_flow(entry.get(key)))
-        gaps = rehearsal_gaps(labelled, count)
-        voices = [sides(f, labels, flows["flow_forward"], flows["flow_backward"], gaps.get(f, 1)) for f in range(count)]
-        reliability = measure((v, labels[f]) for f in labelled for v in voices[f] if v is not None)
+        films = [Film(dataset, video, shown) for video in videos(dataset.metadata["camera_ids"])]
+        reliability = measure(rehearsal for film in films for rehearsal in film.rehearsals(REHEARSALS // len(films)))
         CONSOLE.log(f"Labels carried along the flow: {reliability}")
         shape, classes = sizes.pop(), len(dataset.metadata["label_map"])
         silent = np.full(shape, IGNORE), np.zeros(shape, np.float32)
-        heard = [
-            [silent if v is None else (v.labels, reliability.evidence(v, classes)) for v in both] for both in voices
-        ]
-        dataset.propagated = {}
-        for frame in set(range(count)) - set(labels):
-            merged = merge(heard[frame], classes)
-            dataset.propagated[frame] = torch.from_numpy(
-                np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float32)
-            )
-        dataset.metadata["source_votes"] = Votes(
-            torch.from_numpy(np.array([[said.clip(0) for said, _ in both] for both in heard], dtype=np.uint8)),
-            torch.from_numpy(np.array([[weight for _, weight in both] for both in heard], dtype=np.float16)),
-            torch.tensor([frame in labels for frame in range(count)]),
+        votes = Votes(
+            scratch_array((count, 2, *shape), np.uint8),
+            scratch_array((count, 2, *shape), np.float16),
+            torch.tensor([index in shown for index in range(count)]),
         )
+        targets = scratch_array((count, *shape, 2), np.float16)
+        for film in films:
+            for place, index in enumerate(film.video):
+                both = [
+                    silent if voice is None else (voice.labels, reliability.evidence(voice, classes))
+                    for voice in film.ask(place)
+                ]
+                votes.labels[index] = torch.from_numpy(np.stack([said.clip(0) for said, _ in both]).astype(np.uint8))
+                votes.evidence[index] = torch.from_numpy(np.stack([weight for _, weight in both]).astype(np.float16))
+                if index not in shown:
+                    merged = merge(both, classes)
+                    pair = np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float16)
+                    targets[index] = torch.from_numpy(pair)
+        dataset.propagated = targets
+        dataset.metadata["source_votes"] = votes
 
     @property
     def dynamic_fraction(self) -> float:
@@ -180,6 +215,88 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
     @dynamic_fraction.setter
     def dynamic_fraction(self, value: float) -> None:
         self.train_pixel_sampler.dynamic_fraction = value
+
+
+def window_size(frames: int, size: tuple[int, int], megabytes: int) -> tuple[int, bool]:
+    """How many frames may be in memory, and whether that is all of them.
+
+    Args:
+        frames: of the video.
+        size: height and width, px.
+        megabytes: the budget.
+    """
+    # While a window is exchanged there are three: the old one, the new frames, and these stacked.
+    affordable = max(2, int(megabytes * 2**20 / (3 * BYTES_PER_PIXEL * size[0] * size[1])))
+    return min(frames, affordable), frames <= affordable
+
+
+def videos(camera_ids: Sequence[str]) -> list[list[int]]:
+    """The frames of each camera, in the order of time in which a data set has them."""
+    return [[i for i, other in enumerate(camera_ids) if other == camera] for camera in dict.fromkeys(camera_ids)]
+
+
+class Film:
+    """The frames of one camera, for carrying labels; they are numbered by their place in the video.
+
+    Args:
+        dataset: all frames.
+        video: of them, those of the camera, in the order of time.
+        shown: of them, those whose labels may be read.
+    """
+
+    def __init__(self, dataset: FlowDataset, video: list[int], shown: set[int]) -> None:
+        self.dataset, self.video = dataset, video
+        places = [place for place, index in enumerate(video) if index in shown]
+        self.labels = OnDemand(places, lambda place: dataset.semantics(video[place])[..., 0].numpy())
+        every = range(len(video))
+        self.forward, self.backward = (
+            OnDemand(every, lambda place, way=way: _flow(dataset.flow(video[place], way))) for way in FLOW_FIELDS
+        )
+        self.gaps = rehearsal_gaps(places, len(video)) if places else {}
+
+    def ask(self, place: int) -> list[Carried | None]:
+        """What the labelled frames before and after say."""
+        return sides(place, self.labels, self.forward, self.backward, self.gaps.get(place, 1))
+
+    def rehearsals(self, count: int) -> Iterator[tuple[Carried, LabelImage]]:
+        """What is carried to some labelled frames, with their own labels."""
+        places = list(self.labels)
+        for place in places[:: -(-len(places) // max(count, 1))] if places else ():
+            for voice in self.ask(place):
+                if voice is not None:
+                    yield voice, self.labels[place]
+
+
+class OnDemand(Mapping[int, Any]):
+    """Values by number that are made when they are asked for; the last few are kept.
+
+    Args:
+        keys: there are.
+        make: number -> value.
+    """
+
+    def __init__(self, keys: Iterable[int], make: Callable[[int], Any]) -> None:
+        self._keys = dict.fromkeys(keys)
+        self._make = lru_cache(KEPT)(make)
+
+    def __getitem__(self, key: int) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._make(key)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def scratch_array(shape: tuple[int, ...], dtype: type) -> Tensor:
+    """Zeros in a nameless file beside the caches, which goes when nobody has it any more."""
+    root = cache_root()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=root) as file:
+        return torch.from_numpy(np.memmap(file, dtype=dtype, mode="w+", shape=shape))
 
 
 def _flow(entry: Tensor | None) -> Flow | None:

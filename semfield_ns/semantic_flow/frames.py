@@ -39,6 +39,8 @@ class SourceFrames(nn.Module):
         colors: (frames, height, width, 3) the images in [0, 1], any float type, where a field reads their colours.
         moving: (frames, height, width) where something that moves covers the rest, if that is known.
         votes: labels carried to the frames, if there are any.
+        camera_ids: of each frame, where several cameras film at once; a look-up asks the first camera of a time step.
+        on_disk: features and colours are memory maps that stay where they are, whatever device the rest is on.
     """
 
     times: Tensor
@@ -52,6 +54,11 @@ class SourceFrames(nn.Module):
     vote_labels: Tensor
     vote_evidence: Tensor
     labelled: Tensor
+    source: Tensor
+    neighbours: Tensor
+    frame_poses: Tensor
+    frame_intrinsics: Tensor
+    frame_distortion: Tensor
 
     def __init__(
         self,
@@ -60,6 +67,8 @@ class SourceFrames(nn.Module):
         colors: Float[Tensor, "frames height width 3"] | None = None,
         moving: Bool[Tensor, "frames height width"] | None = None,
         votes: Votes | None = None,
+        camera_ids: Sequence[str] | None = None,
+        on_disk: bool = False,
     ) -> None:
         super().__init__()
         assert cameras.times is not None, "the data parser gives every training camera its time"
@@ -73,24 +82,35 @@ class SourceFrames(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
         constant("times", table)
-        poses = cameras.camera_to_worlds[first].float()
-        constant("poses", poses)
-        constant("intrinsics", torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], dim=-1)[first].float())
-        constant("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
+        constant("source", first)
+        constant("frame_poses", cameras.camera_to_worlds.float())
+        constant("frame_intrinsics", torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], dim=-1).float())
         distortion = cameras.distortion_params
         if distortion is None:
             distortion = torch.zeros(len(times), 6)
         self.distorted = bool((distortion != 0).any())
-        constant("distortion", distortion[first].float())
-        constant("features", features[first])
-        constant("colors", colors[first] if colors is not None else torch.zeros(len(table), 1, 1, 3))
-        constant("moving", moving[first] if moving is not None else torch.zeros(len(table), 1, 1, dtype=torch.bool))
+        constant("frame_distortion", distortion.float())
+        constant("poses", self.frame_poses[first])
+        constant("intrinsics", self.frame_intrinsics[first])
+        constant("distortion", self.frame_distortion[first])
+        constant("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
+        constant("neighbours", same_camera_neighbours(inverse.tolist(), camera_ids))
+        colors = colors if colors is not None else torch.zeros(len(times), 1, 1, 3)
+        for name, images in (("features", features), ("colors", colors)):
+            if on_disk:
+                setattr(self, name, images)
+            else:
+                constant(name, images)
+        constant("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
         self.has_votes = votes is not None
         if votes is not None:
-            constant("vote_labels", votes.labels[first])
-            constant("vote_evidence", votes.evidence[first])
             constant("labelled", votes.labelled[first])
+            for name, images in (("vote_labels", votes.labels), ("vote_evidence", votes.evidence)):
+                if on_disk:
+                    setattr(self, name, images)
+                else:
+                    constant(name, images)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -144,6 +164,17 @@ class SourceFrames(nn.Module):
         distortion = self.distortion[step] if self.distorted else None
         return project(points, self.poses[step], self.intrinsics[step], distortion)
 
+    def project_into(
+        self, points: Float[Tensor, "rays 3"], frame: Int[Tensor, "rays"]
+    ) -> tuple[Float[Tensor, "rays 2"], Float[Tensor, "rays"]]:
+        """Pixels and depths of world points in training frames, numbered as the data set does."""
+        distortion = self.frame_distortion[frame] if self.distorted else None
+        return project(points, self.frame_poses[frame], self.frame_intrinsics[frame], distortion)
+
+    def neighbour(self, frame: Int[Tensor, "rays"], step: int) -> Int[Tensor, "rays"]:
+        """The same camera's frame at the next (+1) or previous (-1) time step; -1 where it has none."""
+        return self.neighbours[frame, (step + 1) // 2]
+
     def gather(
         self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
     ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch 1"]]:
@@ -162,8 +193,9 @@ class SourceFrames(nn.Module):
         """Evidence (log-likelihood) for each class of the labels carried to the pixel under a point; 0 outside."""
         row, column = self._pixel(points, step, self.vote_labels.shape[2:])
         # Advanced indices around a slice come first: [*batch, 2].
-        labels = self.vote_labels[step, :, row, column].long()
-        evidence = self.vote_evidence[step, :, row, column].float()
+        where = [index.to(self.vote_labels.device) for index in (self.source[step], row, column)]
+        labels = self.vote_labels[where[0], :, where[1], where[2]].long().to(points.device)
+        evidence = self.vote_evidence[where[0], :, where[1], where[2]].float().to(points.device)
         pixels, depth = self.project(points.detach(), step)
         seen = inside(pixels, depth, self.sizes[step])[..., None]
         votes = torch.zeros(*points.shape[:-1], num_classes, device=points.device)
@@ -191,7 +223,7 @@ class SourceFrames(nn.Module):
 
     def _covered(self, points: Tensor, step: Tensor) -> Bool[Tensor, "*batch"]:
         row, column = self._pixel(points, step, self.moving.shape[1:])
-        return self.moving[step, row, column]
+        return self.moving[self.source[step], row, column]
 
     def _pixel(self, points: Tensor, step: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Row and column of the cell, of a grid of `size` over the image, that a point falls into."""
@@ -205,4 +237,22 @@ class SourceFrames(nn.Module):
         size = self.sizes[step]
         cells = torch.tensor(table.shape[2:0:-1], dtype=pixels.dtype, device=pixels.device)
         visible = inside(pixels.detach(), depth.detach(), size)[..., None].float()
-        return gather_bilinear(table, step, pixels / size * cells - 0.5), visible
+        where = pixels / size * cells - 0.5
+        if table.device == where.device:
+            return gather_bilinear(table, self.source[step], where), visible
+        # On disk: looked up where it can be read.
+        found = gather_bilinear(table, self.source[step].to(table.device), where.to(table.device))
+        return found.to(where.device), visible
+
+
+def same_camera_neighbours(steps: Sequence[int], camera_ids: Sequence[str] | None) -> Int[Tensor, "frames 2"]:
+    """Of each frame, those of its camera one time step before and after; -1 where there is none.
+
+    Args:
+        steps: time step of each frame.
+        camera_ids: of each frame; one camera where that is not told.
+    """
+    cameras = ["0"] * len(steps) if camera_ids is None else list(camera_ids)
+    known = {(camera, step): frame for frame, (camera, step) in enumerate(zip(cameras, steps, strict=True))}
+    pairs = zip(cameras, steps, strict=True)
+    return torch.tensor([[known.get((c, s + way), -1) for way in (-1, 1)] for c, s in pairs], dtype=torch.long)

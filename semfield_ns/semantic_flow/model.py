@@ -66,7 +66,13 @@ class SemanticFlowModel(Model):
         self.collider = DepthRangeCollider(near, far)
         colors = metadata["source_colors"] if config.source_color else None
         self.frames = SourceFrames(
-            cameras, metadata["source_features"], colors, metadata["source_moving"], metadata.get("source_votes")
+            cameras,
+            metadata["source_features"],
+            colors,
+            metadata["source_moving"],
+            metadata.get("source_votes"),
+            metadata.get("camera_ids"),
+            metadata.get("on_disk", False),
         )
         if len(self.frames) < 2:
             raise SemfieldError(

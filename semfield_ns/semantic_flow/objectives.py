@@ -12,7 +12,7 @@ from semfield_ns.semantic_flow.blending import blend
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.radiance import Radiance
 from semfield_ns.semantic_flow.semantics import Trajectory
-from semfield_ns.semantic_flow.warped import WarpedRender, has_neighbour
+from semfield_ns.semantic_flow.warped import WarpedRender
 
 
 @dataclass
@@ -170,7 +170,9 @@ def induced_flow_loss(
     total = []
     normaliser = kept.weights.total.sum(dim=-2).clamp(min=1e-4)
     for step, flow in targets.flow.items():
-        mask = (flow[:, 2:] > 0.5) & has_neighbour(kept.time, step, len(frames))[:, None]
+        # Flow goes to the next picture of the ray's own camera.
+        target = frames.neighbour(targets.camera.to(kept.time.device), step)
+        mask = (flow[:, 2:] > 0.5) & (target >= 0)[:, None]
         moved = kept.points
         if trajectory is not None:
             moved = torch.where(
@@ -179,8 +181,7 @@ def induced_flow_loss(
         elif targets.masked:
             mask = mask & targets.static
         surface = (kept.weights.static * kept.points + kept.weights.dynamic * moved).sum(dim=-2) / normaliser
-        target_step = (kept.time[:, 0].round().long() + step).clamp(0, len(frames) - 1)
-        pixels, depth = frames.project(surface, target_step)
+        pixels, depth = frames.project_into(surface, target.clamp(min=0))
         mask = mask & (depth[:, None] > 0)
         total.append(losses.induced_flow(pixels, targets.pixels + flow[:, :2], mask, limit))
     return {"flow": torch.stack(total).sum()} if total else {}

@@ -8,7 +8,7 @@ How reliable that is depends on the video and its flow. It is measured where the
 asked about as if it had no label. Only labels that training may read take part.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Int
 from semfield_ns.scenes.labels import IGNORE
 
 LabelImage = Int[np.ndarray, "height width"]
+Indexed = Sequence["Flow | None"] | Mapping[int, "Flow | None"]
+"""Flows by number of their frame."""
 PRIOR = (4.0, 0.1, 3.0)
 """log-odds of a label carried over no distance, and what a step, and a doubt on the way, take from them"""
 MOST_EVIDENCE = 10.0
@@ -100,9 +102,9 @@ def carry(labels: LabelImage, flows: Sequence[Flow]) -> Carried:
 
 def sides(
     frame: int,
-    labels: dict[int, LabelImage],
-    forward: Sequence[Flow | None],
-    backward: Sequence[Flow | None],
+    labels: Mapping[int, LabelImage],
+    forward: Indexed,
+    backward: Indexed,
     gap: int = 1,
 ) -> list[Carried | None]:
     """What the nearest labelled frames before and after a frame say about it; None where there is none, or no flow.

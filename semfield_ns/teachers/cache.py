@@ -34,7 +34,7 @@ from rich.progress import track
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import read_json, read_npz, reason, write_npz
+from semfield_ns.io import atomic_path, read_json, read_npz, reason, write_npz
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.pca import Moments, principal_axes
 
@@ -264,7 +264,8 @@ def scene_features(
         root: the folder of the cache; `cache_root()` by default.
 
     Returns:
-        Zero mean, unit variance a channel over these images, float16.
+        Zero mean, unit variance a channel over these images, float16; a memory map, of which only what is looked at
+        is read.
 
     Raises:
         SemfieldError: the cache cannot be read or written.
@@ -287,8 +288,42 @@ def scene_features(
 
     projection = cache.fitted(f"whitened-{max_dim}", keys, fit)
     weight, bias = (torch.from_numpy(projection[name]) for name in ("weight", "bias"))
-    grids = [cache[picture].affine(weight, bias).clamp(-1e3, 1e3).half() for picture in pictures]
-    return torch.stack(grids)
+    return mapped_stack(
+        content_key([], "features", str(max_dim), *keys),
+        (cache[picture].affine(weight, bias).clamp(-1e3, 1e3).half().numpy() for picture in pictures),
+        len(pictures),
+        root,
+    )
+
+
+def mapped_stack(key: str, arrays: Iterable[np.ndarray], count: int, root: Path | None = None) -> Tensor:
+    """Arrays of one shape as one tensor [count, ...] that lies on disk; written one array at a time, once a key.
+
+    Args:
+        key: a name for the contents.
+        arrays: read if there is no such entry; as many as `count`.
+        count: of the arrays, at least one.
+        root: the folder of the cache; `cache_root()` by default.
+
+    Raises:
+        SemfieldError: the cache cannot be written, or the entry is broken.
+    """
+    path = (root or cache_root()) / "features" / "stacks" / f"{key}.npy"
+    if not path.is_file():
+        iterator = iter(arrays)
+        first = next(iterator)
+        with atomic_path(path) as temporary:
+            stack = np.lib.format.open_memmap(temporary, mode="w+", dtype=first.dtype, shape=(count, *first.shape))
+            stack[0] = first
+            for index, array in enumerate(iterator, start=1):
+                stack[index] = array
+            stack.flush()
+            del stack
+    try:
+        # "c": what torch would write goes to memory, never to the file.
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise SemfieldError(f"The feature cache {path} is broken; delete that file.") from error
 
 
 def _read(folder: Path) -> TokenGrid:

@@ -1,0 +1,28 @@
+"""What speaks of one scene wants a run of one scene."""
+
+from pathlib import Path
+from typing import Any
+
+from semfield_ns.errors import SemfieldError
+
+
+def read_run(load_config: Path) -> Any:
+    """The configuration of a run of one scene.
+
+    Raises:
+        SemfieldError: there is no such file, or the run learned several scenes.
+    """
+    import yaml
+
+    if not load_config.is_file():
+        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
+    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    several = getattr(config.pipeline.datamanager, "scene_folders", None)
+    if several is not None and (names := list(several())):
+        files = ", ".join(f"{name.replace('/', '_')}.yml" for name in names)
+        raise SemfieldError(
+            f"{load_config} is a run of {len(names)} scenes: give the config of one of them, in "
+            f"{load_config.parent / 'scenes'}: {files}."
+        )
+    return config
