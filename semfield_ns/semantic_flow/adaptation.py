@@ -20,6 +20,8 @@ from semfield_ns.semantic_flow.model import SemanticFlowModel
 CLASS_LAYERS = ("heads.static.layers.4.", "heads.dynamic.layers.4.")
 """Last layers of the semantic path: a row a class."""
 
+ADAPTATION_STAGE_ONE = 0.25
+"""Part of an adaptation's steps that train what stands still first: with layers that know their work, it is quick."""
 PARTS = {"heads": "semantic path", "branches": "layers of the fields", "proposals": "layers that place samples"}
 
 
@@ -115,20 +117,19 @@ def scene_states(state: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     return [{k.removeprefix(p): value for k, value in state.items() if k.startswith(p)} for p in prefixes]
 
 
-def shortened(settings: Any, steps: int, length: int) -> None:
+def shortened(settings: Any, steps: int, length: int, stage_one: float | None = None) -> None:
     """Fits a preset's schedule of `length` steps to `steps` of them: learning rates, stages, sampling.
 
     Args:
         settings: a trainer's configuration of semantic-flow; changed.
         steps: of the adaptation.
         length: of the schedule.
+        stage_one: part of the steps that stage 1 gets; its part of the schedule by default.
     """
-    share = steps / max(length, 1)
-    if share >= 1:
-        return
+    share = min(steps / max(length, 1), 1.0)
     model = settings.pipeline.model
-    model.stage_one_steps = round(model.stage_one_steps * share)
+    model.stage_one_steps = round(model.stage_one_steps * share if stage_one is None else stage_one * steps)
     model.proposal_anneal_steps = max(1, round(model.proposal_anneal_steps * share))
     for group in settings.optimizers.values():
-        if group["scheduler"] is not None:
+        if group["scheduler"] is not None and share < 1:
             group["scheduler"].max_steps = max(1, steps)

@@ -3,9 +3,9 @@
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,6 +71,9 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     """Pixels per cell of the classical encoder."""
     encoder_dim: int = 48
     """The most channels of a feature; more are reduced by principal components of the scene's own frames."""
+    encoder_basis: Literal["own", "common"] = "own"
+    """Directions of a wide encoder's features that are kept: "own", principal components of the scene; "common", the
+    same fixed ones in every scene. Runs of several scenes, and what is adapted from them, take "common"."""
     propagate_labels: bool = True
     """Carry labels along the given flow to unlabelled frames, as weighted targets."""
     memory_budget: int = 4096
@@ -127,7 +130,11 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         encoder = build_encoder(self.config.encoder, self.device, self.config.encoder_stride)
         files = list(dataset.image_filenames)
         dataset.metadata["source_features"] = scene_features(
-            files, lambda index: dataset.get_image_float32(index)[..., :3], encoder, self.config.encoder_dim
+            files,
+            lambda index: dataset.get_image_float32(index)[..., :3],
+            encoder,
+            self.config.encoder_dim,
+            common=self.config.encoder_basis == "common",
         )
         # Half precision: exact to an eighth of an 8-bit level, and half the memory of a 480x270 video.
         dataset.metadata["source_colors"] = mapped_stack(
@@ -248,11 +255,13 @@ class Film:
         self.dataset, self.video = dataset, video
         places = [place for place, index in enumerate(video) if index in shown]
         self.labels = OnDemand(places, lambda place: dataset.semantics(video[place])[..., 0].numpy())
-        every = range(len(video))
         self.forward, self.backward = (
-            OnDemand(every, lambda place, way=way: _flow(dataset.flow(video[place], way))) for way in FLOW_FIELDS
+            OnDemand(range(len(video)), partial(self._flow_of, dataset, way)) for way in FLOW_FIELDS
         )
         self.gaps = rehearsal_gaps(places, len(video)) if places else {}
+
+    def _flow_of(self, dataset: FlowDataset, way: str, place: int) -> Flow | None:
+        return _flow(dataset.flow(self.video[place], way))
 
     def ask(self, place: int) -> list[Carried | None]:
         """What the labelled frames before and after say."""

@@ -165,6 +165,7 @@ def member_config(
 ) -> "SemanticFlowDataManagerConfig":
     """The configuration of one scene's own data manager."""
     member = deepcopy(config)
-    member.data, member.scenes = folder, ()
+    member.data, member.scenes, member.encoder_basis = folder, (), "common"
+    member.memory_budget = max(1, config.memory_budget // max(len(config.scene_folders()), 1))
     member.dataparser.data, member.dataparser.classes = folder, classes
     return member

@@ -253,15 +253,18 @@ def scene_features(
     teacher: Teacher,
     max_dim: int | None = None,
     root: Path | None = None,
+    common: bool = False,
 ) -> Float16[Tensor, "frames h w dim"]:
-    """Standardised (and, if wider than `max_dim`, PCA-projected and whitened) features of all images of a scene.
+    """Standardised (and, if wider than `max_dim`, projected) features of all images of a scene.
 
     Args:
         image_files: the images, of one size, in the order of the result.
         load_image: index -> float RGB (height, width, 3) in [0, 1].
         teacher: the extractor.
-        max_dim: the most channels to keep; principal components of these images beyond that.
+        max_dim: the most channels to keep; whitened principal components of these images beyond that.
         root: the folder of the cache; `cache_root()` by default.
+        common: instead of principal components, which every scene has of its own, fixed random orthonormal directions:
+            what is learned on them in one scene holds in another.
 
     Returns:
         Zero mean, unit variance a channel over these images, float16; a memory map, of which only what is looked at
@@ -282,18 +285,29 @@ def scene_features(
         mean, std = moments.standardisation()
         weight = torch.diag(1 / std)
         if max_dim is not None and teacher.dim > max_dim:
-            axes, variances = moments.principal_axes(max_dim, std)
-            weight = weight @ axes / variances.clamp(min=1e-6).sqrt()
+            if common:
+                weight = weight @ common_directions(teacher.dim, max_dim)
+            else:
+                axes, variances = moments.principal_axes(max_dim, std)
+                weight = weight @ axes / variances.clamp(min=1e-6).sqrt()
         return {"weight": weight.float().numpy(), "bias": -(mean @ weight).float().numpy()}
 
-    projection = cache.fitted(f"whitened-{max_dim}", keys, fit)
+    kind = f"{'common' if common else 'whitened'}-{max_dim}"
+    projection = cache.fitted(kind, keys, fit)
     weight, bias = (torch.from_numpy(projection[name]) for name in ("weight", "bias"))
     return mapped_stack(
-        content_key([], "features", str(max_dim), *keys),
+        content_key([], "features", kind, *keys),
         (cache[picture].affine(weight, bias).clamp(-1e3, 1e3).half().numpy() for picture in pictures),
         len(pictures),
         root,
     )
+
+
+def common_directions(dim: int, count: int) -> Float[Tensor, "dim count"]:
+    """Orthonormal columns, the same on every machine."""
+    draws = np.random.default_rng(0).standard_normal((dim, count))
+    axes, triangle = np.linalg.qr(draws)
+    return torch.from_numpy(axes * np.sign(np.diag(triangle)))
 
 
 def mapped_stack(key: str, arrays: Iterable[np.ndarray], count: int, root: Path | None = None) -> Tensor:

@@ -275,3 +275,11 @@ def test_two_processes_at_once_are_safe(tmp_path):
     for item in pictures:
         cache[item].features()
     assert cache.teacher.asked == []
+
+
+def test_common_directions_are_orthonormal_and_the_same_for_every_scene():
+    from semfield_ns.teachers.cache import common_directions
+
+    axes = common_directions(20, 6)
+    assert torch.allclose(axes.T @ axes, torch.eye(6, dtype=axes.dtype), atol=1e-10)
+    assert torch.equal(axes, common_directions(20, 6))
