@@ -17,7 +17,7 @@ _WRONG = 1.5  # px; an observation that misses by more is dropped between rounds
 _MOVES = 0.3  # share of the observations of a point on moving things, above which it is dropped
 _FEWEST_POINTS = 50  # a model that would keep fewer stays as it is
 _PROBES = (0.8, 1.25)  # times the focal length found
-_ALIKE = 0.01  # share by which the loss may grow for a focal length to fit as well
+_ALIKE = 0.002  # share by which the loss may grow for a focal length to fit as well
 PRIOR_FOCAL = 0.85
 """times the longer side of the picture: phones and action cameras, when they film, are between 0.7 and 1.0"""
 
