@@ -4,18 +4,47 @@
 
 Attaches the run to every scene, draws a positive and a negative stroke into a training view (another one for every
 seed), and prints a Markdown table a scene; see `semfield_ns.evaluation.strokes` for its rows. Pictures of the predicted
-masks go to the output folder.
+masks go to the output folder, and every rendered view, so that a run that was cut goes on.
 """
 
+import hashlib
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 import tyro
 
 from semfield_ns.evaluation.strokes import evaluate_strokes
-from semfield_ns.gsn.runs import attach
-from semfield_ns.io import write_json, write_png
+from semfield_ns.gsn.runs import attach, newest_checkpoint
+from semfield_ns.io import read_npz, write_json, write_npz, write_png
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.views import FeatureView, ModelViews
+
+
+class StoredViews(ModelViews):
+    """Renders every view once, into a folder.
+
+    Args:
+        model: of a run.
+        folder: of these weights and this scene alone.
+    """
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        super().__init__(model)
+        self.folder = folder
+
+    def render_view(self, camera: ViewCamera) -> FeatureView:
+        """See `ViewProvider`."""
+        path = self.folder / f"{hashlib.sha256(repr(camera).encode()).hexdigest()[:16]}.npz"
+        if path.is_file():
+            stored = {name: torch.from_numpy(value) for name, value in read_npz(path).items()}
+            return FeatureView(camera, **stored)
+        view = super().render_view(camera)
+        write_npz(path, **{name: getattr(view, name).cpu().numpy() for name in ("rgb", "features", "points")})
+        return view
 
 
 def main(
@@ -37,8 +66,9 @@ def main(
     for scene in scenes:
         start = time.perf_counter()
         config = attach(load_config, scene, output_dir)
-        found = evaluate_strokes(config, range(seeds), max_views)
         folder = output_dir / scene.name
+        weights = hashlib.sha256(newest_checkpoint(config).read_bytes()).hexdigest()[:16]
+        found = evaluate_strokes(config, range(seeds), max_views, partial(StoredViews, folder=folder / weights))
         write_json(folder / "strokes.json", [asdict(sample) for sample in found.samples])
         for name, picture in found.pictures.items():
             write_png(folder / "pictures" / f"{name}.png", (picture * 255).byte().numpy())

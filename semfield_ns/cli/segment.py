@@ -18,6 +18,7 @@ def segment(
     views: Views = "all",
     camera_path: Path | None = None,
     scale: float = 1.0,
+    refine_with: str | None = None,
 ) -> None:
     """Repeat a session and write the masks of its objects: OUTPUT_DIR/masks, overlay, segmentation.json and config.yml.
 
@@ -32,6 +33,7 @@ def segment(
         views: Which cameras of the scene: those of the training images, of the held-out images, or both.
         camera_path: Instead, the cameras of a path as the viewer or `semfield camera-path` writes them.
         scale: Of the pictures, against the training images or the size of the path.
+        refine_with: A SAM 2 model, hub id such as facebook/sam2.1-hiera-small or a folder, to make masks sharper.
     """
     import yaml
 
@@ -51,7 +53,7 @@ def segment(
     chosen = scene_views(pipeline, views) if chosen_path is None else chosen_path
     if scale != 1:
         chosen = [view.scaled(scale) for view in chosen]
-    manifest = write_masks(segmenter, chosen, output_dir)
+    manifest = write_masks(segmenter, chosen, output_dir, refine_with)
     # A run reads its checkpoints from where its own name says, so this one keeps the name.
     stored = (output_dir / "session.json").resolve()
     with atomic_path(stored) as temporary:

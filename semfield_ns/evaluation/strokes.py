@@ -144,13 +144,19 @@ class PictureViews(ModelViews):
 
 
 @torch.no_grad()
-def evaluate_strokes(load_config: Path, seeds: Sequence[int] = range(5), max_views: int = 100) -> StrokeEvaluation:
+def evaluate_strokes(
+    load_config: Path,
+    seeds: Sequence[int] = range(5),
+    max_views: int = 100,
+    provide: Callable[[Any], ModelViews] = ModelViews,
+) -> StrokeEvaluation:
     """Draws simulated strokes into training views of a run's scene, and judges the held-out views.
 
     Args:
         load_config: config.yml of a run; its scene has object masks or instances.
         seeds: of the training view and of the strokes.
         max_views: held-out views of the scene, at most.
+        provide: makes the renderer of views of a model.
 
     Raises:
         SemfieldError: there is no held-out view, or no truth.
@@ -165,7 +171,7 @@ def evaluate_strokes(load_config: Path, seeds: Sequence[int] = range(5), max_vie
     if not test:
         raise SemfieldError(f"The scene of {load_config} holds no view out of training: strokes cannot be judged.")
     truths = true_ids(data_of(config), [*train, *test])
-    run = Segmenter(Session(), ModelViews(model), BUDGET)
+    run = Segmenter(Session(), provide(model), BUDGET)
     pictures = None
     if hasattr(model, "distilled") and model.knows_features:
         pictures = PictureViews(model, run.view, {view.camera: view.image for view in (*train, *test)})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,8 @@ MAX_SAMPLES = 1024
 """features of one object's strokes that are clustered"""
 BOX_CLUSTERS = 16
 """into which a view is divided to find out what is in a box and not around it"""
+SPREAD_REACH = 2.0
+"""reach, in mean squared distances of the strokes' prototypes from their middle, of an object of many looks"""
 CANONICAL_WORDS = ("object", "things", "stuff", "texture", "background")
 """what a text query has to be more like than, after LERF"""
 WORD_SHARPNESS = 20.0
@@ -32,9 +35,17 @@ class Appearance:
     words: Float[Tensor, "W F"]
     other_words: Float[Tensor, "V F"]
 
+    @cached_property
+    def reach(self) -> float:
+        """How far a feature may be from the strokes; the more, the more the strokes' own features differ."""
+        if len(self.positive) < 2:
+            return REACH
+        spread = (self.positive - self.positive.mean(dim=0)).square().sum(dim=1).mean()
+        return max(REACH, SPREAD_REACH * float(spread))
+
     def similarity(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N"]:
         """Similarity in [0, 1] of features of unit norm: to the strokes or to the words, whichever is higher."""
-        found = similarity(features, self.positive, self.negative, REACH)
+        found = similarity(features, self.positive, self.negative, self.reach)
         if len(self.words):
             named = similarity(features, self.words, self.other_words, torch.inf, WORD_SHARPNESS)
             found = torch.maximum(found, named)

@@ -40,14 +40,16 @@ def simulate_strokes(truth: Bool[np.ndarray, "H W"], camera: ViewCamera, seed: i
 
 def line_inside(region: Bool[np.ndarray, "H W"], generator: np.random.Generator) -> Sequence[Point]:
     """A poly-line along the skeleton of what is left of a region when it is eroded, in pixels (x, y)."""
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, label
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import dijkstra
     from skimage.measure import approximate_polygon
     from skimage.morphology import skeletonize
 
     distance = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
-    skeleton = skeletonize(distance > MARGIN * distance.max())
+    # What is left may be several pieces: people draw on the largest.
+    pieces, _ = label(distance > MARGIN * distance.max(), structure=np.ones((3, 3)))
+    skeleton = skeletonize(pieces == 1 + np.bincount(pieces.ravel())[1:].argmax())
     rows, columns = np.nonzero(skeleton)
     number = np.full(region.shape, -1)
     number[rows, columns] = np.arange(len(rows))

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import write_json, write_png
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.refine import refine
 from semfield_ns.viewer.segmenter import Segmentation, Segmenter
 
 MANIFEST = "segmentation.json"
@@ -72,11 +74,21 @@ def scene_views(pipeline: Any, which: Literal["train", "test", "all"] = "all") -
     ]
 
 
-def write_masks(segmenter: Segmenter, views: Sequence[NamedView], folder: Path) -> dict[str, Any]:
+def write_masks(
+    segmenter: Segmenter, views: Sequence[NamedView], folder: Path, refine_with: str | None = None
+) -> dict[str, Any]:
     """Writes, for each view, masks/NAME.png (ids: 0 is no object, n the n-th object) and overlay/NAME.png.
+
+    Where an object is divided, parts/NAME.png has the numbers of its parts.
 
     segmentation.json lists the objects (id, name, color) and the views (name, mask, overlay, image, camera). All
     pictures are of the session as it is when the first one is made.
+
+    Args:
+        segmenter: session and model.
+        views: to write.
+        folder: for the files.
+        refine_with: a SAM 2 model, hub id or folder, that makes every mask sharper.
 
     Returns:
         What segmentation.json holds.
@@ -93,16 +105,22 @@ def write_masks(segmenter: Segmenter, views: Sequence[NamedView], folder: Path) 
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise SemfieldError(f"Two views are called {twice!r}: their masks would overwrite each other.")
+    divided = any(entry.parts > 1 for entry in state.objects)
     entries = []
     for view in track(views, description="Masks", transient=True):
         found = segmenter.segment_view(segmenter.view(view.camera), state)
+        if refine_with is not None:
+            found = refined(found, refine_with)
         write_png(folder / "masks" / f"{view.name}.png", id_image(found))
         write_png(folder / "overlay" / f"{view.name}.png", (found.overlay * 255).round().byte().cpu().numpy())
+        if divided:
+            write_png(folder / "parts" / f"{view.name}.png", found.parts.byte().cpu().numpy())
         entries.append(
             {
                 "name": view.name,
                 "mask": f"masks/{view.name}.png",
                 "overlay": f"overlay/{view.name}.png",
+                **({"parts": f"parts/{view.name}.png"} if divided else {}),
                 "image": view.image,
                 "camera": asdict(view.camera),
             }
@@ -121,3 +139,13 @@ def write_masks(segmenter: Segmenter, views: Sequence[NamedView], folder: Path) 
 def id_image(found: Segmentation) -> np.ndarray:
     """Ids as an 8-bit image [H, W]."""
     return found.ids.byte().cpu().numpy()
+
+
+def refined(found: Segmentation, model: str) -> Segmentation:
+    """The same with masks that SAM 2 has made sharper; a pixel that two objects want stays with the first of them."""
+    taken = torch.zeros_like(found.masks[0])
+    masks = []
+    for mask in found.masks:
+        masks.append(refine(found.rgb, mask, model, mask.device) & ~taken)
+        taken = taken | masks[-1]
+    return replace(found, masks=torch.stack(masks), parts=torch.where(taken, found.parts, 0))

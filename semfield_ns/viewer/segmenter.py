@@ -27,6 +27,7 @@ from torch import Tensor
 from semfield_ns.segmentation.appearance import Appearance, appearances
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.components import supported_parts
+from semfield_ns.segmentation.parts import part_ids, part_prototypes
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
 from semfield_ns.segmentation.views import FeatureView, ModelViews, ViewProvider
@@ -38,6 +39,8 @@ COARSE_SIDE = 64
 MIN_PART_SHARE = 0.0005
 """of a picture: smaller parts of masks are noise"""
 OVERLAY_ALPHA = 0.55
+PART_SHADE, PART_SHADES = 0.22, 4
+"""how much darker each further part is, and how many shades there are"""
 REFRESH_SECONDS = 30.0
 """how old the strokes' features may be while weights change under them, in training"""
 
@@ -53,6 +56,8 @@ class Segmentation:
     """in [0, 1]"""
     masks: Bool[Tensor, "O H W"]
     """of the objects in their order; no pixel is in two"""
+    parts: Int[Tensor, "H W"]
+    """of the object that a pixel is of, from 1, where it is divided; else 0. The same number in every view"""
 
     @cached_property
     def ids(self) -> Int[Tensor, "H W"]:
@@ -66,6 +71,9 @@ class Segmentation:
         table = torch.tensor([(0, 0, 0), *(entry.color for entry in self.objects)]).to(self.rgb) / 255
         ids = self.ids
         color = table[ids]
+        # Parts are shades of their object's colour; the first, and an object without parts, has the colour itself.
+        shade = 1 - PART_SHADE * (self.parts - 1).clamp(min=0).remainder(PART_SHADES)
+        color = color * shade[..., None]
         alpha = torch.where(ids > 0, OVERLAY_ALPHA, 0.0)[..., None]
         mixed = self.rgb * (1 - alpha) + color * alpha
         return torch.where(outline(ids)[..., None], 0.25 + 0.75 * color, mixed)
@@ -161,7 +169,8 @@ class Segmenter:
         objects = state.objects
         if not objects:
             nothing = view.rgb.new_zeros(0, *view.rgb.shape[:2])
-            return Segmentation(view.camera, view.rgb, (), nothing, nothing.bool())
+            nowhere = torch.zeros(view.rgb.shape[:2], dtype=torch.long, device=view.rgb.device)
+            return Segmentation(view.camera, view.rgb, (), nothing, nothing.bool(), nowhere)
         known = compiled.own.get(view.camera)
         if known is not None and len(compiled.evidence) == 1 and view is compiled.evidence[0].view:
             scores, supported = known
@@ -175,12 +184,30 @@ class Segmenter:
                 self.provider.trace,
                 [entry.growth for entry in objects],
             )
+        masks = self._masks(scores, supported, objects)
+        parts = torch.zeros_like(masks[0], dtype=torch.long)
+        for mask, centroids in zip(masks, self._parts(compiled, objects), strict=True):
+            if centroids is not None:
+                parts += part_ids(view, mask, centroids)
+        return Segmentation(view.camera, view.rgb, objects, scores, masks, parts)
+
+    def _masks(self, scores: Tensor, supported: Tensor, objects: Sequence[ObjectState]) -> Tensor:
         _, masks = choose(scores, [entry.threshold for entry in objects])
         smallest = round(MIN_PART_SHARE * masks[0].numel())
-        masks = torch.stack(
+        return torch.stack(
             [supported_parts(mask, where, smallest) for mask, where in zip(masks, supported, strict=True)]
         )
-        return Segmentation(view.camera, view.rgb, objects, scores, masks)
+
+    def _parts(self, compiled: "Compiled", objects: Sequence[ObjectState]) -> list[Tensor | None]:
+        """Prototypes of the parts of every object that is divided, from the views that were drawn in."""
+        if all(entry.parts == 1 for entry in objects) or not compiled.evidence:
+            return [None] * len(objects)
+        views = [entry.view for entry in compiled.evidence]
+        masks = [self._masks(*compiled.own[view.camera], objects) for view in views]
+        return [
+            part_prototypes(views, [mask[index] for mask in masks], entry.parts) if entry.parts > 1 else None
+            for index, entry in enumerate(objects)
+        ]
 
     def annotate(self, cameras: Cameras, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs "similarity" [H,W,1], "segmentation" [H,W,1] (0 or 1) and "segmentation_overlay" [H,W,3] of a render.
