@@ -1,6 +1,7 @@
 """What the viewer's export buttons do: the same as `semfield segment` and `semfield export`, with a session at hand."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,5 +61,5 @@ def take_home(pipeline: Any, session: Session, folder: Path, what: str, link: Vi
         for view in found:
             writer.add(view)
         written = writer.finish()
-    write_json(target / "labels.json", [label.__dict__ for label in found.labels])
+    write_json(target / "labels.json", [asdict(label) for label in found.labels])
     return f"Wrote {', '.join(path.name for path in written)} to {target}"

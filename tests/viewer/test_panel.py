@@ -1,154 +1,25 @@
-"""The panel in Nerfstudio's real viewer, with browsers that are played: websockets that speak as viser's page does."""
+"""The panel in Nerfstudio's real viewer, with browsers that are played."""
 
-import contextlib
 import os
 import random
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import torch
-import viser.transforms as vtf
-from nerfstudio.viewer.viewer import Viewer
-from torch import Tensor, nn
-from websockets.sync.client import connect
 
-from semfield_ns.method_configs.viewer import local_viewer
 from semfield_ns.segmentation.prompts import Box, Stroke
-from semfield_ns.viewer.link import ViewerLink
-from semfield_ns.viewer.panel import SegmentationPanel
-from semfield_ns.viewer.session import Session, read_session
-from tests.runs import free_port
-from tests.segmentation.scene import BallScene
-
-LOOK_BACK = vtf.SO3.from_x_radians(np.pi)
-
-
-class BallModel(nn.Module):
-    """The ball scene as a model, with a weight that changes what is seen a little."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
-        self.scene, self.device, self.renders = BallScene(), torch.device("cpu"), 0
-
-    def raw_outputs_for_camera(self, camera: Any) -> dict[str, Tensor]:
-        from semfield_ns.segmentation.cameras import ViewCamera
-
-        self.renders += 1
-        view = self.scene.render_view(ViewCamera.of(camera))
-        bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
-        depth = (view.points - bundle.origins).norm(dim=-1, keepdim=True)
-        return {"rgb": (view.rgb + 0.01 * self.weight).clamp(0, 1), "features": view.features, "depth": depth}
-
-    def present(self, raw: dict[str, Tensor], camera: Any = None) -> dict[str, Tensor]:
-        return {"rgb": raw["rgb"], "depth": raw["depth"], "accumulation": torch.ones_like(raw["depth"])}
-
-    def get_outputs_for_camera(self, camera: Any, obb_box: Any = None) -> dict[str, Tensor]:
-        return self.present(self.raw_outputs_for_camera(camera))
-
-
-def write_session(session: Session, folder: Path, what: str, link: ViewerLink) -> str:
-    with link.lock:
-        folder.mkdir(parents=True, exist_ok=True)
-        session.save(folder / f"{what}.json")
-    return f"Wrote {what}"
-
-
-class Served:
-    """A viewer that shows the ball scene."""
-
-    def __init__(self, folder: Path, training: bool) -> None:
-        self.model, self.session, self.lock = BallModel(), Session(), threading.Lock()
-        self.panel = SegmentationPanel(self.model, self.session, write_session)
-        pipeline: Any = nn.Module()
-        pipeline.model, pipeline.segmentation = self.model, self.panel
-        pipeline.datamanager = SimpleNamespace(includes_time=True)
-        self.port = free_port()
-        config = local_viewer(4096)
-        config.websocket_port = self.port
-        trainer: Any = SimpleNamespace(training_state="training") if training else None
-        self.viewer = Viewer(config, folder / "viewer.log", folder, pipeline, trainer=trainer, train_lock=self.lock)
-        self.viewer.train_util = 0.9  # as `init_scene` does
-        self.viewer.control_panel._max_res.value = 64
-
-    def press(self, element: Any, browser: "Browser", value: Any = True) -> None:
-        browser.send("GuiUpdateMessage", id=element.gui_handle._impl.id, updates={"value": value})
-
-    @property
-    def actions(self) -> Any:
-        return self.panel._actions
-
-    def said(self) -> str:
-        return self.actions._said
-
-
-class Browser:
-    """One page: sends what viser's page sends, and throws away what it gets."""
-
-    def __init__(self, served: Served, x: float = 0.0) -> None:
-        self.socket = connect(f"ws://127.0.0.1:{served.port}", max_size=None, compression=None)
-        threading.Thread(target=self._read, daemon=True).start()
-        self.look(x)
-
-    def _read(self) -> None:
-        with contextlib.suppress(Exception):
-            for _ in self.socket:
-                pass
-
-    def send(self, kind: str, **values: Any) -> None:
-        self.socket.send(msgspec.msgpack.encode({"type": kind, **values}))
-
-    def look(self, x: float, turn: float = 0.0) -> None:
-        rotation = vtf.SO3.from_y_radians(turn) @ LOOK_BACK
-        ahead = rotation.as_matrix()[:, 2]
-        self.send(
-            "ViewerCameraMessage",
-            wxyz=rotation.wxyz.tolist(),
-            position=[10.0 * x, 0.0, 0.0],
-            fov=0.9,
-            aspect=4 / 3,
-            look_at=(np.array([10.0 * x, 0.0, 0.0]) + ahead).tolist(),
-            up_direction=[0.0, 1.0, 0.0],
-        )
-
-    def click(self, x: float, y: float) -> None:
-        self.send(
-            "ScenePointerMessage",
-            event_type="click",
-            ray_origin=[0.0, 0.0, 0.0],
-            ray_direction=[0.0, 0.0, -1.0],
-            screen_pos=[[x, y]],
-        )
-
-    def select(self, *corners: tuple[float, float]) -> None:
-        self.send(
-            "ScenePointerMessage",
-            event_type="rect-select",
-            ray_origin=None,
-            ray_direction=None,
-            screen_pos=[list(corner) for corner in corners],
-        )
-
-
-def wait_for(condition: Any, seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.02)
+from semfield_ns.viewer.session import read_session
+from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 
 
 @pytest.fixture
-def served(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    for module in ("viser._gui_api", "viser._gui_handles"):  # half a second each
-        monkeypatch.setattr(f"{module}.svg_from_icon", lambda icon: "<svg/>")
-    served = Served(tmp_path, training=getattr(request, "param", False))
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Served]:
+    served = Served(tmp_path, ball_pipeline(BallModel()), training=getattr(request, "param", False))
     yield served
     served.viewer.viser_server.stop()
 

@@ -1,0 +1,158 @@
+"""Nerfstudio's real viewer with browsers that are played: websockets that speak as viser's page does."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import msgspec
+import numpy as np
+import torch
+import viser.transforms as vtf
+from nerfstudio.viewer.viewer import Viewer
+from torch import Tensor, nn
+from websockets.sync.client import connect
+
+from semfield_ns.method_configs.viewer import local_viewer
+from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.panel import SegmentationPanel
+from semfield_ns.viewer.session import Session
+from tests.runs import free_port
+from tests.segmentation.scene import BallScene
+
+LOOK_BACK = vtf.SO3.from_x_radians(np.pi)
+
+
+class BallModel(nn.Module):
+    """The ball scene as a model, with a weight that changes what is seen a little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.scene, self.device, self.renders = BallScene(), torch.device("cpu"), 0
+
+    def raw_outputs_for_camera(self, camera: Any) -> dict[str, Tensor]:
+        from semfield_ns.segmentation.cameras import ViewCamera
+
+        self.renders += 1
+        view = self.scene.render_view(ViewCamera.of(camera))
+        bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
+        depth = (view.points - bundle.origins).norm(dim=-1, keepdim=True)
+        return {"rgb": (view.rgb + 0.01 * self.weight).clamp(0, 1), "features": view.features, "depth": depth}
+
+    def present(self, raw: dict[str, Tensor], camera: Any = None) -> dict[str, Tensor]:
+        return {"rgb": raw["rgb"], "depth": raw["depth"], "accumulation": torch.ones_like(raw["depth"])}
+
+    def get_outputs_for_camera(self, camera: Any, obb_box: Any = None) -> dict[str, Tensor]:
+        return self.present(self.raw_outputs_for_camera(camera))
+
+
+def write_session(session: Session, folder: Path, what: str, link: ViewerLink) -> str:
+    with link.lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        session.save(folder / f"{what}.json")
+    return f"Wrote {what}"
+
+
+def ball_pipeline(model: Any, includes_time: bool = True) -> Any:
+    """As much of a pipeline as the viewer asks for."""
+    pipeline: Any = nn.Module()
+    pipeline.model = model
+    pipeline.segmentation = SegmentationPanel(model, Session(), write_session)
+    pipeline.datamanager = SimpleNamespace(includes_time=includes_time)
+    return pipeline
+
+
+class Served:
+    """A viewer that shows a pipeline."""
+
+    def __init__(self, folder: Path, pipeline: Any, training: bool = False, max_res: int = 64) -> None:
+        self.model, self.panel, self.lock = pipeline.model, pipeline.segmentation, threading.Lock()
+        self.session = self.panel._actions.session
+        self.port = free_port()
+        config = local_viewer(4096)
+        config.websocket_port = self.port
+        trainer: Any = SimpleNamespace(training_state="training") if training else None
+        with contextlib.ExitStack() as stack:
+            # Reading each icon takes half a second, and viser looks at all processes of the machine, which may end.
+            for module in ("_gui_api", "_gui_handles"):
+                stack.enter_context(mock.patch(f"viser.{module}.svg_from_icon", lambda icon: "<svg/>"))
+            stack.enter_context(mock.patch("viser._client_autobuild.ensure_client_is_built"))
+            self.viewer = Viewer(config, folder / "viewer.log", folder, pipeline, trainer=trainer, train_lock=self.lock)
+        self.viewer.train_util = 0.9  # as `init_scene` does
+        self.viewer.control_panel._max_res.value = max_res
+
+    def press(self, element: Any, browser: "Browser", value: Any = True) -> None:
+        browser.send("GuiUpdateMessage", id=element.gui_handle._impl.id, updates={"value": value})
+
+    @property
+    def actions(self) -> Any:
+        return self.panel._actions
+
+    def said(self) -> str:
+        return self.actions._said
+
+
+class Browser:
+    """One page: sends what viser's page sends, and throws away what it gets."""
+
+    def __init__(self, served: Served, x: float = 0.0) -> None:
+        self.socket = connect(f"ws://127.0.0.1:{served.port}", max_size=None, compression=None)
+        threading.Thread(target=self._read, daemon=True).start()
+        self.look(x)
+
+    def _read(self) -> None:
+        with contextlib.suppress(Exception):
+            for _ in self.socket:
+                pass
+
+    def send(self, kind: str, **values: Any) -> None:
+        self.socket.send(msgspec.msgpack.encode({"type": kind, **values}))
+
+    def look(self, x: float, turn: float = 0.0) -> None:
+        """From (x, 0, 0) along -z, turned to the left."""
+        pose = np.zeros((3, 4))
+        pose[:, :3], pose[0, 3] = vtf.SO3.from_y_radians(turn).as_matrix(), x
+        self.look_from(pose)
+
+    def look_from(self, pose: np.ndarray) -> None:
+        """Through a camera [3, 4] of the model's world, OpenGL."""
+        rotation = vtf.SO3.from_matrix(pose[:, :3].astype(np.float64)) @ LOOK_BACK
+        position = 10.0 * pose[:, 3].astype(np.float64)
+        self.send(
+            "ViewerCameraMessage",
+            wxyz=rotation.wxyz.tolist(),
+            position=position.tolist(),
+            fov=0.9,
+            aspect=4 / 3,
+            look_at=(position + rotation.as_matrix()[:, 2]).tolist(),
+            up_direction=pose[:, 1].astype(float).tolist(),
+        )
+
+    def click(self, x: float, y: float) -> None:
+        self.send(
+            "ScenePointerMessage",
+            event_type="click",
+            ray_origin=[0.0, 0.0, 0.0],
+            ray_direction=[0.0, 0.0, -1.0],
+            screen_pos=[[x, y]],
+        )
+
+    def select(self, *corners: tuple[float, float]) -> None:
+        self.send(
+            "ScenePointerMessage",
+            event_type="rect-select",
+            ray_origin=None,
+            ray_direction=None,
+            screen_pos=[list(corner) for corner in corners],
+        )
+
+
+def wait_for(condition: Any, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not happen"
+        time.sleep(0.02)
