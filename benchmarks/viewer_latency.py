@@ -20,7 +20,7 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.viewer.live import LiveSegmentation  # noqa: E402
+from semfield_ns.viewer.live import LiveSegmentation
 from semfield_ns.viewer.masks import open_run
 from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 
