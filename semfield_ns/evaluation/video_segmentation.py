@@ -1,6 +1,7 @@
 """A baseline with a learned video model: SAM 2 follows the class masks of the labelled frames. Needs its weights."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def _nearer(frame: int, labelled: Sequence[int], reverse: bool) -> bool:
     return (min(after) < min(before)) == reverse
 
 
-def _load(weights: str):
+def _load(weights: str) -> tuple[Any, Any]:
     from pathlib import Path
 
     try:
