@@ -78,7 +78,8 @@ def test_the_scene_of_a_camera_is_rendered():
         shown.append(model.get_outputs_for_camera(camera)["rgb"])
     assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[1], shown[2])
     camera.metadata = None
-    model.shown = 1
+    model.scene.value = "b"
+    model.scene.cb_hook(model.scene)
     assert torch.equal(model.get_outputs_for_camera(camera)["rgb"], shown[2])
 
 
