@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
+
 from semfield_ns.errors import SemfieldError
 from semfield_ns.pipeline import INFO_KEY, SemfieldPipeline, SemfieldPipelineConfig, decode_info, encode_info
 from semfield_ns.scenes.labels import SemanticClass
@@ -49,6 +51,9 @@ class SemanticFlowPipeline(SemfieldPipeline):
         state = {key.removeprefix("module."): value for key, value in loaded_state.items() if key != CLASSES_KEY}
         if self.config.scene is not None:
             state = member_state(state, self.config.scene)
+        if "_model.heads.attention.out.weight" in state:
+            # Runs of before carried labels were evidence do not listen to any.
+            state.setdefault("_model.heads.vote_gain", torch.zeros(2))
         super().load_pipeline(state, step)
 
 
