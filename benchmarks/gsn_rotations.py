@@ -14,7 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from semfield_ns.gsn.library import find_scenes, scene_name
+from semfield_ns.gsn.dataparser import scene_name
+from semfield_ns.gsn.library import find_scenes
 from semfield_ns.gsn.runs import newest_checkpoint, read_run
 
 
