@@ -18,7 +18,7 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import TextQuery
-from semfield_ns.segmentation.views import FeatureView, ModelViews, view_of_outputs
+from semfield_ns.segmentation.views import FeatureView, ModelViews
 from semfield_ns.viewer.link import ViewerLink, in_one_piece
 from semfield_ns.viewer.segmenter import Segmentation, Segmenter, knows_features
 from semfield_ns.viewer.session import Session, SessionState
@@ -129,7 +129,7 @@ class LiveViews(ModelViews):
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
         """See `ViewProvider`."""
-        return view_of_outputs(self.raw(camera), camera.cameras())
+        return self.view_of(self.raw(camera), camera.cameras())
 
 
 class GuardedViews(ModelViews):
