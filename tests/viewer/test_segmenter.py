@@ -13,7 +13,7 @@ from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.views import view_of_outputs
 from semfield_ns.viewer.masks import NamedView, write_masks
 from semfield_ns.viewer.segmenter import Segmenter, outline
-from semfield_ns.viewer.session import Session, SetGrowth, SetThreshold
+from semfield_ns.viewer.session import Clear, Session, SetGrowth, SetThreshold
 from tests.segmentation.scene import BallScene, camera, iou
 
 ON_BALL, ON_WALL, ON_TWIN = [(38.0, 28.0), (42.0, 32.0)], [(5.0, 5.0), (60.0, 8.0)], [(62.0, 24.0), (65.0, 26.0)]
@@ -269,3 +269,30 @@ def test_outlines_go_around_objects():
     ids[1:6, 1:6] = 1
     found = outline(ids)
     assert found.sum() == 16 and not found[2:5, 2:5].any() and not found[0].any()
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_500_actions():
+    resource = pytest.importorskip("resource")
+    scene = BallScene()
+    segmenter = Segmenter(Session(), scene, budget=2_000_000)
+    session, random = segmenter.session, np.random.default_rng(0)
+    number = session.add_object()
+
+    def play(actions: int) -> int:
+        for _ in range(actions):
+            kind = random.integers(5)
+            if kind == 0:
+                session.undo() if len(session.log) > 1 and session.state.prompts else session.redo()
+            elif kind == 1:
+                session.do(SetThreshold(number, float(random.random())))
+            elif kind == 2:
+                session.do(Clear(number))
+            else:
+                session.add_stroke(number, camera().scaled(0.4), [tuple(random.uniform(0, 24, 2).tolist())])
+            scene.weights += int(kind == 3)
+            segmenter.segment(camera(float(random.uniform(-0.3, 0.3))).scaled(0.4))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = play(100)
+    assert play(400) - before < 20_000, "kilobytes"
