@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from semfield_ns.io import write_png
+from semfield_ns.process import segments
 from semfield_ns.process.depth import depth_tool, fit_to_points
 from semfield_ns.process.flow import flow_tool
 from semfield_ns.process.models import ModelCard, WeightsAbsent, choose
@@ -145,3 +147,22 @@ def test_boxes_are_drawn_around_the_larger_parts_of_the_fullest_mask():
     masks[1][70:80, 70:80] = True
     masks[1][90, 90] = True
     assert prompts(masks) == (1, [(20, 10, 60, 40), (70, 70, 80, 80)])
+
+
+def test_frames_with_labels_prompt_if_there_are_any(tmp_path, monkeypatch):
+    asked = []
+
+    def follow(frames, key, boxes):
+        asked.append((key, boxes))
+        return [np.ones((60, 80), bool) for _ in frames]
+
+    monkeypatch.setattr(segments, "sam_tracker", lambda name, device: (follow, ModelCard("masks", name, "1", "MIT")))
+    masks = {number: np.zeros((60, 80), bool) for number in (2, 5, 7)}
+    masks[2][10:50, 10:70] = True  # the most motion
+    masks[5][20:40, 30:60] = True  # less, but completed by a label
+    for number in masks:
+        write_png(tmp_path / f"{number:04d}.png", np.zeros((60, 80, 3), np.uint8))
+    for labelled, key, box in (([], 0, (10, 10, 70, 50)), ([5], 1, (30, 20, 60, 40))):
+        found = sharpen("auto", "model", tmp_path, dict(masks), labelled)
+        assert asked.pop() == (key, [box])
+        assert all(mask.all() for mask in found.masks.values()) and found.card.name == "model"
