@@ -127,13 +127,9 @@ def test_strokes_become_masks_in_all_views_and_files(attached: tuple[Truth, Path
         undone = picture(page, clip=CLIP)
         press(page, "Redo")
         redone = picture(page, clip=CLIP)
-        print(
-            [
-                difference(a, b)
-                for a, b in ((rgb, positive), (positive, both), (both, undone), (positive, undone), (both, redone))
-            ]
-        )
-        assert difference(both, redone) < difference(both, undone)
+        changed = difference(positive, both)
+        assert changed > 1
+        assert max(difference(positive, undone), difference(both, redone)) < changed / 4
 
         # The camera can be moved between strokes, and the mask moves with the object.
         page.mouse.move(300, 300)
@@ -148,8 +144,7 @@ def test_strokes_become_masks_in_all_views_and_files(attached: tuple[Truth, Path
         page.get_by_text(re.compile("Wrote 12 masks")).wait_for(timeout=240_000)
     exported = config.parent / "segmentation"
     iou = truth.iou(exported / "masks")
-    print(f"IoU {iou:.3f}")
-    assert iou >= 0.8
+    assert iou >= 0.8, f"{iou:.3f}"
     replayed = tmp_path / "replayed"
     run_command(
         [
