@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semfield_ns.scenes.synthetic import write_scene
 from tests.runs import run_command
-from tests.viewer.browser import look_through_a_training_camera, opened_page, picture, press, running_viewer, slider
+from tests.viewer.browser import opened_page, picture, press, running_viewer, slider
 from tests.viewer.test_strokes import CLIP, SIZE, Truth, draw
 
 WORK = Path("outputs/viewer_pictures")
@@ -28,10 +28,10 @@ def main(folder: Path) -> None:
     truth = Truth(scene)
     with running_viewer(config, WORK / "viewer.log") as address, opened_page(address, SIZE) as page:
         slider(page, "Max res").press("ArrowRight")
-        look_through_a_training_camera(page, CLIP)
+        view = truth.look(page)
         slider(page, "Max res").press("ArrowRight")
         picture(page, patience=300, clip=CLIP, still=20)
-        along, around = (truth.on_page(page, stroke) for stroke in truth.strokes(truth.seen(page)))
+        along, around = (truth.on_page(page, stroke) for stroke in truth.strokes(view))
         press(page, "Stroke on object")
         page.get_by_text("first point of a stroke").wait_for()
         for x, y in along:
