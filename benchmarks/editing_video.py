@@ -51,11 +51,13 @@ def main(
             *("semfield", "edit", "--load-config", load_config, "--edits", output_dir / f"{name}.yml"),
             *("--output-dir", output_dir / name),
         )
+        unfinished = output_dir / f"unfinished_{name}.mp4"
         run(
             *("ns-render", "camera-path", "--load-config", output_dir / name / "config.yml"),
-            *("--camera-path-filename", path, "--output-path", video, "--downscale-factor", 1 / scale),
+            *("--camera-path-filename", path, "--output-path", unfinished, "--downscale-factor", 1 / scale),
             *("--rendered-output-names", "rgb", "semantics_colormap"),
         )
+        unfinished.rename(video)
         print(f"Wrote {video}", flush=True)
 
 
