@@ -1,6 +1,7 @@
 """Objects that a run follows, against the true instances: `python benchmarks/objects.py RUN/config.yml`.
 
 For each object: the true instances that it covers best, frame by frame (one, if it is never confused), and mean IoU.
+Of all objects together: region similarity J and boundary accuracy F.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ import tyro
 from nerfstudio.utils.eval_utils import eval_setup
 from training import machine
 
+from semfield_ns.evaluation.instances import instance_score
 from semfield_ns.io import read_image
 from semfield_ns.semantic_flow.editor import track_objects
 
@@ -34,7 +36,20 @@ def main(load_config: Path) -> None:
             covered.add(best)
             ious.append((region & (truth[frame] == best)).sum() / (region | (truth[frame] == best)).sum())
         print(f"| {name} | {len(entry.regions)} | {sorted(covered)} | {np.mean(ious):.3f} |")
+    ids = {frame: np.zeros(image.shape, dtype=np.int64) for frame, image in enumerate(truth)}
+    for number, entry in enumerate(tracks.objects, start=1):
+        for frame, region in entry.regions.items():
+            ids[frame][region] = number
+    # Instances of classes that do not move are not followed.
+    moving = {frame: np.where(mask, truth[frame], 0) for frame, mask in enumerate(_masks(pipeline))}
+    found = instance_score(ids, moving)
+    print(f"\nJ {found.region:.3f}, F {found.boundary:.3f}, J&F {found.mean:.3f} ({found.objects} true objects)")
     print(f"\n{machine()}")
+
+
+def _masks(pipeline) -> list[np.ndarray]:
+    """Motion masks of the training frames."""
+    return [mask.numpy() for mask in pipeline.datamanager.train_dataset.moving()]
 
 
 if __name__ == "__main__":

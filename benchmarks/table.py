@@ -34,8 +34,8 @@ from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import FlowDataset
 
 Method = Literal["nearest", "chained", "linear", "sam2", "point", "point-carried", "flow"]
-VERSION = 1
-"""raised when what a run does changes, so that older results are not taken for current ones"""
+VERSIONS = {"flow": 2, "point-carried": 2}
+"""of what a run of a method does, 1 where not named: raised so that older results are not taken for current ones"""
 DATA = Path(os.environ.get("SEMFIELD_DATA", "../shared/data"))
 RESULTS = Path(__file__).parent / "results" / "table"
 NAMES: dict[str, str] = {
@@ -84,7 +84,11 @@ class Run:
     labels: str
     method: Method
     seed: int = 0
-    version: int = VERSION
+
+    @property
+    def recipe(self) -> dict:
+        """Everything that the result depends on."""
+        return asdict(self) | {"version": VERSIONS.get(self.method, 1)}
 
     @property
     def trained(self) -> bool:
@@ -101,7 +105,7 @@ class Run:
         if not self.file.is_file():
             return None
         stored = json.loads(self.file.read_text(encoding="utf-8"))
-        return stored if stored["run"] == asdict(self) else None
+        return stored if stored["run"] == self.recipe else None
 
 
 def plan() -> Iterator[Run]:
@@ -146,10 +150,10 @@ def execute(run: Run, data: Path, cache: Path) -> dict:
     try:
         row, seconds = (_trained if run.trained else _untrained)(run, folder)
     except SemfieldError as error:
-        return {"run": asdict(run), "skipped": str(error)}
+        return {"run": run.recipe, "skipped": str(error)}
     figures = {key: value for key, value in asdict(row).items() if isinstance(value, float) and value == value}
     return {
-        "run": asdict(run),
+        "run": run.recipe,
         **{key: round(value, 5) for key, value in figures.items()},
         "training_seconds": round(seconds),
         "seconds": round(time.perf_counter() - start),
@@ -160,8 +164,17 @@ def execute(run: Run, data: Path, cache: Path) -> dict:
 
 def _trained(run: Run, folder: Path):
     scene = run.scene
-    job = Job(folder, run.labels, scene.masks, "flow" if run.method == "flow" else "point", run.seed, scene.steps,
-              scene.rays, carry=run.method != "point", eval_frames="unlabelled")  # fmt: skip
+    job = Job(
+        folder,
+        run.labels,
+        scene.masks,
+        head="flow" if run.method == "flow" else "point",
+        seed=run.seed,
+        steps=scene.steps,
+        rays=scene.rays,
+        carry=run.method != "point",
+        eval_frames="unlabelled",
+    )
     pipeline, seconds = train(job)
     manager = pipeline.datamanager
     truth = _truth(manager.train_dataset, manager.eval_dataset, scene.grid)
@@ -189,7 +202,7 @@ def _untrained(run: Run, folder: Path):
         flows = [[training[i][key][..., :2].numpy() for i in range(count)] for key in ("flow_forward", "flow_backward")]
         found = chained_flow(labels, labelled, *flows)
     elif run.method == "linear":
-        found = linear_head(training.metadata["source_features"], labels, labelled, classes)
+        found = linear_head(training.metadata["source_features"], {i: labels[i] for i in labelled}, classes)
     else:
         images = [training.get_image_uint8(i).numpy() for i in range(count)]
         found = video_labels(images, labels, labelled, classes)
@@ -249,8 +262,7 @@ def report() -> str:
     finished = [entry for entry in done.values() if entry]
     minutes = sum(entry.get("seconds", 0) for entry in finished) / 60
     parts += ["", f"{len(finished)} of {len(done)} runs, {minutes:.0f} minutes in all."]
-    skipped = sorted({entry["skipped"] for entry in finished if "skipped" in entry})
-    return "\n".join([*parts, *(f"Skipped: {reason}" for reason in skipped)])
+    return "\n".join(parts)
 
 
 def _head(first: str) -> str:

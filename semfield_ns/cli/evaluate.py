@@ -10,8 +10,8 @@ from semfield_ns.evaluation.protocol import Protocol
 def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -> None:
     """Evaluate a run and write evaluation.json, evaluation.md and a page of pictures, index.html.
 
-    On frames of the training video whose labels were hidden, the nearest labelled frame copied and chained optical flow
-    are evaluated as well.
+    On frames of the training video whose labels were hidden, the nearest labelled frame copied, chained optical flow
+    and a linear head on the frame's own features are evaluated as well.
 
     Args:
         load_config: config.yml of a trained run.

@@ -1,6 +1,8 @@
-"""A baseline that sees one picture at a time: a linear classifier of the frame encoder's features."""
+"""A linear classifier of the frame encoder's features: a baseline that sees one picture at a time, and where the
+semantic heads start from.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -9,49 +11,40 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LabelImage = Int[np.ndarray, "H W"]
+Linear = tuple[Float[Tensor, "classes dim"], Float[Tensor, "classes"]]
+"""weight and bias"""
 
 
-def linear_head(
+def fit_linear(
     features: Float[Tensor, "frames h w dim"],
-    labels: Sequence[LabelImage | None],
-    labelled: Sequence[int],
+    labels: Mapping[int, LabelImage],
     num_classes: int,
     penalty: float = 1e-4,
     most_pixels: int = 60_000,
     seed: int = 0,
-) -> list[LabelImage]:
-    """Predicts each frame from its own features, by multinomial logistic regression on the labelled frames.
+) -> Linear:
+    """Multinomial logistic regression on the pixels of the labelled frames.
 
     Args:
         features: of the frame encoder, for every frame.
-        labels: one label image a frame, negative where there is no label; only those of `labelled` frames are read.
-        labelled: indices of the labelled frames.
+        labels: labelled frame -> class ids, negative where there is no label.
         num_classes: classes.
         penalty: on the squared weights.
         most_pixels: drawn for the fit.
         seed: of the draw.
 
-    Returns:
-        A label image for each frame, also the labelled ones.
-
     Raises:
         ValueError: no pixel has a label.
     """
-    given = {frame: labels[frame] for frame in labelled}
-    sizes = [image.shape for image in given.values() if image is not None]
-    if not sizes:
-        raise ValueError("The linear head needs at least one labelled frame.")
-    height, width = sizes[0]
     inputs, targets = [], []
-    for frame, image in given.items():
-        assert image is not None, "labelled frames have labels"
+    for frame, image in labels.items():
         truth = torch.from_numpy(np.ascontiguousarray(image))
         known = truth >= 0
-        inputs.append(_full(features[frame], height, width)[known].half())
+        inputs.append(_full(features[frame], *image.shape)[known].half())
         targets.append(truth[known].long())
-    x, y = torch.cat(inputs), torch.cat(targets)
-    if len(y) == 0:
+    if not sum(map(len, targets)):
         raise ValueError("The linear head needs at least one labelled pixel.")
+    x, y = torch.cat(inputs), torch.cat(targets)
     drawn = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:most_pixels]
     x, y = x[drawn].float(), y[drawn]
     weight = torch.zeros(num_classes, x.shape[1], requires_grad=True)
@@ -64,12 +57,29 @@ def linear_head(
         loss.backward()
         return loss
 
-    optimizer.step(closure)
-    with torch.no_grad():
-        return [
-            (_full(frame, height, width) @ weight.T + bias).argmax(dim=-1).numpy().astype(np.int64)
-            for frame in features
-        ]
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weight.detach(), bias.detach()
+
+
+def linear_head(
+    features: Float[Tensor, "frames h w dim"], labels: Mapping[int, LabelImage], num_classes: int
+) -> list[LabelImage]:
+    """Predicts each frame, also the labelled ones, from its own features.
+
+    Args:
+        features: of the frame encoder, for every frame.
+        labels: labelled frame -> class ids, negative where there is no label.
+        num_classes: classes.
+
+    Raises:
+        ValueError: no pixel has a label.
+    """
+    weight, bias = fit_linear(features, labels, num_classes)
+    height, width = next(iter(labels.values())).shape
+    return [
+        (_full(frame, height, width) @ weight.T + bias).argmax(dim=-1).numpy().astype(np.int64) for frame in features
+    ]
 
 
 def _full(grid: Float[Tensor, "h w dim"], height: int, width: int) -> Float[Tensor, "H W dim"]:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
-from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
-from semfield_ns.evaluation.protocol import Protocol
+from semfield_ns.evaluation.metrics import ConfusionMatrix, end_point_error, image_miou
+from semfield_ns.evaluation.per_frame import linear_head
+from semfield_ns.evaluation.protocol import SCHEDULES, Protocol, frames_of
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Row:
     psnr: float = float("nan")
     """mean of the frames', dB"""
     ssim: float = float("nan")
+    lpips: float = float("nan")
+    """where its weights are at hand"""
+    flow_error: float = float("nan")
+    """mean end-point error, px, of the optical flow that scene flow and camera induce, against the given one"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def score(
         predictions: frame -> class ids; a negative one predicts nothing, and counts as the first class since it has to
             count.
         truth: of the same frames.
-        images: psnr and ssim of each frame.
+        images: figures of each frame's image, named as in `Row`; a frame may lack some.
     """
     count = len(truth.moving_classes)
     matrix, moving, per_image = ConfusionMatrix(count), ConfusionMatrix(count), []
@@ -74,12 +79,22 @@ def score(
         float(classes.nanmean()) if len(classes) else float("nan"),
         moving.miou if moving.total else float("nan"),
         matrix.accuracy,
-        *(float(np.mean([image[name] for image in images])) if images else float("nan") for name in ("psnr", "ssim")),
+        *(
+            _mean([image[name] for image in images if name in image])
+            for name in ("psnr", "ssim", "lpips", "flow_error")
+        ),
     )
 
 
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if value == value]
+    return float(np.mean(known)) if known else float("nan")
+
+
 def baselines(dataset: Any, truth: Truth) -> list[Row]:
-    """The nearest labelled frame copied, and optical flow chained from it, as far as the scene has what they need.
+    """Baselines, as far as the scene has what they need.
+
+    The nearest labelled frame copied, optical flow chained from it, and a linear head on each frame's own features.
 
     Args:
         dataset: the training frames.
@@ -95,6 +110,11 @@ def baselines(dataset: Any, truth: Truth) -> list[Row]:
     if all("flow_forward" in entry and "flow_backward" in entry for entry in entries):
         flows = [[entry[key][..., :2].numpy() for entry in entries] for key in ("flow_forward", "flow_backward")]
         rows.append(score("chained optical flow", dict(enumerate(chained_flow(labels, labelled, *flows))), truth))
+    features = dataset.metadata.get("source_features")
+    if features is not None:
+        given = {i: image for i, image in enumerate(labels) if image is not None}
+        found = linear_head(features, given, len(truth.moving_classes))
+        rows.append(score("per-frame features, linear head", dict(enumerate(found)), truth))
     return rows
 
 
@@ -118,10 +138,11 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
 
     Args:
         config_path: the run's config.yml. Like every command of Nerfstudio this trusts it: a config.yml can run code.
-        protocol: which frames, as the data parser's `eval_frames`.
+        protocol: which frames, as the data parser's `eval_frames`, or a protocol of `FRAMES`.
 
     Raises:
-        SemfieldError: there is no such file, the run's scene has no labels, or no evaluated frame has one.
+        SemfieldError: there is no such file, the run's scene has no labels, no evaluated frame has one, or the run's
+            label schedule is not one of the protocol.
     """
     from nerfstudio.utils.eval_utils import eval_setup
     from rich.progress import track
@@ -133,7 +154,13 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
         raise SemfieldError(f"{config_path} is not a file: give the config.yml of a trained run.")
 
     def choose(config: Any) -> Any:
-        config.pipeline.datamanager.dataparser.eval_frames = protocol
+        parser = config.pipeline.datamanager.dataparser
+        if protocol in SCHEDULES and not parser.labels.startswith(SCHEDULES[protocol]):
+            raise SemfieldError(
+                f"The protocol {protocol} is for runs with labels {SCHEDULES[protocol]}P%, but this run was "
+                f"trained with {parser.labels}: use the protocol unlabelled."
+            )
+        parser.eval_frames = frames_of(protocol)
         return config
 
     _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=choose)
@@ -162,6 +189,8 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
             truth.moving[frame] = (item["dynamic_mask"][..., 0] > 0.5).numpy()
         color = item["image"][..., :3]
         images.append(image_quality(outputs["rgb"], color))
+        if video and hasattr(model, "induced_flow"):
+            images[-1]["flow_error"] = _flow_error(model, dataset.cameras[index : index + 1], training[frame])
         wrong = ((predicted != labels) & (labels >= 0))[..., None].expand(-1, -1, 3).float()
         shown = [color, outputs["rgb"], colorize_labels(labels, palette), colorize_labels(predicted, palette), wrong]
         pictures[paths[index].stem] = torch.cat(shown, dim=1)
@@ -178,6 +207,16 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
     return Evaluation(rows, list(label_map.names), list(pictures), ious, pictures)
 
 
+def _flow_error(model: Any, camera: Any, given: dict[str, Tensor]) -> float:
+    """Mean over both directions, where the given flow is valid and there is a neighbour; else NaN."""
+    errors = []
+    for step, key in ((1, "flow_forward"), (-1, "flow_backward")):
+        flow = model.induced_flow(camera, step)
+        if flow is not None and key in given and bool((given[key][..., 2] > 0.5).any()):
+            errors.append(end_point_error(flow.cpu(), given[key][..., :2], given[key][..., 2] > 0.5))
+    return float(np.mean(errors)) if errors else float("nan")
+
+
 COLUMNS = {
     "method": "method",
     "miou": "dataset mIoU",
@@ -187,6 +226,8 @@ COLUMNS = {
     "accuracy": "accuracy",
     "psnr": "PSNR, dB",
     "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "flow_error": "flow error, px",
 }
 
 
@@ -195,7 +236,9 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [f"| {' | '.join(COLUMNS.values())} |", f"|{'---|' * len(COLUMNS)}"]
     for row in rows:
         values = asdict(row)
-        cells = [values["method"]] + [_cell(values[name], 2 if name == "psnr" else 3) for name in list(COLUMNS)[1:]]
+        cells = [values["method"]] + [
+            _cell(values[name], 2 if name in ("psnr", "flow_error") else 3) for name in list(COLUMNS)[1:]
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

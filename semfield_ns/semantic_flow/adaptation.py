@@ -17,8 +17,8 @@ from semfield_ns.semantic_flow.encodings import PlanesEncoding
 from semfield_ns.semantic_flow.many_scenes import shared_modules
 from semfield_ns.semantic_flow.model import SemanticFlowModel
 
-CLASS_LAYERS = ("heads.static.layers.4.", "heads.dynamic.layers.4.")
-"""Last layers of the semantic path: a row a class."""
+CLASS_LAYERS = ("heads.static.layers.4.", "heads.dynamic.layers.4.", "heads.linear.0.", "heads.linear.1.")
+"""Layers of the semantic path that end in logits: a row a class."""
 
 ADAPTATION_STAGE_ONE = 0.25
 """Part of an adaptation's steps that train what stands still first: with layers that know their work, it is quick."""

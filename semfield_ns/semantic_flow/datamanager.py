@@ -16,6 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.evaluation.per_frame import fit_linear
 from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
@@ -165,7 +166,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         config.eval_num_times_to_repeat_images = config.window_steps
 
     def setup_train(self) -> None:
-        """Says what the scene lacks, carries labels, then sets up Nerfstudio's loaders."""
+        """Says what the scene lacks, fits a first classifier, then sets up Nerfstudio's loaders."""
         sample = self.train_dataset[0]
         absent = {
             "flow_forward": "no optical flow: flow losses are off",
@@ -176,6 +177,12 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         for key, message in absent.items():
             if key not in sample:
                 CONSOLE.log(f"This scene has {message}.")
+        dataset = self.train_dataset
+        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in dataset.metadata["labelled"]}
+        if any((image != IGNORE).any() for image in labels.values()):
+            dataset.metadata["source_classifier"] = fit_linear(
+                dataset.metadata["source_features"], labels, len(dataset.metadata["label_map"])
+            )
         super().setup_train()
 
     def _carry_labels(self, dataset: FlowDataset) -> None:

@@ -115,6 +115,8 @@ class SemanticFlowModel(Model):
                 config.token_dim,
                 config.attention_heads,
             )
+            if metadata.get("source_classifier") is not None:
+                self.heads.start_from(*metadata["source_classifier"])
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
             self.classes = SemanticPanel(self.label_map.names, self.label_map.colors)
         self.initial_sampler = LinearDisparitySampler()
@@ -143,7 +145,7 @@ class SemanticFlowModel(Model):
         classes = [] if self.label_map is None else list(self.label_map.names)
         return {
             "method": "semantic-flow",
-            "version": "1",
+            "version": "2",
             "classes": ", ".join(classes),
             "feature dimension": str(self.frames.feature_dim),
             "field backend": self.config.implementation,
@@ -406,6 +408,26 @@ class SemanticFlowModel(Model):
             points = trace(points, points.new_full((1, 1), now), step, self.branches.flow.velocity)
             now = end if abs(end - now) <= 1 else now + step
         return points
+
+    @torch.no_grad()
+    def induced_flow(self, camera: Cameras, step: int) -> Float[Tensor, "height width 2"] | None:
+        """Optical flow in pixels from a camera's picture to that of the next (+1) or previous (-1) training frame.
+
+        None where there is no such frame. Flow of what is not in front of both cameras is 0.
+        """
+        raw = self.raw_outputs_for_camera(camera)
+        assert camera.times is not None, "the line above gives it one"
+        now = float(self.frames.to_frames(camera.times.reshape(1, 1).to(self.device)))
+        target = round(now) + step
+        if not 0 <= target < len(self.frames):
+            return None
+        moved = raw["surface"] + raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
+        pixels, depth = self.frames.project(moved, torch.full(moved.shape[:-1], target, device=moved.device))
+        rows, columns = torch.meshgrid(
+            *(torch.arange(n, device=moved.device) + 0.5 for n in moved.shape[:2]), indexing="ij"
+        )
+        flow = pixels - torch.stack([columns, rows], dim=-1)
+        return torch.where(depth[..., None] > 0, flow, torch.zeros_like(flow))
 
     def render_key(self) -> tuple[Any, ...]:
         """What renders depend on besides weights and camera."""

@@ -81,11 +81,24 @@ class SemanticHeads(nn.Module):
         if kind == "flow":
             self.attention = FlowAttention(feature_dim, token_dim, attention_heads)
             flow_dim, static_context = self.attention.out_dim, feature_dim + 1
+            # Of the image feature now: what one picture tells, which the networks correct. See `start_from`.
+            self.linear = nn.ModuleList(nn.Linear(feature_dim, num_classes) for _ in range(2))
+            for layer in self.linear:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
             # How much each branch makes of carried labels; 1 takes their evidence at its word.
             self.vote_gain = nn.Parameter(torch.ones(2))
         self.num_classes = num_classes
         self.static = SemanticNetwork(static_context, static_dim, num_classes, hidden)
         self.dynamic = SemanticNetwork(flow_dim, dynamic_dim, num_classes, hidden)
+
+    @torch.no_grad()
+    def start_from(self, weight: Float[Tensor, "classes feature"], bias: Float[Tensor, "classes"]) -> None:
+        """Lets both branches begin as a linear classifier of image features. The point-based head has no such part."""
+        if self.kind == "flow":
+            for layer in self.linear:
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
 
     def static_logits(
         self,
@@ -105,6 +118,7 @@ class SemanticHeads(nn.Module):
         shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
         features, visible = frames.gather(points, shown)
         logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
+        logits = logits + self.linear[0](features) * visible
         return logits + self._votes(0, points, shown, frames, listen)
 
     def dynamic_logits(
@@ -118,7 +132,8 @@ class SemanticHeads(nn.Module):
         features, visible = frames.gather(traced, steps)
         durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
         context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
-        return self.dynamic(context, field) + self._votes(1, trajectory.now, steps[..., 2], frames, listen)
+        logits = self.dynamic(context, field) + self.linear[1](features[..., 2, :]) * visible[..., 2, :]
+        return logits + self._votes(1, trajectory.now, steps[..., 2], frames, listen)
 
     def _votes(
         self, branch: int, points: Tensor, step: Tensor, frames: SourceFrames, listen: Tensor | None

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from semfield_ns.evaluation.baselines import chained_flow, follow, nearest_labelled, nearest_labelled_frame
 from semfield_ns.evaluation.metrics import ConfusionMatrix
+from semfield_ns.evaluation.per_frame import linear_head
 
 DATA = Path(os.environ.get("SEMFIELD_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -89,3 +91,14 @@ def test_figures_on_balloon1():
             matrix.update(predictions[t], labels[t])
         scores.append(matrix.miou)
     assert scores == pytest.approx([0.341, 0.653], abs=0.002)
+
+
+def test_a_linear_head_learns_what_one_picture_tells():
+    """Two features; the class is the larger one. A frame without labels is predicted from its own features."""
+    features = torch.randn(3, 6, 8, 2, generator=torch.Generator().manual_seed(0))
+    truth = [frame.argmax(dim=-1).numpy() for frame in features]
+    found = linear_head(features, {0: truth[0], 1: np.where(truth[1] > 0, 1, -1)}, num_classes=2)
+    assert len(found) == 3
+    assert (found[0] == truth[0]).mean() > 0.95 and (found[2] == truth[2]).mean() > 0.9
+    with pytest.raises(ValueError, match="labelled pixel"):
+        linear_head(features, {0: np.full((6, 8), -1)}, num_classes=2)

@@ -50,9 +50,14 @@ def test_a_run_is_compared_on_the_frames_whose_labels_were_hidden(trained_run, t
     command = ["semfield", "evaluate", "--load-config", str(trained_run), "--output-dir", str(tmp_path / "out")]
     result = run_command([*command, "--protocol", "unlabelled"])
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert [row["method"] for row in found["rows"]] == ["this run", "nearest labelled frame", "chained optical flow"]
+    assert [row["method"] for row in found["rows"]] == [
+        "this run", "nearest labelled frame", "chained optical flow", "per-frame features, linear head",
+    ]  # fmt: skip
     assert len(found["frames"]) == 4
     assert all(0 < row["miou"] <= 1 for row in found["rows"])
+    assert 0 < found["rows"][0]["flow_error"] < 20
+    with pytest.raises(SemfieldError, match="labels first-P%"):
+        evaluate_run(trained_run, "tracking")
     # The flow of a synthetic scene is exact: following it beats copying.
     assert found["rows"][2]["miou"] > found["rows"][1]["miou"]
     assert (tmp_path / "out" / "evaluation.md").read_text().strip() in result.stdout

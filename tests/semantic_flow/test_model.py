@@ -274,3 +274,18 @@ def test_votes_are_those_of_the_pixel_under_the_point():
             expected[i, label] += frames.vote_evidence[step[i], side, row[i], column[i]].float()
     assert torch.allclose(frames.votes(points, step, 3), expected)
     assert (frames.votes(points + 100.0, step, 3) == 0).all()
+
+
+def test_heads_begin_as_a_linear_classifier_of_the_image_feature():
+    model = make_model()
+    points, step, field = (
+        torch.tensor([[[0.1, 0.2, -4.0]]]),
+        torch.tensor([2]),
+        torch.randn(1, 1, model.branches.static.out_dim),
+    )
+    before = model.heads.static_logits(points, step, field, model.frames)
+    weight, bias = torch.randn(3, 7), torch.randn(3)
+    model.heads.start_from(weight, bias)
+    after = model.heads.static_logits(points, step, field, model.frames)
+    feature, _ = model.frames.gather(points, step[:, None])
+    assert torch.allclose(after - before, feature @ weight.T + bias, atol=1e-5)
