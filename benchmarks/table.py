@@ -139,10 +139,19 @@ def plan() -> Iterator[Run]:
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 
-def execute(run: Run, data: Path, cache: Path) -> dict:
-    """Does a run; returns what is stored of it."""
+def execute(run: Run, data: Path, cache: Path, folder: Path | None = None) -> dict:
+    """Does a run; returns what is stored of it.
+
+    Args:
+        run: what to do.
+        data: folder of the real scenes.
+        cache: where synthetic scenes are written.
+        folder: of the scene, where it is neither.
+    """
     start = time.perf_counter()
-    if run.scene.folder is not None:
+    if folder is not None:
+        pass
+    elif run.scene.folder is not None:
         folder = data / run.scene.folder
     else:
         folder = write_scene(run.scene.name, cache / f"{run.scene.name}-{run.scene.width}", width=run.scene.width,

@@ -7,7 +7,7 @@ from pathlib import Path
 from semfield_ns.evaluation.protocol import Protocol
 
 
-def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -> None:
+def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", suggest_frames: int = 0) -> None:
     """Evaluate a run and write evaluation.json, evaluation.md and a page of pictures, index.html.
 
     On frames of the training video whose labels were hidden, the nearest labelled frame copied, chained optical flow
@@ -19,6 +19,9 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -
         protocol: Which frames. held-out: those that the scene holds out. unlabelled: training frames whose labels the
             schedule hid. train: every 8th training frame. auto: the first of these that there are. strokes: simulated
             strokes in a training view, judged in the held-out views (five seeds; writes strokes.json and strokes.md).
+            nvidia: held-out views. completion, tracking: unlabelled frames of a run with labels scattered-P% or
+            first-P%. adaptation: as auto, for a run that began with --load-checkpoint.
+        suggest_frames: Also say which frames to label next, this many: those that the run is least certain of.
     """
     if protocol == "strokes":
         _evaluate_strokes(load_config, output_dir)
@@ -28,7 +31,7 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -
     from semfield_ns.evaluation.run import evaluate_run, markdown
     from semfield_ns.io import atomic_path, write_json
 
-    found = evaluate_run(load_config, protocol)
+    found = evaluate_run(load_config, protocol, suggest_frames)
     table = markdown(found.rows)
     rows = [{name: value if value == value else None for name, value in asdict(row).items()} for row in found.rows]
     pictures = output_dir / "pictures"
@@ -38,12 +41,20 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto") -
             Image.fromarray((picture.clamp(0, 1) * 255).byte().numpy()).save(temporary, format="JPEG", quality=88)
     write_json(
         output_dir / "evaluation.json",
-        {"rows": rows, "per_class_iou": found.per_class_iou, "frames": found.frames, "protocol": protocol},
+        {
+            "rows": rows,
+            "per_class_iou": found.per_class_iou,
+            "frames": found.frames,
+            "protocol": protocol,
+            "suggested_frames": found.suggested,
+        },
     )
     for name, text in (("evaluation.md", f"{table}\n"), ("index.html", page(table, found.frames))):
         with atomic_path(output_dir / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(table)
+    if found.suggested:
+        print(f"Frames to label next: {', '.join(found.suggested)}")
     print(f"Wrote {output_dir / 'evaluation.json'}, evaluation.md and index.html")
 
 

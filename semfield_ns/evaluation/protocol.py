@@ -3,19 +3,23 @@
 from typing import Literal
 
 Frames = Literal["auto", "held-out", "unlabelled", "train"]
-Protocol = Literal["auto", "held-out", "unlabelled", "train", "nvidia", "completion", "tracking", "adaptation"]
+Protocol = Literal[
+    "auto", "held-out", "unlabelled", "train", "nvidia", "completion", "tracking", "adaptation", "strokes"
+]
 
 FRAMES: dict[Protocol, Frames] = {
+    "held-out": "held-out",
+    "unlabelled": "unlabelled",
+    "train": "train",
     "nvidia": "held-out",
     "completion": "unlabelled",
     "tracking": "unlabelled",
-    "adaptation": "auto",
 }
-"""frames of the protocols that have a name of their own; the others are names of frames"""
+"""which frames a protocol evaluates; "auto" where it does not say"""
 SCHEDULES: dict[Protocol, str] = {"completion": "scattered-", "tracking": "first-"}
 """how the label schedule of a run begins that a protocol is made for"""
 
 
 def frames_of(protocol: Protocol) -> Frames:
-    """Which frames a protocol evaluates."""
-    return FRAMES.get(protocol, protocol)  # type: ignore[return-value]
+    """Frames of a protocol, as the data parser names them."""
+    return FRAMES.get(protocol, "auto")

@@ -15,6 +15,7 @@ from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
 from semfield_ns.evaluation.metrics import ConfusionMatrix, end_point_error, image_miou
 from semfield_ns.evaluation.per_frame import linear_head
 from semfield_ns.evaluation.protocol import SCHEDULES, Protocol, frames_of
+from semfield_ns.evaluation.suggestion import suggest, uncertainty
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,12 @@ class Evaluation:
     per_class_iou: dict[str, float]
     pictures: dict[str, Float[Tensor, "H W 3"]]
     """name -> image, truth, prediction, errors side by side, in [0, 1]"""
+    suggested: list[str]
+    """frames of the video to label next, the most useful one first"""
 
 
 @torch.no_grad()
-def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
+def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames: int = 0) -> Evaluation:
     """Loads a run and evaluates it.
 
     On frames of the training video whose labels were hidden, the baselines are evaluated too.
@@ -139,6 +142,7 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
     Args:
         config_path: the run's config.yml. Like every command of Nerfstudio this trusts it: a config.yml can run code.
         protocol: which frames, as the data parser's `eval_frames`, or a protocol of `FRAMES`.
+        suggest_frames: how many frames to suggest for labelling.
 
     Raises:
         SemfieldError: there is no such file, the run's scene has no labels, no evaluated frame has one, or the run's
@@ -204,7 +208,22 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto") -> Evaluation:
     if video and not set(truth.labels) & set(training.metadata["labelled"]):
         rows += baselines(training, truth)
     ious = {n: float(v) for n, v in zip(label_map.names, matrix.per_class_iou, strict=True) if v == v}
-    return Evaluation(rows, list(label_map.names), list(pictures), ious, pictures)
+    suggested = _suggested(model, training, suggest_frames) if suggest_frames else []
+    return Evaluation(rows, list(label_map.names), list(pictures), ious, pictures, suggested)
+
+
+def _suggested(model: Any, training: Any, count: int) -> list[str]:
+    """Names of the training frames to label next; the video is rendered at a quarter of its size."""
+    if not hasattr(model, "frames"):
+        raise SemfieldError("Frames to label are suggested for runs of semantic-flow: this run is of another method.")
+    frames, labelled = training.metadata["frames"], set(training.metadata["labelled"])
+    cameras = training.cameras
+    unsure = {}
+    for index in (i for i in range(len(frames)) if i not in labelled):
+        camera = cameras[index : index + 1]
+        camera.rescale_output_resolution(0.25)
+        unsure[index] = uncertainty(model.raw_outputs_for_camera(camera)["logits"])
+    return [frames[index].image_path.stem for index in suggest(unsure, count)]
 
 
 def _flow_error(model: Any, camera: Any, given: dict[str, Tensor]) -> float:

@@ -48,12 +48,13 @@ def test_what_cannot_be_measured_is_not_a_zero():
 @pytest.mark.slow
 def test_a_run_is_compared_on_the_frames_whose_labels_were_hidden(trained_run, tmp_path):
     command = ["semfield", "evaluate", "--load-config", str(trained_run), "--output-dir", str(tmp_path / "out")]
-    result = run_command([*command, "--protocol", "unlabelled"])
+    result = run_command([*command, "--protocol", "unlabelled", "--suggest-frames", "2"])
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert [row["method"] for row in found["rows"]] == [
         "this run", "nearest labelled frame", "chained optical flow", "per-frame features, linear head",
     ]  # fmt: skip
     assert len(found["frames"]) == 4
+    assert len(found["suggested_frames"]) == 2 and set(found["suggested_frames"]) <= set(found["frames"])
     assert all(0 < row["miou"] <= 1 for row in found["rows"])
     assert 0 < found["rows"][0]["flow_error"] < 20
     with pytest.raises(SemfieldError, match="labels first-P%"):
