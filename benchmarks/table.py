@@ -149,13 +149,7 @@ def execute(run: Run, data: Path, cache: Path, folder: Path | None = None) -> di
         folder: of the scene, where it is neither.
     """
     start = time.perf_counter()
-    if folder is not None:
-        pass
-    elif run.scene.folder is not None:
-        folder = data / run.scene.folder
-    else:
-        folder = write_scene(run.scene.name, cache / f"{run.scene.name}-{run.scene.width}", width=run.scene.width,
-                             height=run.scene.width * 3 // 4)  # fmt: skip
+    folder = folder or scene_folder(run.scene, data, cache)
     try:
         row, seconds = (_trained if run.trained else _untrained)(run, folder)
     except SemfieldError as error:
@@ -169,6 +163,14 @@ def execute(run: Run, data: Path, cache: Path, folder: Path | None = None) -> di
         "machine": machine(),
         "date": str(date.today()),
     }
+
+
+def scene_folder(scene: Scene, data: Path, cache: Path) -> Path:
+    """Of a real scene, which may not be there; of a synthetic one, which is written if needed."""
+    if scene.folder is not None:
+        return data / scene.folder
+    height = scene.width * 3 // 4
+    return write_scene(scene.name, cache / f"{scene.name}-{scene.width}", width=scene.width, height=height)
 
 
 def _trained(run: Run, folder: Path):
@@ -185,11 +187,15 @@ def _trained(run: Run, folder: Path):
         eval_frames="unlabelled",
     )
     pipeline, seconds = train(job)
+    return score(run.method, *predict(pipeline, scene.grid)), seconds
+
+
+def predict(pipeline, grid: int) -> tuple[dict[int, np.ndarray], Truth]:
+    """Predicted and true classes of the evaluated frames, of every `grid`th pixel each way."""
     manager = pipeline.datamanager
-    truth = _truth(manager.train_dataset, manager.eval_dataset, scene.grid)
+    truth = _truth(manager.train_dataset, manager.eval_dataset, grid)
     cameras = {frame: manager.eval_dataset.cameras[i : i + 1] for i, frame in enumerate(truth.labels)}
-    predictions = {frame: _classes(pipeline.model, camera, scene.grid) for frame, camera in cameras.items()}
-    return score(run.method, predictions, truth), seconds
+    return {frame: _classes(pipeline.model, camera, grid) for frame, camera in cameras.items()}, truth
 
 
 def _untrained(run: Run, folder: Path):

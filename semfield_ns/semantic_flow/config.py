@@ -68,6 +68,9 @@ class SemanticFlowModelConfig(ModelConfig):
     """Bound of a velocity component, world units a frame."""
     semantic_head: Literal["flow", "point"] = "flow"
     """"flow": attended flow features; "point": the field's feature alone, the baseline."""
+    evidence: bool = True
+    """Let the logits of the "flow" head begin as a linear classifier of the image feature, and hear labels carried
+    along the given flow; False for the paper's head."""
     token_dim: int = 64
     """Channels of a token of the flow attention."""
     attention_heads: int = 4

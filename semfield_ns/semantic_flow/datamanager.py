@@ -179,7 +179,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
                 CONSOLE.log(f"This scene has {message}.")
         dataset = self.train_dataset
         labels = {index: dataset.semantics(index)[..., 0].numpy() for index in dataset.metadata["labelled"]}
-        if any((image != IGNORE).any() for image in labels.values()):
+        if dataset.metadata["label_map"] is not None and any((image != IGNORE).any() for image in labels.values()):
             dataset.metadata["source_classifier"] = fit_linear(
                 dataset.metadata["source_features"], labels, len(dataset.metadata["label_map"])
             )
@@ -268,7 +268,7 @@ class Film:
         self.gaps = rehearsal_gaps(places, len(video)) if places else {}
 
     def _flow_of(self, dataset: FlowDataset, way: str, place: int) -> Flow | None:
-        return _flow(dataset.flow(self.video[place], way))
+        return frame_flow(dataset.flow(self.video[place], way))
 
     def ask(self, place: int) -> list[Carried | None]:
         """What the labelled frames before and after say."""
@@ -315,7 +315,7 @@ def scratch_array(shape: tuple[int, ...], dtype: type) -> Tensor:
         return torch.from_numpy(np.memmap(file, dtype=dtype, mode="w+", shape=shape))
 
 
-def _flow(entry: Tensor | None) -> Flow | None:
+def frame_flow(entry: Tensor | None) -> Flow | None:
     """A dataset's flow entry [height, width, 3]; None where no pixel is valid (the end of a clip)."""
     if entry is None or not bool((entry[..., 2] > 0.5).any()):
         return None

@@ -114,6 +114,7 @@ class SemanticFlowModel(Model):
                 dynamic.out_dim,
                 config.token_dim,
                 config.attention_heads,
+                evidence=config.evidence,
             )
             if metadata.get("source_classifier") is not None:
                 self.heads.start_from(*metadata["source_classifier"])
@@ -145,7 +146,7 @@ class SemanticFlowModel(Model):
         classes = [] if self.label_map is None else list(self.label_map.names)
         return {
             "method": "semantic-flow",
-            "version": "2",
+            "version": "1",
             "classes": ", ".join(classes),
             "feature dimension": str(self.frames.feature_dim),
             "field backend": self.config.implementation,

@@ -52,8 +52,10 @@ class SemanticFlowPipeline(SemfieldPipeline):
         if self.config.scene is not None:
             state = member_state(state, self.config.scene)
         if "_model.heads.attention.out.weight" in state:
-            # Runs of before carried labels were evidence do not listen to any.
-            state.setdefault("_model.heads.vote_gain", torch.zeros(2))
+            # Runs of before there was evidence do not listen to any.
+            for name, parameter in self.model.named_parameters():
+                if name.startswith(("heads.vote_gain", "heads.linear.")):
+                    state.setdefault(f"_model.{name}", torch.zeros_like(parameter))
         super().load_pipeline(state, step)
 
 

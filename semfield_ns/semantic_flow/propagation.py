@@ -65,6 +65,14 @@ class Reliability:
         values = (log_odds + np.log(max(num_classes - 1, 1))).clip(0, MOST_EVIDENCE)
         return np.where(carried.labels == IGNORE, 0.0, values).astype(np.float32)
 
+    def heard(
+        self, carried: Carried | None, shape: tuple[int, ...], num_classes: int
+    ) -> tuple[LabelImage, Float[np.ndarray, "height width"]]:
+        """Labels and the evidence for them; for None, of a frame of that shape, nothing is said."""
+        if carried is None:
+            return np.full(shape, IGNORE), np.zeros(shape, np.float32)
+        return carried.labels, self.evidence(carried, num_classes)
+
 
 @dataclass
 class PropagatedLabels:

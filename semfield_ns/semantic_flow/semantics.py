@@ -74,13 +74,16 @@ class SemanticHeads(nn.Module):
         token_dim: int = 64,
         attention_heads: int = 4,
         hidden: int = 128,
+        evidence: bool = True,
     ) -> None:
         super().__init__()
         self.kind = kind
+        self.evidence = evidence and kind == "flow"
         flow_dim = static_context = 0
         if kind == "flow":
             self.attention = FlowAttention(feature_dim, token_dim, attention_heads)
             flow_dim, static_context = self.attention.out_dim, feature_dim + 1
+        if self.evidence:
             # Of the image feature now: what one picture tells, which the networks correct. See `start_from`.
             self.linear = nn.ModuleList(nn.Linear(feature_dim, num_classes) for _ in range(2))
             for layer in self.linear:
@@ -94,8 +97,8 @@ class SemanticHeads(nn.Module):
 
     @torch.no_grad()
     def start_from(self, weight: Float[Tensor, "classes feature"], bias: Float[Tensor, "classes"]) -> None:
-        """Lets both branches begin as a linear classifier of image features. The point-based head has no such part."""
-        if self.kind == "flow":
+        """Lets both branches begin as a linear classifier of image features, if they hear evidence at all."""
+        if self.evidence:
             for layer in self.linear:
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)
@@ -118,8 +121,7 @@ class SemanticHeads(nn.Module):
         shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
         features, visible = frames.gather(points, shown)
         logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
-        logits = logits + self.linear[0](features) * visible
-        return logits + self._votes(0, points, shown, frames, listen)
+        return logits + self._evidence(0, features, visible, points, shown, frames, listen)
 
     def dynamic_logits(
         self, trajectory: Trajectory, field: Tensor, frames: SourceFrames, listen: Bool[Tensor, "rays"] | None = None
@@ -132,13 +134,25 @@ class SemanticHeads(nn.Module):
         features, visible = frames.gather(traced, steps)
         durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
         context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
-        logits = self.dynamic(context, field) + self.linear[1](features[..., 2, :]) * visible[..., 2, :]
-        return logits + self._votes(1, trajectory.now, steps[..., 2], frames, listen)
+        now, seen = features[..., 2, :], visible[..., 2, :]
+        evidence = self._evidence(1, now, seen, trajectory.now, steps[..., 2], frames, listen)
+        return self.dynamic(context, field) + evidence
 
-    def _votes(
-        self, branch: int, points: Tensor, step: Tensor, frames: SourceFrames, listen: Tensor | None
+    def _evidence(
+        self,
+        branch: int,
+        feature: Tensor,
+        visible: Tensor,
+        points: Tensor,
+        step: Tensor,
+        frames: SourceFrames,
+        listen: Tensor | None,
     ) -> Tensor | float:
-        """Evidence of the labels that were carried to frame `step`, on the rays that may listen to it."""
-        if listen is None:
+        """What the pixel in frame `step` says: its feature and, on rays that may listen, the labels carried to it."""
+        if not self.evidence:
             return 0.0
-        return self.vote_gain[branch] * listen[:, None, None] * frames.votes(points, step, self.num_classes)
+        said = self.linear[branch](feature) * visible
+        if listen is None:
+            return said
+        votes = frames.votes(points, step, self.num_classes)
+        return said + self.vote_gain[branch] * listen[:, None, None] * votes

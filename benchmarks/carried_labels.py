@@ -1,0 +1,62 @@
+"""How reliable labels carried along the flow are: as measured on labelled frames, and in truth on the hidden ones.
+
+    python benchmarks/carried_labels.py --data FOLDER_OF_REAL_SCENES
+
+Prints the log-odds of being right (start, less per step, less where the way was doubtful), and the dataset mIoU of
+taking the carried labels as they are. Nothing is trained.
+"""
+
+from pathlib import Path
+
+import tyro
+from table import DATA, SCENES, TASKS, scene_folder
+from training import Job, machine
+
+from semfield_ns.evaluation.run import Truth, score
+from semfield_ns.semantic_flow.datamanager import FlowDataset, frame_flow
+from semfield_ns.semantic_flow.propagation import Reliability, measure, merge, rehearsal_gaps, sides
+
+
+def main(data: Path = DATA, cache: Path = Path("outputs/table"), share: int = 25) -> None:
+    """Carry, measure, compare.
+
+    Args:
+        data: Folder of the real scenes.
+        cache: Where the synthetic scenes are written.
+        share: Percentage of labelled frames.
+    """
+    print("| scene, labels | measured on labelled frames | on the hidden frames | mIoU of the carried labels |")
+    print("|---|---|---|---|")
+    for scene in SCENES:
+        folder = scene_folder(scene, data, cache)
+        if not folder.is_dir():
+            continue
+        everything = FlowDataset(Job(folder).config().pipeline.datamanager.dataparser.setup().get_dataparser_outputs())
+        entries = [everything[index] for index in range(len(everything))]
+        labels = {index: entry["semantics"][..., 0].numpy() for index, entry in enumerate(entries)}
+        flows = [[frame_flow(entry.get(key)) for entry in entries] for key in ("flow_forward", "flow_backward")]
+        for prefix in TASKS.values():
+            schedule = f"{prefix}-{share}%"
+            job = Job(folder, schedule).config().pipeline.datamanager.dataparser
+            shown = job.setup().get_dataparser_outputs().metadata["labelled"]
+            given, gaps = {index: labels[index] for index in shown}, rehearsal_gaps(shown, len(entries))
+            voices = [sides(f, given, *flows, gaps.get(f, 1)) for f in range(len(entries))]
+            hidden = [index for index in labels if index not in given]
+            found, true = (
+                measure((v, labels[f]) for f in frames for v in voices[f] if v is not None)
+                for frames in (shown, hidden)
+            )
+            classes = len(everything.metadata["label_map"])
+            heard = {f: merge([found.heard(v, labels[f].shape, classes) for v in voices[f]], classes) for f in hidden}
+            truth = Truth({f: labels[f] for f in hidden}, {}, everything.metadata["label_map"].dynamic)
+            row = score("carried", {f: entry.labels for f, entry in heard.items()}, truth)
+            print(f"| {scene.name}, {schedule} | {_cell(found)} | {_cell(true)} | {row.miou:.3f} |", flush=True)
+    print(f"\n{machine()}")
+
+
+def _cell(value: Reliability) -> str:
+    return f"{value.start:.2f}, {value.per_step:.2f}, {value.doubt:.1f}"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
