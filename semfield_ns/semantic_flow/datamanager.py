@@ -48,6 +48,8 @@ BYTES_PER_PIXEL = 68
 """of a frame in memory with everything that it may have: colour, label, masks, depth, flow both ways, carried label"""
 KEPT = 16
 """flows and labels of so many frames are kept while labels are carried"""
+CLASSIFIER_FRAMES = 16
+"""labelled frames, at most, that the first classifier is fitted on"""
 REHEARSALS = 48
 """labelled frames at which carried labels are compared with the truth, at most"""
 FLOW_FIELDS = ("flow_fwd_path", "flow_bwd_path")
@@ -178,8 +180,10 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             if key not in sample:
                 CONSOLE.log(f"This scene has {message}.")
         dataset = self.train_dataset
-        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in dataset.metadata["labelled"]}
-        if dataset.metadata["label_map"] is not None and any((image != IGNORE).any() for image in labels.values()):
+        labelled = dataset.metadata["labelled"] if dataset.metadata["label_map"] is not None else []
+        some = labelled[:: -(-len(labelled) // CLASSIFIER_FRAMES) or 1]
+        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in some}
+        if any((image != IGNORE).any() for image in labels.values()):
             dataset.metadata["source_classifier"] = fit_linear(
                 dataset.metadata["source_features"], labels, len(dataset.metadata["label_map"])
             )
