@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nerfstudio.utils.writer import GLOBAL_BUFFER
 
 from semfield_ns.segmentation.prompts import Box, Stroke
 from semfield_ns.viewer.session import read_session
@@ -94,15 +96,15 @@ def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
     def interrupt() -> None:
         nonlocal polls
         polls += 1
-        if polls == 3:
+        if polls == 2:
             raise InterruptedError
 
-    views.rate = 64 * 4 / 0.2  # four rows a strip
+    views.rate = 64 * 4 / 0.2  # four rows in the first strip
     with pytest.raises(InterruptedError):
         views.raw(camera, interrupt)
     views.rate, before = 1e9, served.model.renders
     whole = views.raw(camera)
-    assert served.model.renders == before + 1, "the two strips that were done are not done again"
+    assert served.model.renders == before + 1, "the strip that was done is not done again"
     label, _ = served.model.scene.labels(camera)
     assert torch.equal(whole["rgb"][..., 0] > 0.5, label > 0)
     assert views.raw(camera) is whole
@@ -119,8 +121,13 @@ def stroke_camera(width: int, height: int) -> Any:
 
 @pytest.mark.parametrize("served", [False, True], indirect=True, ids=["still", "training"])
 def test_two_browsers_do_whatever_they_like(
-    served: Served, crashes: list[str], capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    served: Served,
+    crashes: list[str],
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setitem(GLOBAL_BUFFER, "events", {})  # where Nerfstudio's trainer puts how fast it is
     chance = random.Random(7)
     panel, stop = served.panel, threading.Event()
     training = request.node.callspec.params["served"]
@@ -169,7 +176,7 @@ def test_two_browsers_do_whatever_they_like(
         lock.release()
     # It still works, in both browsers.
     for browser in browsers:
-        served.press(panel.h_end, browser)
+        time.sleep(0.5)  # what was pressed last may still be at work, in threads of its own
         served.press(panel.d_positive, browser)
         wait_for(lambda: "first point" in served.said())
         before = len(served.session.log)
@@ -184,7 +191,7 @@ def test_two_browsers_do_whatever_they_like(
     printed = capfd.readouterr()
     errors = (printed.out + printed.err).split("Traceback")[1:]
     # viser itself stumbles over messages of pages that were closed meanwhile.
-    errors = [error for error in errors if "self._owner.get_clients()[client_id]" not in error]
+    errors = [e for e in errors if not re.search(r"(get_clients\(\)|_connected_clients)\[client_id\]\n.*\nKeyError", e)]
     assert errors == []
     assert memory[-1] - memory[0] < 64 << 20, [m >> 20 for m in memory]
 
