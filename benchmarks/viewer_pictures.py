@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
         slider(page, "Max res").press("ArrowRight")
         view = truth.look(page)
         slider(page, "Max res").press("ArrowRight")
-        picture(page, patience=300, clip=CLIP, still=20)
+        picture(page, patience=300, clip=CLIP, still=8)
         along, around = (truth.on_page(page, stroke) for stroke in truth.strokes(view))
         press(page, "Stroke on object")
         page.get_by_text("first point of a stroke").wait_for()
@@ -40,14 +40,14 @@ def main(folder: Path) -> None:
         save(page, folder / "strokes_drawing.jpg")
         press(page, "End stroke")
         draw(page, "Stroke on background", around)
-        picture(page, patience=300, clip=CLIP, still=20)
+        picture(page, patience=300, clip=CLIP, still=8)
         save(page, folder / "strokes_mask.jpg")
         # Moved sideways: the mask and the strokes stay on the object.
         page.mouse.move(300, 300)
         page.mouse.down(button="right")
         page.mouse.move(380, 320, steps=8)
         page.mouse.up(button="right")
-        picture(page, patience=300, clip=CLIP, still=20)
+        picture(page, patience=300, clip=CLIP, still=8)
         save(page, folder / "strokes_moved.jpg")
 
 

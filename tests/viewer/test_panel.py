@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from nerfstudio.utils.writer import GLOBAL_BUFFER
 
 from semfield_ns.segmentation.prompts import Box, Stroke
 from semfield_ns.viewer.session import read_session
@@ -127,7 +126,9 @@ def test_two_browsers_do_whatever_they_like(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setitem(GLOBAL_BUFFER, "events", {})  # where Nerfstudio's trainer puts how fast it is
+    from nerfstudio.utils import writer  # imports well only after the viewer
+
+    monkeypatch.setitem(writer.GLOBAL_BUFFER, "events", {})  # where Nerfstudio's trainer puts how fast it is
     chance = random.Random(7)
     panel, stop = served.panel, threading.Event()
     training = request.node.callspec.params["served"]
