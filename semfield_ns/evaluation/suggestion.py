@@ -32,7 +32,8 @@ def suggest(uncertain: Mapping[int, float], count: int, reach: float = REACH) ->
         count: how many; fewer where there are fewer frames.
         reach: frames from a chosen one at which half of the uncertainty is left.
     """
-    left, chosen = dict(uncertain), []
+    left = dict(uncertain)
+    chosen: list[int] = []
     while left and len(chosen) < count:
         # The earlier one of two that are equal.
         best = max(left, key=lambda frame: (left[frame], -frame))

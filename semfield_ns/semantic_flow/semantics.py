@@ -85,10 +85,11 @@ class SemanticHeads(nn.Module):
             flow_dim, static_context = self.attention.out_dim, feature_dim + 1
         if self.evidence:
             # Of the image feature now: what one picture tells, which the networks correct. See `start_from`.
-            self.linear = nn.ModuleList(nn.Linear(feature_dim, num_classes) for _ in range(2))
-            for layer in self.linear:
+            layers = [nn.Linear(feature_dim, num_classes) for _ in range(2)]
+            for layer in layers:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
+            self.linear = nn.ModuleList(layers)
             # How much each branch makes of carried labels; 1 takes their evidence at its word.
             self.vote_gain = nn.Parameter(torch.ones(2))
         self.num_classes = num_classes
@@ -100,6 +101,7 @@ class SemanticHeads(nn.Module):
         """Lets both branches begin as a linear classifier of image features, if they hear evidence at all."""
         if self.evidence:
             for layer in self.linear:
+                assert isinstance(layer, nn.Linear)
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)
 
