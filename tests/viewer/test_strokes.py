@@ -118,7 +118,7 @@ def draw(page: Any, tool: str, points: np.ndarray) -> None:
 def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Truth, Path]]:
     """An unseen scene, and the config.yml of the run that shows it with the weights that come with the package."""
     folder = tmp_path_factory.mktemp("attached")
-    scene = write_scene("static", folder / "scene", seed=11, num_frames=12, width=96, height=72, samples_per_axis=1)
+    scene = write_scene("static", folder / "scene", seed=11, num_frames=12, width=128, height=96, samples_per_axis=1)
     run_command(["semfield", "attach", "--data", str(scene), "--output-dir", str(folder / "out"), "--preview", "0"])
     (config,) = (folder / "out").glob("scene/*/*/config.yml")
     yield Truth(scene), config
