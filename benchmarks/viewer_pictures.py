@@ -1,4 +1,4 @@
-"""The pictures of docs/images/strokes*.jpg: strokes in the viewer, on a synthetic scene that the model never saw.
+"""The picture docs/images/strokes.jpg: strokes in the viewer, on a synthetic scene that the model never saw.
 
     python benchmarks/viewer_pictures.py [FOLDER]
 
@@ -7,6 +7,7 @@ Needs Chromium and playwright (the extra `dev`). A few minutes on two cores.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -37,25 +38,36 @@ def main(folder: Path) -> None:
         for x, y in along:
             page.mouse.click(x, y)
             page.wait_for_timeout(1000)
-        save(page, folder / "strokes_drawing.jpg")
+        shots = [shot(page, SIZE[0])]
         press(page, "End stroke")
         draw(page, "Stroke on background", around)
         picture(page, patience=300, clip=CLIP, still=8)
-        save(page, folder / "strokes_mask.jpg")
+        shots.append(shot(page, CLIP["width"]))
         # Moved sideways: the mask and the strokes stay on the object.
         page.mouse.move(300, 300)
         page.mouse.down(button="right")
         page.mouse.move(380, 320, steps=8)
         page.mouse.up(button="right")
         picture(page, patience=300, clip=CLIP, still=8)
-        save(page, folder / "strokes_moved.jpg")
+        shots.append(shot(page, CLIP["width"]))
+    side_by_side(shots).save(folder / "strokes.jpg", quality=80)
+    print(folder / "strokes.jpg")
 
 
-def save(page, file: Path) -> None:
-    """The page as a small JPEG."""
+def shot(page: Any, width: int) -> Image.Image:
+    """The page's left part, below its header."""
     page.screenshot(path=str(WORK / "page.png"))
-    Image.open(WORK / "page.png").convert("RGB").save(file, quality=80)
-    print(file, flush=True)
+    return Image.open(WORK / "page.png").convert("RGB").crop((0, CLIP["y"], width, SIZE[1]))
+
+
+def side_by_side(shots: list[Image.Image], scale: float = 0.6) -> Image.Image:
+    """One picture, smaller."""
+    strip = Image.new("RGB", (sum(entry.width for entry in shots), shots[0].height))
+    left = 0
+    for entry in shots:
+        strip.paste(entry, (left, 0))
+        left += entry.width
+    return strip.resize((round(strip.width * scale), round(strip.height * scale)), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":
