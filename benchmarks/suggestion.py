@@ -37,7 +37,13 @@ def run(scene: Scene, folder: Path, labels: list[int], seed: int) -> dict:
     if file.is_file() and (stored := json.loads(file.read_text(encoding="utf-8")))["run"] == recipe:
         return stored
     job = Job(
-        folder, ",".join(map(str, labels)), seed=seed, steps=scene.steps, rays=scene.rays, eval_frames="unlabelled"
+        folder,
+        ",".join(map(str, labels)),
+        seed=seed,
+        steps=scene.steps,
+        rays=scene.rays,
+        evidence=True,
+        eval_frames="unlabelled",
     )
     pipeline, _ = train(job)
     predictions, truth = predict(pipeline, scene.grid)

@@ -184,6 +184,7 @@ def _trained(run: Run, folder: Path):
         steps=scene.steps,
         rays=scene.rays,
         carry=run.method != "point",
+        evidence=run.method == "flow",
         eval_frames="unlabelled",
     )
     pipeline, seconds = train(job)

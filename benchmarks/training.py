@@ -42,7 +42,8 @@ class Job:
     """a step; of the preset by default"""
     carry: bool = True
     """labels carried along the flow, and the labels of neighbouring renders: False trains semantics without flow"""
-
+    evidence: bool = False
+    """of one picture and of carried labels, in the semantic heads"""
     eval_frames: Literal["auto", "held-out", "unlabelled", "train"] = "auto"
 
     def config(self):
@@ -54,7 +55,7 @@ class Job:
         manager.dataparser.dynamic_masks = self.dynamic_masks
         manager.dataparser.eval_frames = self.eval_frames
         manager.train_num_rays_per_batch = self.rays or manager.train_num_rays_per_batch
-        model.semantic_head = self.head
+        model.semantic_head, model.evidence = self.head, self.evidence
         if not self.carry:
             manager.propagate_labels = False
             model.loss_weights.semantics_warp = 0.0

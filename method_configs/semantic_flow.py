@@ -84,7 +84,7 @@ semantic_flow_paper = MethodSpecification(
                 encoder_dim=256,
                 propagate_labels=False,
             ),
-            model=SemanticFlowModelConfig(evidence=False, loss_weights=LossWeights(interlevel=0.0, distortion=0.0)),
+            model=SemanticFlowModelConfig(loss_weights=LossWeights(interlevel=0.0, distortion=0.0)),
         ),
         optimizers=_optimizers(dict.fromkeys(GROUPS[:4], 5e-4) | {"proposals": 5e-4}, 140_000, 0.1, max_norm=10.0),
         viewer=local_viewer(1 << 12),

@@ -18,6 +18,7 @@ _MOVES = 0.3  # share of the observations of a point on moving things, above whi
 _FEWEST_POINTS = 50  # a model that would keep fewer stays as it is
 _PROBES = (0.8, 1.25)  # times the focal length found
 _ALIKE = 0.002  # share by which the loss may grow for a focal length to fit as well
+_USUAL = 0.05  # and for the focal length of ordinary cameras to be taken, once it is known to be a guess
 PRIOR_FOCAL = 0.85
 """times the longer side of the picture: phones and action cameras, when they film, are between 0.7 and 1.0"""
 
@@ -66,7 +67,7 @@ def settle_focal(pycolmap: Any, model: Any, freedom: Freedom) -> tuple[Any, bool
 
     A camera that moves without turning sees the same pictures with another focal length and depths stretched along. If
     a fifth more and a fifth less fit alike, the focal length is a guess; then that of ordinary cameras is taken, if it
-    fits alike as well.
+    fits hardly worse.
     """
     if not freedom.focal:
         return model, True
@@ -76,7 +77,7 @@ def settle_focal(pycolmap: Any, model: Any, freedom: Freedom) -> tuple[Any, bool
     camera = next(iter(model.cameras.values()))
     factor = PRIOR_FOCAL * max(camera.width, camera.height) / camera.mean_focal_length()
     usual = _with_focal(pycolmap, model, factor, freedom)
-    return (usual if _loss(usual) <= (1 + _ALIKE) * best else model), False
+    return (usual if _loss(usual) <= (1 + _USUAL) * best else model), False
 
 
 def _with_focal(pycolmap: Any, model: Any, factor: float, freedom: Freedom) -> Any:

@@ -68,9 +68,9 @@ class SemanticFlowModelConfig(ModelConfig):
     """Bound of a velocity component, world units a frame."""
     semantic_head: Literal["flow", "point"] = "flow"
     """"flow": attended flow features; "point": the field's feature alone, the baseline."""
-    evidence: bool = True
+    evidence: bool = False
     """Let the logits of the "flow" head begin as a linear classifier of the image feature, and hear labels carried
-    along the given flow; False for the paper's head."""
+    along the given flow. For filling in frames of the video itself: views from elsewhere get worse by it."""
     token_dim: int = 64
     """Channels of a token of the flow attention."""
     attention_heads: int = 4

@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from semfield_ns.errors import SemfieldError
 from semfield_ns.pipeline import INFO_KEY, SemfieldPipeline, SemfieldPipelineConfig, decode_info, encode_info
 from semfield_ns.scenes.labels import SemanticClass
@@ -51,11 +49,6 @@ class SemanticFlowPipeline(SemfieldPipeline):
         state = {key.removeprefix("module."): value for key, value in loaded_state.items() if key != CLASSES_KEY}
         if self.config.scene is not None:
             state = member_state(state, self.config.scene)
-        if "_model.heads.attention.out.weight" in state:
-            # Runs of before there was evidence do not listen to any.
-            for name, parameter in self.model.named_parameters():
-                if name.startswith(("heads.vote_gain", "heads.linear.")):
-                    state.setdefault(f"_model.{name}", torch.zeros_like(parameter))
         super().load_pipeline(state, step)
 
 

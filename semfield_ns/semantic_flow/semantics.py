@@ -74,7 +74,7 @@ class SemanticHeads(nn.Module):
         token_dim: int = 64,
         attention_heads: int = 4,
         hidden: int = 128,
-        evidence: bool = True,
+        evidence: bool = False,
     ) -> None:
         super().__init__()
         self.kind = kind

@@ -234,7 +234,7 @@ def test_presets_share_their_classes():
 
 
 def test_carried_labels_are_heard_in_evaluation_and_in_training_only_by_rays_with_a_label_of_their_own():
-    model = make_model(stage_one_steps=0)
+    model = make_model(stage_one_steps=0, evidence=True)
     camera = torch.tensor([0, 1, 2, 3, 4]).repeat(20)
     pixels = torch.rand(100, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([12.0, 16.0])
     bundle = model.collider(make_cameras().generate_rays(camera_indices=camera[:, None], coords=pixels))
@@ -277,7 +277,7 @@ def test_votes_are_those_of_the_pixel_under_the_point():
 
 
 def test_heads_begin_as_a_linear_classifier_of_the_image_feature():
-    model = make_model()
+    model = make_model(evidence=True)
     points, step, field = (
         torch.tensor([[[0.1, 0.2, -4.0]]]),
         torch.tensor([2]),

@@ -82,7 +82,7 @@ class Served:
                 stack.enter_context(mock.patch(f"viser.{module}.svg_from_icon", lambda icon: "<svg/>"))
             stack.enter_context(mock.patch("viser._client_autobuild.ensure_client_is_built"))
             self.viewer = Viewer(config, folder / "viewer.log", folder, pipeline, trainer=trainer, train_lock=self.lock)
-        self.viewer.train_util = 0.9  # as `init_scene` does
+        self.viewer.train_util, self.viewer.camera_handles = 0.9, {}  # as `init_scene` does
         self.viewer.control_panel._max_res.value = max_res
 
     def press(self, element: Any, browser: "Browser", value: Any = True) -> None:

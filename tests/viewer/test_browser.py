@@ -71,7 +71,7 @@ def test_the_legend_shows_every_class_with_its_color(page):
 def test_an_edit_changes_the_picture_and_undo_takes_it_back(page):
     look_through_a_training_camera(page)
     before = picture(page)
-    page.get_by_role("button", name="Background").click()
+    page.get_by_role("button", name="Background", exact=True).click()
     page.get_by_text("background (0.86, 0.16, 0.16)").wait_for(timeout=120_000)
     edited = difference(before, picture(page))
     assert edited > CHANGED
