@@ -1,10 +1,12 @@
 """Nerfstudio's viewer in headless Chromium, as people use it: what the browser tests and the pictures of docs share."""
 
+import fcntl
 import io
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +35,15 @@ CHANGED = 2.5
 
 @contextmanager
 def running_viewer(config: Path, log: Path) -> Iterator[str]:
-    """The address of an ns-viewer that shows a run."""
+    """The address of an ns-viewer that shows a run; one at a time, or browsers lose clicks on a small machine."""
+    with open(Path(tempfile.gettempdir()) / "semfield_viewer_tests.lock", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with _viewer(config, log) as address:
+            yield address
+
+
+@contextmanager
+def _viewer(config: Path, log: Path) -> Iterator[str]:
     port = free_port()
     command = [str(COMMANDS / "ns-viewer"), "--load-config", str(config)]
     command += ["--viewer.websocket-host", "127.0.0.1", "--viewer.websocket-port", str(port)]

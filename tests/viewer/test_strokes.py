@@ -75,12 +75,12 @@ class Truth:
 
     def look(self, page: Any) -> str:
         """Looks through a training camera; returns which. On a busy machine a click on a camera may be lost."""
-        for attempt in range(3):
+        for attempt in range(6):
             look_through_a_training_camera(page, CLIP)
             try:
                 return self.seen(page)
             except AssertionError:
-                if attempt == 2:
+                if attempt == 5:
                     raise
         raise AssertionError("not reached")
 
