@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -131,6 +132,7 @@ def picture(page: Any, patience: float = 60.0, clip: dict[str, int] = VIEW, stil
 def look_through_a_training_camera(page: Any, clip: dict[str, int] = VIEW) -> None:
     """Clicks on a camera: what changes in the picture when cameras are hidden is one of them."""
     show = page.get_by_role("button", name="Show Train Cams")
+    page.get_by_role("button", name=re.compile("(Show|Hide) Train Cams")).first.wait_for()
     if show.is_visible():  # the server remembers what an earlier page did
         show.click()
     shown = picture(page, clip=clip)
