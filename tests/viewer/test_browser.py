@@ -21,6 +21,7 @@ pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.flaky(reruns=2),  # a busy machine loses clicks, and pages that draw in software are late
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
 ]
 
