@@ -77,8 +77,9 @@ def project(points: Float[Tensor, "N 3"], views: SourceViews) -> tuple[Float[Ten
     flip = points.new_tensor([1.0, -1.0, -1.0])
     # Rows of world-to-camera with OpenCV axes: x right, y down, z forwards.
     to_camera = rotation.transpose(1, 2) * flip[:, None]
-    offset = -(to_camera @ centre[..., None])
-    local = torch.baddbmm(offset, to_camera, points.T.expand(len(centre), -1, -1))
+    with torch.autocast(points.device.type, enabled=False):  # bfloat16 would be wrong by a third of a pixel
+        offset = -(to_camera @ centre[..., None])
+        local = torch.baddbmm(offset, to_camera, points.T.expand(len(centre), -1, -1))
     depth = local[:, 2]
     xy = (local[:, :2] / depth.clamp(min=_MIN_DEPTH)[:, None]).transpose(1, 2)
     if views.distortion is not None:

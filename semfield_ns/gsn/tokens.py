@@ -213,7 +213,8 @@ class TokenStore:
 
     def stack(self, scene: int, indices: Sequence[int]) -> Float[Tensor, "V dim h w"]:
         """The tokens of several images of one scene."""
-        return torch.stack([self.grid(scene, index) for index in indices]).float()
+        # Each to float32 before they are joined: autocast knows no way to join float16.
+        return torch.stack([self.grid(scene, index).float() for index in indices])
 
     def _load(self, scene: int, index: int) -> Tensor:
         tokens = self.projection_of(scene).of_grid(self.cache[self.picture(scene, index)])

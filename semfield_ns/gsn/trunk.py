@@ -199,7 +199,8 @@ class Trunk(nn.Module):
 
     def encode_positions(self, points: Tensor, directions_code: Tensor, folded: FoldedTrunk) -> list[Tensor]:
         """The encodings' part of the first layer of every `q_fcs`, each [R, S, D]."""
-        coded = F.linear(frequency_encoding(points), folded.positions, folded.positions_bias)
+        with torch.autocast(points.device.type, enabled=False):  # positions among the encodings are not in [-1, 1]
+            coded = F.linear(frequency_encoding(points), folded.positions, folded.positions_bias)
         if folded.directions is not None:
             coded = coded + F.linear(directions_code, folded.directions)[:, None]
         return list(coded.split(self.dim, dim=-1))

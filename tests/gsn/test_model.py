@@ -141,11 +141,21 @@ def test_maps_are_used_again_until_the_weights_change(root):
 def test_bfloat16_pictures_are_close(root):
     pipeline = small_pipeline(root)
     model = pipeline.model.eval()
+    model.prepare_tokens()
     camera, _ = pipeline.datamanager.next_eval_image(0)
-    exact = model.get_outputs_for_camera(camera)["rgb"]
+    exact = model.raw_outputs_for_camera(camera)
     model.config.precision = "bfloat16"
-    half = model.get_outputs_for_camera(camera)["rgb"]
-    assert (half - exact).norm() < 2e-2 * exact.norm()
+    half = model.raw_outputs_for_camera(camera)
+    for name in ("rgb", "features"):
+        assert (half[name] - exact[name]).norm() < 1e-2 * exact[name].norm(), name
+
+
+def test_tokens_are_joined_under_autocast(root):
+    pipeline = small_pipeline(root)
+    pipeline.model.prepare_tokens()
+    expected = pipeline.model.tokens_of(0, [1, 2])[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(pipeline.model.tokens_of(0, [1, 2])[0], expected)
 
 
 def test_sparse_features_are_close(root):

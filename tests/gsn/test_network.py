@@ -8,7 +8,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.checkpoints import import_official
 from semfield_ns.gsn.encoder import ImageEncoder
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
-from semfield_ns.gsn.projection import SourceViews, ray_difference, tabled
+from semfield_ns.gsn.projection import SourceViews, project, ray_difference, tabled
 from semfield_ns.gsn.rendering import render_chunks
 from semfield_ns.gsn.sampling import inverse_depths
 from tests.gsn.scenes import FLIP, random_rays, random_views, reference_of, reference_render
@@ -86,6 +86,16 @@ def test_fast_and_plain_agree(name):
         half = network.render(*rays, views)
     for key in set(expected) & {"rgb", "features"}:
         assert (half[key] - expected[key]).norm() < 2e-2 * expected[key].norm(), key
+
+
+def test_autocast_leaves_projections_alone():
+    views = random_views(3, 48, 64)
+    origins, directions, depths = random_rays(20, 8)
+    points = (origins[:, None] + directions[:, None] * depths[..., None]).reshape(-1, 3)
+    expected = project(points, views)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = project(points, views)
+    assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize("name", ["official", "no valid view", "GNT"])
