@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
@@ -66,6 +67,11 @@ class ViewCamera:
             time=None if cameras.times is None else number(cameras.times),
             distortion=bent if any(bent) else (),
         )
+
+    @property
+    def centre(self) -> Float[np.ndarray, "3"]:
+        """Where it is, in the model's world."""
+        return np.array(self.camera_to_world).reshape(3, 4)[:, 3]
 
     def cameras(self) -> Cameras:
         """The same camera as Nerfstudio's, one of shape [1], on the CPU."""

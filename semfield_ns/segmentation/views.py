@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
@@ -227,10 +227,26 @@ def view_of_outputs(raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
         raise SemfieldError("This run has no features yet: train it into its second stage, or attach one that was.")
     if len(parts) == 2:
         parts = [parts[0] * (1 - LOGITS_SHARE) ** 0.5, parts[1] * LOGITS_SHARE**0.5]
-    points = raw.get("surface")
-    if points is None:
-        bundle = cameras.to(raw["depth"].device).generate_rays(camera_indices=0, keep_shape=True)
-        points = bundle.origins + bundle.directions * raw["depth"]
+    points = surface_points(raw, cameras)
     moving = raw["dynamic_weight"][..., 0] > 0.5 if "dynamic_weight" in raw else None
     rgb = raw["rgb"].float().clamp(0, 1)
-    return FeatureView(ViewCamera.of(cameras), rgb, torch.cat(parts, dim=-1), points.float(), moving)
+    return FeatureView(ViewCamera.of(cameras), rgb, torch.cat(parts, dim=-1), points, moving)
+
+
+def surface_points(
+    raw: dict[str, Tensor], cameras: Cameras, pixels: Int[Tensor, "*N 2"] | None = None
+) -> Float[Tensor, "*N 3"]:
+    """World points that a render shows.
+
+    Args:
+        raw: "surface", or "depth" along the rays; see `ModelViews`.
+        cameras: the camera that looked, of shape [1].
+        pixels: (row, column) of those asked for; by default all, [H, W, 3].
+    """
+    chosen = ... if pixels is None else pixels.unbind(dim=-1)
+    if "surface" in raw:
+        return raw["surface"][chosen].float()
+    depth = raw["depth"]
+    coords = None if pixels is None else pixels.to(depth.device) + 0.5
+    bundle = cameras.to(depth.device).generate_rays(camera_indices=0, coords=coords)
+    return (bundle.origins + bundle.directions * depth[chosen]).float()

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.viewer.viewer_elements import (
     ViewerButton,
     ViewerControl,
@@ -130,6 +132,14 @@ class ViewerLink(ViewerControl):
         if chosen.value == instead_of and name in chosen.options:
             chosen.value = name
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The outputs that are chosen in the viewer."""
+        if self.viewer is None:
+            return ()
+        panel = self.viewer.control_panel
+        return (panel.output_render, panel.split_output_render) if panel.split else (panel.output_render,)
+
     # ------------------------------------------------------------------------------------------------- pointer
 
     def take_pointer(self, client: Client, kind: Pointer, called: Callable[[tuple[ScreenPoint, ...]], None]) -> None:
@@ -210,6 +220,12 @@ def _viser_units() -> float:
 def has_camera(client: Client) -> bool:
     """Whether a browser has told where it looks from; a page that is just opened has not."""
     return client.camera._state.update_timestamp != 0.0
+
+
+def give_rays(camera: Cameras, rays: RayBundle) -> None:
+    """Nerfstudio makes the rays of every picture once more, to put it behind what stands before: here they are."""
+    rays = rays.to(camera.device)
+    camera.generate_rays = lambda *_, **__: rays  # type: ignore[method-assign]
 
 
 def in_one_piece(function: Callable[[Callable[[], None]], Any]) -> Any:

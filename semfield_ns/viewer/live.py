@@ -7,22 +7,26 @@ that is done. `LiveSegmentation` decides which picture is had in time, and lays 
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.prompts import TextQuery
+from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
 from semfield_ns.segmentation.views import FeatureView, ModelViews
-from semfield_ns.viewer.link import ViewerLink, in_one_piece
+from semfield_ns.viewer.link import ViewerLink, give_rays, in_one_piece
 from semfield_ns.viewer.segmenter import Segmentation, Segmenter, knows_features
 from semfield_ns.viewer.session import Session, SessionState
-from semfield_ns.viewer.tools import in_camera, resized, same_view
+from semfield_ns.viewer.tools import in_camera, lift, resized, same_view
 
 STRIP_SECONDS = 0.2
 """how long a render cannot be interrupted, about"""
@@ -145,6 +149,38 @@ class GuardedViews(ModelViews):
             return super().render_view(camera)
 
 
+class Pictures(MutableMapping[str, Tensor]):
+    """Outputs of a view that are made when they are asked for: to present them all takes longer than to find a mask.
+
+    Args:
+        makers: of each output [H, W, channels].
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._makers = dict(makers)
+        self._made: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self._makers[name] = lambda: value
+        self._made.pop(name, None)
+
+    def __delitem__(self, name: str) -> None:
+        del self._makers[name]
+        self._made.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 class LiveSegmentation:
     """The outputs of a model with the objects of a session, as the viewer shows them.
 
@@ -172,12 +208,13 @@ class LiveSegmentation:
         self._chosen, self._tell, self._shown = chosen, tell, shown
         self._states: list[tuple[SessionState, dict[ViewCamera, ViewCamera], SessionState]] = []
         self._found: list[tuple[SessionState, ViewCamera, Hashable, Segmentation]] = []
+        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def attach(self) -> None:
         """From now on the viewer's pictures of the model come from here; all others from where they did."""
         original = self.model.get_outputs_for_camera
 
-        def get_outputs_for_camera(camera: Cameras, obb_box: Any = None) -> dict[str, Tensor]:
+        def get_outputs_for_camera(camera: Cameras, obb_box: Any = None) -> MutableMapping[str, Tensor]:
             if not self.link.renders_here:
                 return original(camera, obb_box=obb_box)
             return in_one_piece(lambda poll: self.outputs(camera, poll))
@@ -185,9 +222,10 @@ class LiveSegmentation:
         self.model.get_outputs_for_camera = get_outputs_for_camera
 
     @torch.no_grad()
-    def outputs(self, camera: Cameras, poll: Poll) -> dict[str, Tensor]:
+    def outputs(self, camera: Cameras, poll: Poll) -> MutableMapping[str, Tensor]:
         """What the viewer shows of a camera: the model's outputs, "similarity" and "segmentation" [H, W, 1] of the
-        chosen object, and "segmentation_overlay" [H, W, 3] of all objects.
+        chosen object, and "segmentation_overlay" [H, W, 3] of all objects. Those that the viewer shows now are made,
+        the others when they are asked for.
 
         Args:
             camera: the viewer's, of shape [1].
@@ -198,21 +236,40 @@ class LiveSegmentation:
         except SemfieldError:
             # Panoramas and fish eyes of the viewer's render tab: no strokes there.
             raw = self.model.raw_outputs_for_camera(camera)
-            return with_objects(self.model.present(raw, camera), None, None)
+            return Pictures(self._presented(raw, camera) | object_pictures(raw, None, None))
         view = self._affordable_view(asked)
         raw = self.views.raw(view, poll)
-        outputs = self.model.present(raw, view.cameras().to(self.model.device))
         found = None
         try:
             found = self._segmentation(view, raw, poll)
             self._tell("")
         except SemfieldError as error:
             self._tell(str(error))
-        outputs = with_objects(outputs, found, self._chosen())
         self._shown()
-        return {
-            name: resized(value, asked.height, asked.width, smooth=name not in ROUGH) for name, value in outputs.items()
+        makers = self._presented(raw, view.cameras().to(self.model.device)) | object_pictures(
+            raw, found, self._chosen()
+        )
+        pictures = Pictures({name: partial(_sized, name, make, asked) for name, make in makers.items()})
+        # Here rather than later: the caller holds the train lock.
+        for name in {"depth", *self.link.shown} & pictures.keys():
+            _ = pictures[name]
+        give_rays(camera, rays(asked))
+        return pictures
+
+    def _presented(self, raw: dict[str, Tensor], cameras: Cameras) -> dict[str, Callable[[], Tensor]]:
+        """The model's own outputs, which it makes all at once, but for those that need no making."""
+
+        @cache
+        def present() -> dict[str, Tensor]:
+            return self.model.present(raw, cameras)
+
+        of_raw = tuple(raw)
+        if of_raw not in self._names:
+            self._names[of_raw] = tuple(present())
+        makers: dict[str, Callable[[], Tensor]] = {
+            name: partial(lambda name: present()[name], name) for name in self._names[of_raw]
         }
+        return makers | {"rgb": lambda: _colors(raw), "depth": lambda: raw["depth"].float()}
 
     def _affordable_view(self, asked: ViewCamera) -> ViewCamera:
         if not self.link.impatient or self.views.has(asked):
@@ -269,24 +326,45 @@ class LiveSegmentation:
         self._states = [*self._states[-3:], (state, targets, result)]
         return result
 
-    def surface(self, camera: ViewCamera) -> FeatureView | None:
-        """The best render of a view that is there, or None; called with the train lock held."""
-        best = self.views.best(camera)
-        return None if best is None else self.views.render_view(best)
+    def lifted(self, prompt: Stroke | Box) -> Float[np.ndarray, "N 3"] | None:
+        """A prompt as a line in the world, by the best render of its view that is there; None without one.
+
+        Called with the train lock held.
+        """
+        best = self.views.best(prompt.camera)
+        return None if best is None else lift(in_camera(prompt, best), self.views.raw(best))
 
     def prepared(self, cameras: Sequence[ViewCamera]) -> bool:
         """Whether all of these views are rendered."""
         return all(self.views.has(camera) for camera in cameras)
 
 
-def with_objects(outputs: dict[str, Tensor], found: Segmentation | None, chosen: int | None) -> dict[str, Tensor]:
-    """Outputs of a view, and those of a segmentation of it: always the same names, as the viewer's menu needs it."""
-    nothing = torch.zeros_like(outputs["rgb"][..., :1])
-    if found is None:
-        return outputs | {"similarity": nothing, "segmentation": nothing, "segmentation_overlay": outputs["rgb"]}
-    index = next((i for i, entry in enumerate(found.objects) if entry.id == chosen), None)
-    return outputs | {
-        "similarity": nothing if index is None else found.scores[index][..., None],
-        "segmentation": nothing if index is None else found.masks[index].float()[..., None],
-        "segmentation_overlay": found.overlay,
-    }
+def object_pictures(
+    raw: dict[str, Tensor], found: Segmentation | None, chosen: int | None
+) -> dict[str, Callable[[], Tensor]]:
+    """Makers of the outputs of a segmentation: always the same names, as the viewer's menu needs it."""
+    index = None
+    if found is not None:
+        index = next((i for i, entry in enumerate(found.objects) if entry.id == chosen), None)
+    if found is None or index is None:
+        nothing = partial(torch.zeros_like, raw["rgb"][..., :1], dtype=torch.float32)
+        of_chosen: dict[str, Callable[[], Tensor]] = {"similarity": nothing, "segmentation": nothing}
+    else:
+        score, mask = found.scores[index], found.masks[index]
+        of_chosen = {"similarity": lambda: score[..., None], "segmentation": lambda: mask.float()[..., None]}
+    overlay = partial(_colors, raw) if found is None else lambda: found.overlay
+    return of_chosen | {"segmentation_overlay": overlay}
+
+
+@lru_cache(maxsize=4)
+def rays(camera: ViewCamera) -> RayBundle:
+    """All rays of a camera."""
+    return camera.cameras().generate_rays(camera_indices=0)
+
+
+def _colors(raw: dict[str, Tensor]) -> Tensor:
+    return raw["rgb"].float().clamp(0, 1)
+
+
+def _sized(name: str, make: Callable[[], Tensor], camera: ViewCamera) -> Tensor:
+    return resized(make(), camera.height, camera.width, smooth=name not in ROUGH)

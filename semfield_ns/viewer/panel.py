@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
+import numpy as np
 from nerfstudio.viewer.viewer_elements import ViewerNumber, ViewerText
 from torch import nn
 
@@ -35,7 +36,7 @@ from semfield_ns.viewer.session import (
     SetParts,
     SetThreshold,
 )
-from semfield_ns.viewer.tools import PolyLine, box_between, lift, pixel, stroke_at
+from semfield_ns.viewer.tools import PolyLine, box_between, pixel, stroke_at
 
 OVERLAY = "segmentation_overlay"
 NO_OBJECT = "no object yet"
@@ -451,23 +452,16 @@ class _Actions:
                 if number not in self._lines and isinstance(prompt, Stroke | Box)
             ]
             for number, prompt in wanted:
-                view = self.live.surface(prompt.camera)
-                if view is None or view.points is None:
+                line = self.live.lifted(prompt)
+                if line is None:
                     continue
-                line = lift(prompt, view)
-                size = MARK_SIZE * float(view.points.new_tensor(line[0] - _centre(prompt)).norm())
+                size = MARK_SIZE * float(np.linalg.norm(line[0] - prompt.camera.centre))
                 color = POSITIVE if prompt.positive else NEGATIVE
                 self._lines[number] = line, self.link.draw(f"/strokes/{number}", line, color, size)
 
     def _forget_client(self, number: int) -> None:
         # Without the lock: viser calls this with a lock of its own, which is asked for when all browsers are rendered.
         self._drawings.pop(number, None)
-
-
-def _centre(prompt: Stroke | Box) -> Any:
-    import numpy as np
-
-    return np.array(prompt.camera.camera_to_world).reshape(3, 4)[:, 3]
 
 
 def _remove(marks: list[Any]) -> None:

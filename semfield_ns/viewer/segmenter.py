@@ -69,14 +69,14 @@ class Segmentation:
     def overlay(self) -> Float[Tensor, "H W 3"]:
         """The picture with the objects in their colours, and bright outlines."""
         table = torch.tensor([(0, 0, 0), *(entry.color for entry in self.objects)]).to(self.rgb) / 255
-        ids = self.ids
-        color = table[ids]
+        inside = self.ids > 0
         # Parts are shades of their object's colour; the first, and an object without parts, has the colour itself.
-        shade = 1 - PART_SHADE * (self.parts - 1).clamp(min=0).remainder(PART_SHADES)
-        color = color * shade[..., None]
-        alpha = torch.where(ids > 0, OVERLAY_ALPHA, 0.0)[..., None]
-        mixed = self.rgb * (1 - alpha) + color * alpha
-        return torch.where(outline(ids)[..., None], 0.25 + 0.75 * color, mixed)
+        shade = 1 - PART_SHADE * (self.parts[inside] - 1).clamp(min=0).remainder(PART_SHADES)
+        color = table[self.ids[inside]] * shade[:, None]
+        mixed = self.rgb[inside] * (1 - OVERLAY_ALPHA) + color * OVERLAY_ALPHA
+        overlay = self.rgb.clone()
+        overlay[inside] = torch.where(outline(self.ids)[inside][:, None], 0.25 + 0.75 * color, mixed)
+        return overlay
 
 
 class Segmenter:
@@ -322,7 +322,12 @@ def seeds_of(view: FeatureView, objects: Sequence[ObjectState]) -> Seeds | None:
 
 def outline(ids: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
     """Pixels of objects that touch something else."""
-    around = F.pad(ids[None, None].float(), (1, 1, 1, 1), mode="replicate")
-    most = F.max_pool2d(around, 3, stride=1)[0, 0]
-    least = -F.max_pool2d(-around, 3, stride=1)[0, 0]
+    around = F.pad(ids[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0]
+    most, least = (_around(around, pick) for pick in (torch.maximum, torch.minimum))
     return (ids > 0) & (most != least)
+
+
+def _around(values: Float[Tensor, "H+2 W+2"], pick: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "H W"]:
+    """What is picked of every 3x3 neighbourhood; a few times as fast as pooling."""
+    rows = pick(pick(values[:-2], values[1:-1]), values[2:])
+    return pick(pick(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Point, Stroke
-from semfield_ns.segmentation.views import FeatureView
+from semfield_ns.segmentation.views import surface_points
 
 DOUBLE_CLICK_SECONDS = 0.6
 DOUBLE_CLICK_SHARE = 0.02
@@ -75,22 +75,18 @@ def outline_of(prompt: Stroke | Box) -> Float[np.ndarray, "N 2"]:
     return np.stack([np.interp(places, along, corners[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def lift(prompt: Stroke | Box, view: FeatureView) -> Float[np.ndarray, "N 3"]:
+def lift(prompt: Stroke | Box, raw: dict[str, Tensor]) -> Float[np.ndarray, "N 3"]:
     """A prompt on the surface that its view shows, in world coordinates, a bit nearer to the camera.
 
     Args:
-        prompt: drawn in this view.
-        view: of the same camera at any resolution; its depth is known.
+        prompt: a drawing.
+        raw: what a model renders for the drawing's camera.
     """
-    assert view.points is not None, "asked of views with known surface only"
-    height, width = view.points.shape[:2]
-    scale = np.array([width / prompt.camera.width, height / prompt.camera.height])
-    pixels = torch.from_numpy(np.floor(outline_of(prompt) * scale)).long()
-    column, row = pixels[:, 0].clamp(0, width - 1), pixels[:, 1].clamp(0, height - 1)
-    device = view.points.device
-    points = view.points[row.to(device), column.to(device)].cpu().double()
-    centre = torch.tensor(prompt.camera.camera_to_world, dtype=torch.float64).view(3, 4)[:, 3]
-    return (centre + LIFTED_SHARE * (points - centre)).numpy()
+    camera = prompt.camera
+    size = np.array([camera.width, camera.height])
+    pixels = torch.from_numpy(np.floor(outline_of(prompt)).clip(0, size - 1)[:, ::-1].astype(np.int64))
+    points = surface_points(raw, camera.cameras(), pixels).cpu().double().numpy()
+    return camera.centre + LIFTED_SHARE * (points - camera.centre)
 
 
 def stroke_at(lines: Mapping[int, Float[np.ndarray, "N 3"]], camera: ViewCamera, point: Point) -> int | None:

@@ -1,0 +1,74 @@
+"""Pictures for people who wait, without a viewer."""
+
+import torch
+from torch import Tensor
+
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.live import LiveSegmentation
+from semfield_ns.viewer.session import Session
+from tests.segmentation.scene import camera
+from tests.viewer.played import BallModel
+
+
+class CountingModel(BallModel):
+    """Counts how often everything is presented."""
+
+    presented = 0
+
+    def present(self, raw: dict[str, Tensor], camera: object = None) -> dict[str, Tensor]:
+        self.presented += 1
+        return super().present(raw, camera)
+
+
+class ShowingLink(ViewerLink):
+    """A viewer in which somebody has chosen an output."""
+
+    shown = ("segmentation_overlay",)
+
+
+def live(model: BallModel) -> tuple[LiveSegmentation, Session]:
+    session, link = Session(), ShowingLink(lambda: None, lambda _: None)
+    chosen = session.add_object("ball")
+    return LiveSegmentation(model, session, link, lambda: chosen, lambda _: None, lambda: None), session
+
+
+def test_a_stroke_presents_only_what_is_shown_and_the_rest_when_it_is_asked_for():
+    model = CountingModel()
+    segmentation, session = live(model)
+    view = ViewCamera.of(camera().cameras())
+    nothing = segmentation.outputs(view.cameras(), lambda: None)
+    assert model.presented == 1, "once, to know the names"
+    middle = (view.width / 2, view.height / 2)
+    session.add_stroke(1, view, [middle, (middle[0] + 3, middle[1])])
+    session.add_stroke(1, view, [(2.0, 2.0), (10.0, 2.0)], positive=False)
+    found = segmentation.outputs(view.cameras(), lambda: None)
+    assert model.presented == 1 and list(found) == list(nothing)
+    assert {tuple(value.shape[:2]) for value in found.values()} == {(view.height, view.width)}
+    assert model.presented == 2, "accumulation is only known by presenting"
+    mask = found["segmentation"][..., 0] > 0
+    truth = model.scene.labels(view)[0] == 1
+    assert bool(mask[int(middle[1]), int(middle[0])]) and (mask & truth).sum() / (mask | truth).sum() > 0.8
+    changed = (found["segmentation_overlay"] != found["rgb"]).any(dim=-1)
+    assert bool((changed == mask).all())
+
+
+def test_pictures_can_be_added_and_taken_away_as_nerfstudio_does():
+    model = CountingModel()
+    segmentation, _ = live(model)
+    found = segmentation.outputs(camera().cameras(), lambda: None)
+    found["gl_z_buf_depth"] = found["depth"] * 2
+    assert torch.equal(found["gl_z_buf_depth"], 2 * found["depth"])
+    del found["gl_z_buf_depth"]
+    assert "gl_z_buf_depth" not in found and len(found) == len(list(found))
+
+
+def test_the_rays_at_hand_are_those_that_nerfstudio_would_make():
+    model = CountingModel()
+    segmentation, _ = live(model)
+    asked = camera().cameras()
+    segmentation.outputs(asked, lambda: None)
+    given = asked.generate_rays(camera_indices=0, obb_box=None)
+    fresh = camera().cameras().generate_rays(camera_indices=0, obb_box=None)
+    assert given.directions.shape == fresh.directions.shape
+    assert torch.equal(given.directions, fresh.directions) and torch.equal(given.origins, fresh.origins)
