@@ -1,10 +1,11 @@
 """Real scenes left out of the training, one after the other: trains gsn-tiny on the others and on synthetic scenes.
 
-    python benchmarks/gsn_rotations.py outputs/RUN/config.yml SYNTHETIC fern mold_gold_cape dtu_scan65 --steps 750
+    python benchmarks/gsn_rotations.py outputs/RUN/config.yml SYNTHETIC fern mold_gold_cape dtu_scan65 --steps 1500
 
 Every rotation starts from RUN (gsn-tiny, trained on SYNTHETIC alone) and draws from the real scenes as often as from
-the synthetic ones together. Half way to the end the rates fall, and features count more. It goes on where it was cut;
-a rotation that has its steps is not trained again. Then `gsn_zero_shot.py` measures the scene that was left out.
+the synthetic ones together. The rates are those that RUN ended with, and are halved three times towards the end. It
+goes on where it was cut; a rotation that has its steps is not trained again. Then `gsn_zero_shot.py` measures the scene
+that was left out. Nothing is chosen by looking at it: steps and weights are the same for all.
 """
 
 import subprocess
@@ -14,9 +15,11 @@ from typing import Annotated
 
 import tyro
 
-from semfield_ns.gsn.dataparser import scene_name
-from semfield_ns.gsn.library import find_scenes
 from semfield_ns.gsn.runs import newest_checkpoint, read_run
+from semfield_ns.scenes.collection import find_scenes
+
+PIECES = ((0, 0.0), (1, 2 / 3), (2, 0.8), (3, 0.93))
+"""How often the rates have been halved, and from which share of the steps on."""
 
 
 def newest(run: Path, start: Path) -> Path:
@@ -33,7 +36,7 @@ def main(
     load_config: Annotated[Path, tyro.conf.Positional],
     synthetic: Annotated[Path, tyro.conf.Positional],
     real: Annotated[list[Path], tyro.conf.Positional],
-    steps: int = 1000,
+    steps: int = 1500,
     feature_loss: float = 8.0,
     output_dir: Path = Path("outputs/gsn_rotations"),
     pictures: Path | None = None,
@@ -46,51 +49,41 @@ def main(
         synthetic: its scenes.
         real: at least two real scenes.
         steps: beyond that run.
-        feature_loss: weight of the features in the second half.
+        feature_loss: weight of the features.
         output_dir: for runs.
         pictures: folder for comparison pictures.
         max_images: held-out images of each scene, at most.
     """
     start = newest_checkpoint(load_config)
-    read_run(load_config)
+    stage_one = read_run(load_config).pipeline.model.stage_one_steps  # type: ignore[attr-defined]
     scripts = Path(sys.executable).parent
     for left_out in real:
         name = left_out.resolve().name
         scenes, others = output_dir / "scenes" / name, [path.resolve() for path in real if path != left_out]
         scenes.mkdir(parents=True, exist_ok=True)
-        some = [path.resolve() for path in find_scenes(synthetic)]
+        some = [path.resolve() for path in find_scenes(synthetic).values()]
         for path in (*some, *others):
             if not (scenes / path.name).exists():
                 (scenes / path.name).symlink_to(path)
-        weights = [f"{scene_name(scenes / p.name, scenes)}={max(1, len(some) // len(others))}" for p in others]
+        weights = [f"{path.name}={max(1, len(some) // len(others))}" for path in others]
         run = output_dir / name / "gsn-tiny" / "run" / "config.yml"
-        for until, weight in ((steps // 2, 1.0), (steps, feature_loss)):
+        ends = [share for _, share in PIECES[1:]] + [1.0]
+        for (halvings, share), end in zip(PIECES, ends, strict=True):
             checkpoint = newest(run, start)
-            left = step_of(start) + until - step_of(checkpoint)
+            left = step_of(start) + round(end * steps) - step_of(checkpoint)
             if left <= 0:
                 continue
-            command = [
-                *(str(scripts / "ns-train"), "gsn-tiny", "--data", str(scenes), "--output-dir", str(output_dir)),
-                *(
-                    "--experiment-name",
-                    name,
-                    "--timestamp",
-                    "run",
-                    "--vis",
-                    "tensorboard",
-                    "--machine.seed",
-                    str(until),
-                ),
-                *("--load-checkpoint", str(checkpoint), "--max-num-iterations", str(left), "--steps-per-save", "50"),
-                *(
-                    "--pipeline.datamanager.seed",
-                    str(step_of(checkpoint)),
-                    "--pipeline.model.feature-loss",
-                    str(weight),
-                ),
-            ]
+            # Halvings are counted from the beginning of the second stage.
+            since = step_of(start) + round(share * steps) - stage_one
+            every = since // halvings if halvings else 1_000_000
+            command = [str(scripts / "ns-train"), "gsn-tiny", "--data", str(scenes), "--output-dir", str(output_dir)]
+            command += ["--experiment-name", name, "--timestamp", "run", "--vis", "tensorboard"]
+            command += ["--load-checkpoint", str(checkpoint), "--max-num-iterations", str(left)]
+            command += ["--steps-per-save", "100", "--machine.seed", str(halvings)]
+            command += ["--pipeline.datamanager.seed", str(step_of(checkpoint))]
+            command += ["--pipeline.model.feature-loss", str(feature_loss)]
             for group in ("encoder", "trunk", "head"):
-                command += [f"--optimizers.{group}.scheduler.halve-every", "1500" if weight == 1.0 else "600"]
+                command += [f"--optimizers.{group}.scheduler.halve-every", str(every)]
             command += ["--pipeline.datamanager.scene-weights", *weights]
             subprocess.run(command, check=True)
         zero_shot = [sys.executable, str(Path(__file__).with_name("gsn_zero_shot.py")), str(run), str(left_out)]

@@ -10,7 +10,8 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserCo
 from nerfstudio.data.scene_box import SceneBox
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.gsn.library import PosedScene, find_scenes, load_scene
+from semfield_ns.gsn.library import PosedScene, load_scene
+from semfield_ns.scenes.collection import find_scenes
 from semfield_ns.scenes.dataparser import make_cameras
 
 
@@ -54,10 +55,9 @@ class ManyScenesDataParser(DataParser):
         """All scenes, read at the first use."""
         if self._scenes is None:
             config = self.config
-            root = Path(config.data)
             self._scenes = [
-                load_scene(path, scene_name(path, root), config.images, config.longest_side, config.hold_out)
-                for path in find_scenes(root)
+                load_scene(path, name, config.images, config.longest_side, config.hold_out)
+                for name, path in find_scenes(config.data).items()
             ]
         return self._scenes
 
@@ -100,8 +100,3 @@ class ManyScenesDataParser(DataParser):
                 "depth_scale": 1.0,
             },
         )
-
-
-def scene_name(path: Path, root: Path) -> str:
-    """What to call a scene found below a root."""
-    return path.relative_to(root).as_posix() if path != root else path.resolve().name

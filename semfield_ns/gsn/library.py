@@ -17,7 +17,7 @@ from semfield_ns.gsn.normalisation import normalise, range_of
 from semfield_ns.gsn.projection import SourceViews, project
 from semfield_ns.io import read_image
 from semfield_ns.scenes.dataparser import make_cameras
-from semfield_ns.scenes.formats import is_scene, read_scene
+from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame, Scene
 
 _HOLD_OUT_EVERY = 8
@@ -58,29 +58,6 @@ class PosedScene:
     def centres(self) -> Float[Tensor, "N 3"]:
         """Camera centres."""
         return self.cameras.camera_to_worlds[:, :3, 3]
-
-
-def find_scenes(root: Path) -> list[Path]:
-    """The scene that a folder is, or those one or two levels below it, by name.
-
-    Raises:
-        SemfieldError: there is none.
-    """
-    root = Path(root)
-    if root.is_file() or is_scene(root):
-        return [root]
-    if not root.is_dir():
-        raise SemfieldError(f"There is no folder {root}: give a scene, or a folder of scenes.")
-    folders = [path for path in root.glob("*") if path.is_dir()]
-    found = [path for path in folders if is_scene(path)]
-    # What lies in a scene is not another one: a COLMAP model's folder looks like a scene itself.
-    deeper = [path for folder in folders if folder not in found for path in folder.glob("*") if path.is_dir()]
-    found += [path for path in deeper if is_scene(path)]
-    if not found:
-        raise SemfieldError(
-            f"{root} holds no scene: no transforms.json, poses_bounds.npy or COLMAP model up to two folders below it."
-        )
-    return sorted(found)
 
 
 def load_scene(

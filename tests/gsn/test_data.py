@@ -13,12 +13,13 @@ from PIL import Image
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.augmentation import crop, mirror
 from semfield_ns.gsn.datamanager import scene_weights
-from semfield_ns.gsn.library import SceneLibrary, find_scenes, load_scene
+from semfield_ns.gsn.library import SceneLibrary, load_scene
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.normalisation import range_of
 from semfield_ns.gsn.projection import observe, observe_tokens, project
 from semfield_ns.gsn.sources import draw_sources, nearest_views
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
+from semfield_ns.scenes.collection import find_scenes
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame
 from semfield_ns.scenes.synthetic import make_scene
@@ -94,8 +95,8 @@ def test_points_project_where_the_picture_shows_them(root):
 
 
 def test_a_root_of_scenes_is_one_data_set(root, tmp_path):
-    assert [path.name for path in find_scenes(root)] == ["scene_0", "scene_1"]
-    assert find_scenes(root / "scene_0") == [root / "scene_0"]
+    assert list(find_scenes(root)) == ["scene_0", "scene_1"]
+    assert find_scenes(root / "scene_0") == {"scene_0": root / "scene_0"}
     with pytest.raises(SemfieldError, match="holds no scene"):
         find_scenes(tmp_path)
     with pytest.raises(SemfieldError, match="There is no folder"):
@@ -212,7 +213,7 @@ def test_ranks_share_the_scenes(root):
 
 def test_tokens_have_unit_norm_and_are_extracted_once(root, tmp_path, monkeypatch):
     monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path))
-    library = SceneLibrary([load_scene(p, p.name) for p in find_scenes(root)], 1 << 20)
+    library = SceneLibrary([load_scene(path, name) for name, path in find_scenes(root).items()], 1 << 20)
     projection = TokenProjection(39, 16)
     store = TokenStore(library, "classical", 4, projection, False, 1 << 20, "cpu")
     store.fit(4)
@@ -294,7 +295,7 @@ def test_an_unknown_scene_to_show(root):
 
 
 def test_held_out_images_are_never_sources(root):
-    for path in find_scenes(root):
+    for path in find_scenes(root).values():
         scene = read_scene(path)
         posed = load_scene(path, path.name)
         frames: list[Frame] = [posed.frames[i] for i in posed.held_out]
