@@ -96,11 +96,11 @@ class ClassViews:
             )
 
     def _divide(self, ids: Tensor, points: Tensor, moving: Tensor, camera: ViewCamera) -> Int[Tensor, "H W"]:
-        """Ids of objects where an object of the same class is the nearest."""
+        """Ids of objects where things move and there is an object of the class."""
         assert self.tracks is not None
         time = torch.tensor([[camera.time or 0.0]], device=points.device)
         frame = round(float(self.model.frames.to_frames(time)))
-        nearest = self.tracks.nearest(points[moving], frame)
+        nearest = self.tracks.nearest(points[moving], ids[moving] - 1, frame)
         of_class = torch.tensor([entry.class_id for entry in self.tracks.objects], device=ids.device) + 1
         result = ids.clone()
         result[moving] = torch.where(of_class[nearest] == ids[moving], nearest + self._first_object, ids[moving])

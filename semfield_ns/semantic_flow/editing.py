@@ -23,6 +23,8 @@ from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches, conca
 
 SampleFn = Callable[[RayBundle, Tensor], RaySamples]
 """Rays and their times in frames -> samples by the trained densities."""
+ClassifyFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Points [N, 3], their times in frames [N, 1] and dynamic features [N, dim] -> class ids [N]."""
 
 STATIC_PROPOSALS = 64
 """samples at which the static density is looked at to place samples"""
@@ -49,6 +51,7 @@ class EditedScene:
         class_names: of all classes, for messages.
         world: directions and lengths of the scene's own world -> of the model's world.
         sample: the model's samples of rays.
+        classify: the class of what moves at points.
         spread: sampler of evenly spread samples.
         num_samples: samples a ray of each kind.
 
@@ -65,11 +68,12 @@ class EditedScene:
         class_names: Sequence[str],
         world: Float[np.ndarray, "3 3"],
         sample: SampleFn,
+        classify: ClassifyFn,
         spread: Sampler,
         num_samples: int,
     ) -> None:
         self.branches, self.frames, self.tracks = branches, frames, tracks
-        self.sample, self.spread = sample, spread
+        self.sample, self.classify, self.spread = sample, classify, spread
         self.num_samples = num_samples
         self.resample = PDFSampler(num_samples=num_samples, include_original=False)
         state: EditedState = apply_edits(edits, tracks.names, class_names, world)
@@ -129,14 +133,20 @@ class EditedScene:
         return self.resample(bundle, coarse, coarse.get_weights(density))
 
     def _owners(self, radiance: Radiance, time: Tensor) -> Int[Tensor, "rays samples"]:
-        """The object that each sample belongs to, -1 where nothing moves."""
+        """The object that each sample belongs to, -1 where nothing moves.
+
+        Only visible surfaces of objects are known. So a sample goes by its class first: behind one thing in front of
+        another, the nearest surface is often that of the wrong one.
+        """
         assert radiance.dynamic is not None
         opacity = (radiance.dynamic.alpha * radiance.dynamic.blending)[..., 0]
         owner = torch.full(opacity.shape, -1, dtype=torch.long, device=opacity.device)
         noticed = opacity > NOTICED
         if len(self.tracks.names) and bool(noticed.any()):
             frame = int(time.flatten()[0].round().clamp(0, len(self.frames) - 1))
-            owner[noticed] = self.tracks.nearest(radiance.points[noticed], frame)
+            points, times = radiance.points[noticed], time[:, :1].expand(opacity.shape)[noticed][:, None]
+            classes = self.classify(points, times, radiance.dynamic.feature[noticed])
+            owner[noticed] = self.tracks.nearest(points, classes, frame)
         return owner
 
     def _tinted(self, color: Tensor, owner: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ class SceneEditor:
             () if model.label_map is None else model.label_map.names,
             self.world,
             lambda bundle, time: model.sample(bundle, time)[0],
+            model.moving_classes,
             model.initial_sampler,
             model.config.num_samples,
         )

@@ -221,6 +221,15 @@ class SemanticFlowModel(Model):
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
 
+    def moving_classes(
+        self, points: Float[Tensor, "N 3"], time: Float[Tensor, "N 1"], feature: Float[Tensor, "N dim"]
+    ) -> Int[Tensor, "N"]:
+        """The class that the dynamic branch gives to points at times in frames, from the dynamic field's feature."""
+        assert self.heads is not None, "a scene with classes has heads"
+        trajectory = trace_neighbours(points[:, None], time, self.branches.flow, len(self.frames))
+        listen = self._listen(time[:, 0].round().long().clamp(0, len(self.frames) - 1))
+        return self.heads.dynamic_logits(trajectory, feature[:, None], self.frames, listen)[:, 0].argmax(dim=-1)
+
     def _listen(self, step: Int[Tensor, "rays"]) -> Bool[Tensor, "rays"] | None:
         """Rays whose logits hear the labels carried to their frame; None if none do.
 

@@ -19,6 +19,9 @@ MAX_GAP = 6
 REACH = 0.75
 """how far a part may be from where the flow puts the object, relative to the object's size"""
 
+_Surface = tuple[cKDTree, Int[np.ndarray, "K"]]
+"""points, and the object that each is of"""
+
 
 @dataclass(frozen=True)
 class FrameView:
@@ -70,18 +73,33 @@ class ObjectTracks:
         for entry in self.objects:
             counts[entry.class_id] = counts.get(entry.class_id, 0) + 1
             self.names.append(f"{class_names[entry.class_id]}#{counts[entry.class_id]}")
-        self._trees = [self._tree(frame) for frame in range(num_frames)] if self.objects else []
+        self._trees: dict[tuple[int, int | None], _Surface] = {}
 
-    def _tree(self, frame: int) -> tuple[cKDTree, Int[np.ndarray, "K"]]:
-        """Points of all objects at a frame; an object that is not seen there is where it was seen last or next."""
-        points = [entry.points[min(entry.points, key=lambda seen: abs(seen - frame))] for entry in self.objects]
-        owner = np.repeat(np.arange(len(points)), [len(part) for part in points])
-        return cKDTree(np.concatenate(points)), owner
+    def _tree(self, frame: int, class_id: int | None) -> _Surface:
+        """Points of the objects of a class (or of all) at a frame, and whose they are.
 
-    def nearest(self, points: Float[Tensor, "N 3"], frame: int) -> Int[Tensor, "N"]:
-        """Which object each point at a frame belongs to: that with the nearest surface point."""
-        tree, owner = self._trees[frame]
-        return torch.from_numpy(owner[tree.query(points.cpu().numpy())[1]]).to(points.device)
+        An object that is not seen there is where it was seen last or next.
+        """
+        if (frame, class_id) not in self._trees:
+            chosen = [i for i, entry in enumerate(self.objects) if class_id is None or entry.class_id == class_id]
+            seen = [self.objects[index].points for index in chosen]
+            points = [known[min(known, key=lambda other: abs(other - frame))] for known in seen]
+            owner = np.repeat(chosen, [len(part) for part in points])
+            self._trees[frame, class_id] = cKDTree(np.concatenate(points)), owner
+        return self._trees[frame, class_id]
+
+    def nearest(self, points: Float[Tensor, "N 3"], classes: Int[Tensor, "N"], frame: int) -> Int[Tensor, "N"]:
+        """Which object each point at a frame belongs to: of its class, that with the nearest surface point.
+
+        Of all objects where there is none of its class.
+        """
+        known, ids = {entry.class_id for entry in self.objects}, classes.cpu().numpy()
+        owner = np.full(len(ids), -1)
+        for class_id in np.unique(ids).tolist():
+            rows = np.flatnonzero(ids == class_id)
+            tree, whose = self._tree(frame, class_id if class_id in known else None)
+            owner[rows] = whose[tree.query(points.cpu().numpy()[rows])[1]]
+        return torch.from_numpy(owner).to(points.device)
 
     def centre(self, index: int, time: float) -> Float[np.ndarray, "3"]:
         """Centre of an object's box at a time in frames, smooth in time.
