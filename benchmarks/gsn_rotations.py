@@ -1,6 +1,6 @@
 """Real scenes left out of the training, one after the other: trains gsn-tiny on the others and on synthetic scenes.
 
-    python benchmarks/gsn_rotations.py outputs/RUN/config.yml SYNTHETIC fern mold_gold_cape dtu_scan65 --steps 1500
+    python benchmarks/gsn_rotations.py outputs/RUN/config.yml SYNTHETIC fern mold_gold_cape dtu_scan65 --steps 750
 
 Every rotation starts from RUN (gsn-tiny, trained on SYNTHETIC alone) and draws from the real scenes as often as from
 the synthetic ones together. The rates are those that RUN ended with, and are halved three times towards the end. It
@@ -11,7 +11,7 @@ that was left out. Nothing is chosen by looking at it: steps and weights are the
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -36,8 +36,9 @@ def main(
     load_config: Annotated[Path, tyro.conf.Positional],
     synthetic: Annotated[Path, tyro.conf.Positional],
     real: Annotated[list[Path], tyro.conf.Positional],
-    steps: int = 1500,
+    steps: int = 750,
     feature_loss: float = 8.0,
+    frame: Literal["scene", "view"] = "view",
     output_dir: Path = Path("outputs/gsn_rotations"),
     pictures: Path | None = None,
     max_images: int = 100,
@@ -50,6 +51,7 @@ def main(
         real: at least two real scenes.
         steps: beyond that run.
         feature_loss: weight of the features.
+        frame: coordinates that the network is told positions in.
         output_dir: for runs.
         pictures: folder for comparison pictures.
         max_images: held-out images of each scene, at most.
@@ -81,7 +83,7 @@ def main(
             command += ["--load-checkpoint", str(checkpoint), "--max-num-iterations", str(left)]
             command += ["--steps-per-save", "100", "--machine.seed", str(halvings)]
             command += ["--pipeline.datamanager.seed", str(step_of(checkpoint))]
-            command += ["--pipeline.model.feature-loss", str(feature_loss)]
+            command += ["--pipeline.model.feature-loss", str(feature_loss), "--pipeline.model.frame", frame]
             for group in ("encoder", "trunk", "head"):
                 command += [f"--optimizers.{group}.scheduler.halve-every", str(every)]
             command += ["--pipeline.datamanager.scene-weights", *weights]

@@ -23,6 +23,7 @@ from torch.nn import Parameter
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.augmentation import crop, mirror
 from semfield_ns.gsn.distillation import Distilled, Further, head_names
+from semfield_ns.gsn.framing import in_view_frame
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
@@ -50,6 +51,9 @@ class GSNModelConfig(ModelConfig):
     bounds: Literal["sources", "scene"] = "sources"
     """Where rays begin and end: as near and far as the source views see anything, where the scene tells; or the same
     for all views of a scene (official)."""
+    frame: Literal["scene", "view"] = "scene"
+    """Coordinates that positions and directions are told in: the scene's (official), or the camera's own (see
+    `framing`)."""
     num_source_views: int = 10
     """Views a picture is rendered from in evaluation."""
     teacher: str = "dinov2"
@@ -256,13 +260,14 @@ class GSNModel(Model):
         bounds, rays, settings = self.bounds_of(scene, sources), ray_bundle.flatten(), self.config.rays
         if not self.training:
             views = self.evaluation_views(scene, sources)
+            rays, views = self._framed(rays, views)
             parts, chunk = [], self.config.eval_num_rays_per_chunk
             with self._autocast():
                 for start in range(0, len(rays), chunk):
                     some = rays[start : start + chunk]
                     parts.append(render_rays(self.network, some, bounds, views, settings, self.knows_features))
             return self.present({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-        views = self.training_views(scene, sources, self.stage == 2)
+        rays, views = self._framed(rays, self.training_views(scene, sources, self.stage == 2))
         return render_rays(self.network, rays, bounds, views, settings, self.stage == 2, training=True)
 
     def _asked_for(self, bundle: RayBundle) -> tuple[int, list[int]]:
@@ -272,6 +277,9 @@ class GSNModel(Model):
         if "sources" in metadata:
             return scene, metadata["sources"].flatten(0, -2)[0].tolist()
         return scene, self.sources_for(scene, bundle.origins.reshape(-1, 3)[0])
+
+    def _framed(self, bundle: RayBundle, views: SourceViews) -> tuple[RayBundle, SourceViews]:
+        return in_view_frame(bundle, views) if self.config.frame == "view" else (bundle, views)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "float32":
@@ -301,7 +309,7 @@ class GSNModel(Model):
             scene = int(camera.metadata["scene"].reshape(-1)[0])
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         sources = self.sources_for(scene, bundle.origins.reshape(-1, 3)[0])
-        views = self.evaluation_views(scene, sources)
+        bundle, views = self._framed(bundle, self.evaluation_views(scene, sources))
         with self._autocast():
             return render_image(
                 self.network,

@@ -150,6 +150,21 @@ def test_bfloat16_pictures_are_close(root):
         assert (half[name] - exact[name]).norm() < 1e-2 * exact[name].norm(), name
 
 
+@pytest.mark.parametrize("frame", ["scene", "view"])
+def test_in_the_frame_of_the_view_a_scene_may_be_turned(root, frame):
+    model = small_pipeline(root, frame=frame).model.eval()
+    # What is added to the blended colours depends on positions and directions.
+    torch.nn.init.normal_(model.network.net_coarse.rgb_fc.weight)
+    posed = model.library.scenes[0]
+    before = model.raw_outputs_for_camera(posed.cameras[posed.held_out[0]])["rgb"]
+    turn = torch.linalg.matrix_exp(torch.tensor([[0.0, 0.9, -0.4], [-0.9, 0.0, 0.7], [0.4, -0.7, 0.0]]))
+    poses = posed.cameras.camera_to_worlds
+    posed.cameras.camera_to_worlds = torch.cat([turn @ poses[:, :, :3], turn @ poses[:, :, 3:] + 0.3], dim=-1)
+    after = model.raw_outputs_for_camera(posed.cameras[posed.held_out[0]])["rgb"]
+    difference = float((after - before).abs().max())
+    assert difference < 1e-3 if frame == "view" else difference > 0.01
+
+
 def test_tokens_are_joined_under_autocast(root):
     pipeline = small_pipeline(root)
     pipeline.model.prepare_tokens()
