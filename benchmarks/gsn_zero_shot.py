@@ -1,6 +1,7 @@
 """How well a trained run of gsn renders scenes that it has never seen, against copying and averaging of pictures.
 
     python benchmarks/gsn_zero_shot.py outputs/RUN/config.yml UNSEEN_SCENES [--max-images 3] [--pictures FOLDER]
+    python benchmarks/gsn_zero_shot.py outputs/RUN/config.yml UNSEEN_SCENES --turn 180    # the same scenes, turned
 
 For every held-out image of every scene, all from the same nearest training images:
 
@@ -13,6 +14,7 @@ Prints one Markdown table: PSNR, cosine to the held-out image's own teacher feat
 depth with the truth where the scene has depth maps.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,12 +143,19 @@ def truth_depths(path: Path) -> dict[str, np.ndarray]:
     return {f.image_path.name: read_depth(f) for f in (*scene.train, *scene.test) if f.depth_path is not None}
 
 
+def turned(poses: torch.Tensor, degrees: float) -> torch.Tensor:
+    """Poses [N,3,4] of the same cameras in a world that is turned around its vertical axis."""
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    return torch.tensor([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]) @ poses
+
+
 def main(
     load_config: tyro.conf.Positional[Path],
     scenes: tyro.conf.Positional[list[Path]],
     max_images: int = 100,
     output_dir: Path = Path("outputs/zero_shot"),
     pictures: Path | None = None,
+    turn: float = 0.0,
 ) -> None:
     """Attach the run to every scene and measure.
 
@@ -156,12 +165,15 @@ def main(
         max_images: held-out images of each, at most.
         output_dir: for the attached runs.
         pictures: folder for comparison pictures: truth, gsn, nearest, average.
+        turn: degrees by which the scenes are turned, which should change nothing.
     """
     rows: list[Row] = []
     for path in scenes:
         depths = truth_depths(path)
         model = open_run(attach(load_config, path, output_dir))
         scene = model.library.scenes[model.shown]
+        if turn:
+            scene.cameras.camera_to_worlds = turned(scene.cameras.camera_to_worlds, turn)
         for index in scene.held_out[:max_images]:
             frame = scene.frames[index]
             depth = depths.get(frame.image_path.name)
