@@ -112,7 +112,7 @@ def stroke_latency(pictures: Pictures, folder: Path) -> tuple[list[float], list[
         mask = next(entry for entry in pictures.found if entry[0] > arrived[0] and entry[2] > number)
         assert mask[1] == (378, 504), mask
         masks.append(mask[0] - arrived[0])
-    served.viewer.viser_server.stop()
+    served.stop()
     return masks[2:], sent[2:]
 
 

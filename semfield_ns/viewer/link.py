@@ -6,9 +6,10 @@ A `ViewerLink` knows the running viewer. Until there is one (in ns-render, in te
 import math
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from nerfstudio.viewer.viewer_elements import (
     ViewerSlider,
 )
 from viser import ViserServer
+from viser.infra import WebsockMessageHandler
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
@@ -52,6 +54,8 @@ class ViewerLink(ViewerControl):
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
+        WebsockMessageHandler.atomic = _atomic  # type: ignore[assignment]
+        viewer.render_statemachines = _Machines(viewer.render_statemachines)
         self.viser_server.on_client_disconnect(lambda client: self._left(client.client_id))
         self._ready()
 
@@ -151,12 +155,15 @@ class ViewerLink(ViewerControl):
             if event.event_type == kind:
                 called(tuple((x, y) for x, y in event.screen_pos))
 
-        client.scene.on_pointer_event(kind)(received)
+        with suppress(KeyError):
+            client.scene.on_pointer_event(kind)(received)
 
     def give_pointer_back(self, client: Client) -> None:
         """The browser's camera can be moved again."""
-        if client.scene._scene_pointer_cb is not None:
-            client.scene.remove_pointer_callback()
+        # A page that was closed meanwhile is not known any more.
+        with suppress(KeyError):
+            if client.scene._scene_pointer_cb is not None:
+                client.scene.remove_pointer_callback()
 
     # --------------------------------------------------------------------------------------------------- marks
 
@@ -215,6 +222,36 @@ def _viser_units() -> float:
     from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
     return VISER_NERFSTUDIO_SCALE_RATIO
+
+
+class _Machines(dict[int, Any]):
+    """Nerfstudio's threads that render, one for each page.
+
+    Nerfstudio looks up those of pages that were closed a moment ago, in the thread that trains as well: it would end.
+    """
+
+    def __missing__(self, number: int) -> Any:
+        return SimpleNamespace(action=lambda _: None, running=False)
+
+
+@contextmanager
+def _atomic(handler: WebsockMessageHandler) -> Iterator[None]:
+    """Viser's `atomic` (messages in here are sent together), with a lock that is given back in any case.
+
+    viser 0.2.7 keeps it for good when something raises in here, and then nobody's page gets a message any more. It also
+    says that nobody has the lock after it gave it back, when somebody else may have it already, who then waits for
+    itself.
+    """
+    thread = threading.get_ident()
+    if handler._locked_thread_id == thread:
+        yield
+        return
+    with handler._atomic_lock:
+        handler._locked_thread_id = thread
+        try:
+            yield
+        finally:
+            handler._locked_thread_id = -1
 
 
 def has_camera(client: Client) -> bool:

@@ -314,7 +314,8 @@ class _Actions:
             return
         with self._lock:
             drawing = self._drawings.pop(client.client_id, None)
-        self.link.give_pointer_back(client)
+            # With the lock: otherwise a tool that is taken right now, by another message, might lose the pointer again.
+            self.link.give_pointer_back(client)
         self._tell(IDLE)
         if drawing is not None:
             self._commit(drawing)

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +73,7 @@ class Served:
     def __init__(self, folder: Path, pipeline: Any, training: bool = False, max_res: int = 64) -> None:
         self.model, self.panel, self.lock = pipeline.model, pipeline.segmentation, threading.Lock()
         self.session = self.panel._actions.session
-        self.port = free_port()
+        self.port, self.pages = free_port(), 0
         config = local_viewer(4096)
         config.websocket_port = self.port
         trainer: Any = SimpleNamespace(training_state="training") if training else None
@@ -88,6 +89,18 @@ class Served:
     def press(self, element: Any, browser: "Browser", value: Any = True) -> None:
         browser.send("GuiUpdateMessage", id=element.gui_handle._impl.id, updates={"value": value})
 
+    def stop(self) -> None:
+        """Ends the server, and the threads that render, which Nerfstudio leaves behind."""
+        machines = list(self.viewer.render_statemachines.values())
+        for machine in machines:
+            machine.running = False
+        # In a thread of its own: where a lock is stuck, a test is to fail rather than to wait.
+        threads = [*machines, threading.Thread(target=self.viewer.viser_server.stop, daemon=True)]
+        threads[-1].start()
+        for thread in threads:
+            thread.join(timeout=20)
+            assert not thread.is_alive(), f"{thread.name} does not end"
+
     @property
     def actions(self) -> Any:
         return self.panel._actions
@@ -97,17 +110,23 @@ class Served:
 
 
 class Browser:
-    """One page: sends what viser's page sends, and throws away what it gets."""
+    """One page: sends what viser's page sends, and keeps what it got last."""
 
     def __init__(self, served: Served, x: float = 0.0) -> None:
         self.socket = connect(f"ws://127.0.0.1:{served.port}", max_size=None, compression=None)
+        self.number, served.pages = served.pages, served.pages + 1  # viser counts connections too
+        self.messages: deque[Any] = deque(maxlen=100)
         threading.Thread(target=self._read, daemon=True).start()
         self.look(x)
 
     def _read(self) -> None:
         with contextlib.suppress(Exception):
-            for _ in self.socket:
-                pass
+            for message in self.socket:
+                self.messages.append(message)
+
+    def got(self, text: str) -> bool:
+        """Whether a message with this text has come lately."""
+        return any(text.encode() in message for message in list(self.messages))
 
     def send(self, kind: str, **values: Any) -> None:
         self.socket.send(msgspec.msgpack.encode({"type": kind, **values}))

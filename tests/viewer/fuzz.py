@@ -1,0 +1,173 @@
+"""Two played browsers that do whatever they like to a viewer, with weights that may change meanwhile."""
+
+import ctypes
+import gc
+import logging
+import os
+import random
+import re
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+
+from semfield_ns.viewer import live
+from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
+
+EPOCH = 50
+"""actions after which a page is closed, another one opened, and memory looked at"""
+KEPT_BYTES = 4 << 20
+"""of renders: so few that they are all there soon, and whatever else grows is seen"""
+OF_VISER = re.compile(r"(get_clients\(\)|_connected_clients)\[client_id\]\n.*\n?.*KeyError")
+"""It stumbles over messages of pages that were closed meanwhile."""
+
+
+@contextmanager
+def served_ball(folder: Path, training: bool) -> Iterator[Served]:
+    """A viewer of the ball, and two pages; `training` changes weights meanwhile, as a trainer would."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(live, "KEPT_BYTES", KEPT_BYTES))
+        served = Served(folder, ball_pipeline(BallModel()))
+        stack.callback(served.stop)
+        from nerfstudio.utils import writer  # imports well only after the viewer
+
+        # Where Nerfstudio's trainer puts how fast it is.
+        rates: dict[str, Any] = {"events": {}, "max_buffer_size": 20, "max_iter": 1000}
+        stack.enter_context(mock.patch.dict(writer.GLOBAL_BUFFER, rates))
+        if training:
+            served.viewer.trainer = SimpleNamespace(training_state="training")  # type: ignore[assignment]
+            stack.enter_context(_changing_weights(served))
+        yield served
+
+
+@contextmanager
+def _changing_weights(served: Served) -> Iterator[None]:
+    """A step holds the lock, then tells the viewer, which renders every now and then."""
+    stop = threading.Event()
+
+    def train() -> None:
+        while not stop.wait(0.05):
+            with served.lock, torch.no_grad():
+                served.model.train()
+                served.model.weight += 1
+            served.viewer.update_scene(served.viewer.step + 1, 64)
+
+    thread = threading.Thread(target=train, name="trainer", daemon=True)
+    thread.start()
+    try:
+        yield
+        assert thread.is_alive(), "training has ended by itself"
+    finally:
+        stop.set()
+        thread.join(timeout=20)
+    assert not thread.is_alive(), "training is stuck"
+
+
+@contextmanager
+def exceptions() -> Iterator[list[str]]:
+    """All that are raised in any thread and nobody handles, as text; what viser itself stumbles over is left out."""
+    found: list[str] = []
+
+    def tell(kind: Any, value: Any, where: Any, *_: Any, **__: Any) -> None:
+        text = "".join(traceback.format_exception(kind, value, where))
+        if not OF_VISER.search(text):
+            found.append(text)
+
+    class Logged(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info:
+                tell(*record.exc_info)
+
+    handler = Logged()
+    logging.getLogger().addHandler(handler)
+    try:
+        with (
+            mock.patch.object(traceback, "print_exception", tell),
+            mock.patch.object(threading, "excepthook", lambda a: tell(a.exc_type, a.exc_value, a.exc_traceback)),
+        ):
+            yield found
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def open_pages(served: Served) -> list[Browser]:
+    """Two pages that look at the ball from two places."""
+    browsers = [Browser(served), Browser(served, 0.3)]
+    wait_for(lambda: len(served.viewer.viser_server.get_clients()) == 2)
+    return browsers
+
+
+def play(served: Served, browsers: list[Browser], actions: int, seed: int = 7) -> list[int]:
+    """Random actions; the second page is replaced every now and then. Returns bytes of memory after each epoch."""
+    chance, panel = random.Random(seed), served.panel
+    buttons = [panel.d_positive, panel.e_negative, panel.f_box, panel.g_erase, panel.h_end, panel.i_undo]
+    often = len(buttons)  # strokes and undo, more often than files
+    buttons += [panel.j_redo, panel.k_clear, panel.c_add, panel.results.b_save, panel.results.c_load]
+    buttons += [panel.object.h_delete, panel.object.c_apply, panel.object.g_find, panel.results.d_masks]
+    memory = []
+    for number in range(1, actions + 1):
+        browser = browsers[chance.randrange(2)]
+        action = chance.randrange(8)
+        if action < 3:
+            browser.click(chance.random(), chance.random())
+        elif action == 3:
+            browser.select((chance.random(), chance.random()), (chance.random(), chance.random()))
+        elif action == 4:
+            browser.look(chance.uniform(-0.4, 0.4), chance.uniform(-0.1, 0.1))
+        elif action == 5:
+            sliders = [panel.l_threshold, panel.m_growth, served.viewer.control_panel._time]
+            served.press(chance.choice(sliders), browser, chance.random())
+        else:
+            served.press(chance.choice(buttons[: chance.choice([often, len(buttons)])]), browser)
+        if number % EPOCH == 0:
+            browsers[1].socket.close()
+            browsers[1] = Browser(served, 0.2)
+            time.sleep(0.3)
+            memory.append(resident())
+        time.sleep(chance.choice([0.0, 0.01, 0.06]))
+    return memory
+
+
+def check_that_it_works(served: Served, browsers: list[Browser]) -> None:
+    """No lock is stuck, and both browsers can draw a stroke."""
+    for lock in (served.lock, served.actions._lock):
+        assert lock.acquire(timeout=20), "a lock is stuck"
+        lock.release()
+    time.sleep(0.5)  # what was pressed last may still be at work, in threads of its own
+    for browser in browsers:
+        # viser has a thread for every message: each waits for what the one before it does, or it may overtake it. What
+        # the panel says is no sign of that, as it may have been said to the other browser.
+        drawing = partial(_drawing, served, browser)
+        served.press(served.panel.h_end, browser)
+        wait_for(lambda d=drawing: d() is None)
+        served.press(served.panel.d_positive, browser)
+        wait_for(lambda d=drawing: d() is not None)
+        before = len(served.session.state.prompts)
+        browser.click(0.5, 0.5)
+        wait_for(lambda d=drawing: d().line is not None)
+        served.press(served.panel.h_end, browser)
+        wait_for(lambda n=before: len(served.session.state.prompts) == n + 1)
+    numbers = {number for _, number, _ in served.session.state.prompts}
+    wait_for(lambda: set(served.actions._lines) == numbers)
+    assert all(machine.is_alive() for machine in served.viewer.render_statemachines.values())
+
+
+def _drawing(served: Served, browser: Browser) -> Any:
+    with served.actions._lock:  # a tool is begun with the lock held
+        return served.actions._drawings.get(browser.number)
+
+
+def resident() -> int:
+    """Bytes of memory that this process has, without what malloc keeps for later."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
