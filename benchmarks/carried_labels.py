@@ -8,6 +8,7 @@ taking the carried labels as they are. Nothing is trained.
 
 from pathlib import Path
 
+import numpy as np
 import tyro
 from table import DATA, SCENES, TASKS, scene_folder
 from training import Job, machine
@@ -47,7 +48,8 @@ def main(data: Path = DATA, cache: Path = Path("outputs/table"), share: int = 25
                 for frames in (shown, hidden)
             )
             classes = len(everything.metadata["label_map"])
-            heard = {f: merge([found.heard(v, labels[f].shape, classes) for v in voices[f]], classes) for f in hidden}
+            nothing = np.zeros(classes)
+            heard = {f: merge([found.heard(v, labels[f].shape, classes) for v in voices[f]], nothing) for f in hidden}
             truth = Truth({f: labels[f] for f in hidden}, {}, everything.metadata["label_map"].dynamic)
             row = score("carried", {f: entry.labels for f, entry in heard.items()}, truth)
             print(f"| {scene.name}, {schedule} | {_cell(found)} | {_cell(true)} | {row.miou:.3f} |", flush=True)

@@ -75,11 +75,17 @@ def linear_head(
     Raises:
         ValueError: no pixel has a label.
     """
-    weight, bias = fit_linear(features, labels, num_classes)
-    height, width = next(iter(labels.values())).shape
-    return [
-        (_full(frame, height, width) @ weight.T + bias).argmax(dim=-1).numpy().astype(np.int64) for frame in features
-    ]
+    linear = fit_linear(features, labels, num_classes)
+    shape = next(iter(labels.values())).shape
+    return [classify(frame, linear, shape).argmax(dim=-1).numpy().astype(np.int64) for frame in features]
+
+
+def classify(
+    features: Float[Tensor, "h w dim"], linear: Linear, shape: tuple[int, ...]
+) -> Float[Tensor, "height width classes"]:
+    """Logits of a frame at a size, by a fitted classifier."""
+    weight, bias = linear
+    return _full(features, *shape) @ weight.T + bias
 
 
 def _full(grid: Float[Tensor, "h w dim"], height: int, width: int) -> Float[Tensor, "H W dim"]:

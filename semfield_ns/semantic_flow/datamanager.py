@@ -16,7 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.per_frame import fit_linear
+from semfield_ns.evaluation.per_frame import Linear, classify, fit_linear
 from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
@@ -147,10 +147,23 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         )
         dataset.metadata["source_moving"] = dataset.moving()
         self._fit_budget(dataset)
+        dataset.metadata["source_classifier"] = self._first_classifier(dataset)
         dataset.metadata["source_votes"] = None
         if self.config.propagate_labels:
             self._carry_labels(dataset)
         return dataset
+
+    @staticmethod
+    def _first_classifier(dataset: FlowDataset) -> Linear | None:
+        """A linear classifier of image features, fitted to the visible labels; None if there are none."""
+        label_map, labelled = dataset.metadata["label_map"], dataset.metadata["labelled"]
+        if label_map is None or not labelled:
+            return None
+        some = labelled[:: -(-len(labelled) // CLASSIFIER_FRAMES)]
+        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in some}
+        if all((image == IGNORE).all() for image in labels.values()):
+            return None
+        return fit_linear(dataset.metadata["source_features"], labels, len(label_map))
 
     def _fit_budget(self, dataset: FlowDataset) -> None:
         """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""
@@ -168,7 +181,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         config.eval_num_times_to_repeat_images = config.window_steps
 
     def setup_train(self) -> None:
-        """Says what the scene lacks, fits a first classifier, then sets up Nerfstudio's loaders."""
+        """Says what the scene lacks, then sets up Nerfstudio's loaders."""
         sample = self.train_dataset[0]
         absent = {
             "flow_forward": "no optical flow: flow losses are off",
@@ -179,14 +192,6 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         for key, message in absent.items():
             if key not in sample:
                 CONSOLE.log(f"This scene has {message}.")
-        dataset = self.train_dataset
-        labelled = dataset.metadata["labelled"] if dataset.metadata["label_map"] is not None else []
-        some = labelled[:: -(-len(labelled) // CLASSIFIER_FRAMES) or 1]
-        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in some}
-        if any((image != IGNORE).any() for image in labels.values()):
-            dataset.metadata["source_classifier"] = fit_linear(
-                dataset.metadata["source_features"], labels, len(dataset.metadata["label_map"])
-            )
         super().setup_train()
 
     def _carry_labels(self, dataset: FlowDataset) -> None:
@@ -219,11 +224,20 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
                 votes.labels[index] = torch.from_numpy(np.stack([said.clip(0) for said, _ in both]).astype(np.uint8))
                 votes.evidence[index] = torch.from_numpy(np.stack([weight for _, weight in both]).astype(np.float16))
                 if index not in shown:
-                    merged = merge(both, classes)
+                    merged = merge(both, self._one_picture(dataset, index, shape, classes))
                     pair = np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float16)
                     targets[index] = torch.from_numpy(pair)
         dataset.propagated = targets
         dataset.metadata["source_votes"] = votes
+
+    @staticmethod
+    def _one_picture(dataset: FlowDataset, index: int, shape: tuple[int, int], classes: int) -> np.ndarray:
+        """Log-probabilities [H, W, classes], up to a constant, by the first classifier; uniform without one."""
+        if dataset.metadata["source_classifier"] is None:
+            return np.zeros(classes)
+        return classify(
+            dataset.metadata["source_features"][index], dataset.metadata["source_classifier"], shape
+        ).numpy()
 
     @property
     def dynamic_fraction(self) -> float:

@@ -188,16 +188,19 @@ def measure(rehearsals: Iterable[tuple[Carried, LabelImage]], iterations: int = 
     return Reliability(*(float(value) for value in beta))
 
 
-def merge(voices: Sequence[tuple[LabelImage, Float[np.ndarray, "height width"]]], num_classes: int) -> PropagatedLabels:
-    """The side with more evidence wins, pixel by pixel; agreement adds to its probability, disagreement takes from it.
+def merge(
+    voices: Sequence[tuple[LabelImage, Float[np.ndarray, "height width"]]],
+    prior: Float[np.ndarray, "*height_width classes"],
+) -> PropagatedLabels:
+    """Posterior of a pixel's class: what both sides say, which is taken to be independent, on top of what was known.
 
     Args:
         voices: labels and the evidence for them, of both sides.
-        num_classes: of which one is right.
+        prior: log-probabilities, up to a constant, of each class before anything was carried.
     """
-    (first, ours), (second, theirs) = voices
-    labels, agree = np.where(theirs > ours, second, first), first == second
-    most, least = np.exp(np.maximum(ours, theirs)), np.exp(np.minimum(ours, theirs))
-    alone = most / (most + least + max(num_classes - 2, 0))
-    together = most * least / (most * least + num_classes - 1)
-    return PropagatedLabels(labels.astype(np.int64), np.where(agree, together, alone).astype(np.float32))
+    scores = np.array(np.broadcast_to(prior, (*voices[0][0].shape, prior.shape[-1])), dtype=np.float64)
+    for labels, weight in voices:
+        where = labels.clip(0)[..., None]
+        np.put_along_axis(scores, where, np.take_along_axis(scores, where, -1) + weight[..., None], -1)
+    scores -= scores.max(-1, keepdims=True)
+    return PropagatedLabels(scores.argmax(-1), (1 / np.exp(scores).sum(-1)).astype(np.float32))

@@ -95,6 +95,11 @@ class SemanticHeads(nn.Module):
         self.num_classes = num_classes
         self.static = SemanticNetwork(static_context, static_dim, num_classes, hidden)
         self.dynamic = SemanticNetwork(flow_dim, dynamic_dim, num_classes, hidden)
+        if self.evidence:
+            # Corrections begin at nothing: noise at the start would cost rare classes, which training hardly sees.
+            for network in (self.static, self.dynamic):
+                for parameter in network.layers[-1].parameters():
+                    nn.init.zeros_(parameter)
 
     @torch.no_grad()
     def start_from(self, weight: Float[Tensor, "classes feature"], bias: Float[Tensor, "classes"]) -> None:
@@ -123,7 +128,7 @@ class SemanticHeads(nn.Module):
         shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
         features, visible = frames.gather(points, shown)
         logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
-        return logits + self._evidence(0, features, visible, points, shown, frames, listen)
+        return logits + self._evidence(0, points, step[:, None].expand(points.shape[:-1]), frames, listen)
 
     def dynamic_logits(
         self, trajectory: Trajectory, field: Tensor, frames: SourceFrames, listen: Bool[Tensor, "rays"] | None = None
@@ -136,23 +141,24 @@ class SemanticHeads(nn.Module):
         features, visible = frames.gather(traced, steps)
         durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
         context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
-        now, seen = features[..., 2, :], visible[..., 2, :]
-        evidence = self._evidence(1, now, seen, trajectory.now, steps[..., 2], frames, listen)
-        return self.dynamic(context, field) + evidence
+        return self.dynamic(context, field) + self._evidence(1, trajectory.now, steps[..., 2], frames, listen)
 
     def _evidence(
         self,
         branch: int,
-        feature: Tensor,
-        visible: Tensor,
         points: Tensor,
         step: Tensor,
         frames: SourceFrames,
         listen: Tensor | None,
     ) -> Tensor | float:
-        """What the pixel in frame `step` says: its feature and, on rays that may listen, the labels carried to it."""
+        """What the pixel in frame `step` says: its feature and, on rays that may listen, the labels carried to it.
+
+        Also of what is hidden there: it is the pixel that is to be labelled, and while the branches are not yet told
+        apart, each of them alone has to say what is seen.
+        """
         if not self.evidence:
             return 0.0
+        feature, visible = frames.gather(points, step)
         said = self.linear[branch](feature) * visible
         if listen is None:
             return said

@@ -53,7 +53,7 @@ def test_carried_labels_follow_the_flow_and_are_doubted_where_it_left_the_image(
 def test_labels_are_carried_from_both_sides_and_agreement_counts():
     voices = sides(1, {0: stripe(0), 3: stripe(3)}, RIGHT, LEFT)
     assert [voice.steps for voice in voices] == [1, 2]
-    merged = merge([(voice.labels, Reliability(2.0, 0.5, 5.0).evidence(voice, 2)) for voice in voices], 2)
+    merged = merge([(voice.labels, Reliability(2.0, 0.5, 5.0).evidence(voice, 2)) for voice in voices], np.zeros(2))
     assert (merged.labels[:, 2:5] == stripe(1)[:, 2:5]).all()
     # Log-odds 1.5 and 1 add up.
     assert np.allclose(merged.confidence[:, 2:5], 1 / (1 + np.exp(-2.5)))
@@ -62,11 +62,15 @@ def test_labels_are_carried_from_both_sides_and_agreement_counts():
 def test_disagreement_lowers_confidence():
     zeros, ones = np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64)
     weight = np.full((4, 8), np.log(2), np.float32)
-    merged = merge([(zeros, weight), (ones, 2 * weight)], 3)
+    merged = merge([(zeros, weight), (ones, 2 * weight)], np.zeros(3))
     # The three classes weigh 2, 4 and 1.
     assert (merged.labels == 1).all() and np.allclose(merged.confidence, 4 / 7)
     silent = np.full((4, 8), IGNORE), np.zeros((4, 8), np.float32)
-    assert np.allclose(merge([silent, (ones, weight)], 3).confidence, 2 / 4)
+    assert np.allclose(merge([silent, (ones, weight)], np.zeros(3)).confidence, 2 / 4)
+    # What the picture says counts as much: 2 * 1, 4 * 1 and 1 * 8.
+    known = np.broadcast_to(np.log([1, 1, 8.0]), (4, 8, 3))
+    merged = merge([(zeros, weight), (ones, 2 * weight)], known)
+    assert (merged.labels == 2).all() and np.allclose(merged.confidence, 8 / 14)
 
 
 def test_reliability_is_measured_on_rehearsals():
