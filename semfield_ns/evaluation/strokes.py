@@ -29,7 +29,7 @@ from semfield_ns.segmentation.appearance import appearances
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Stroke
 from semfield_ns.segmentation.simulation import simulate_strokes
-from semfield_ns.segmentation.views import FeatureView, ModelViews
+from semfield_ns.segmentation.views import FeatureView, ModelViews, Pictures
 from semfield_ns.viewer.masks import NamedView, open_run, scene_views
 from semfield_ns.viewer.segmenter import Segmenter
 from semfield_ns.viewer.session import Session
@@ -133,6 +133,10 @@ class PictureViews(ModelViews):
         image = self.model.library.image(self.model.shown, self._image(camera)).permute(2, 0, 1)[None].float() / 255
         rgb = F.interpolate(image, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
         return replace(view, rgb=rgb.to(view.rgb), features=self.features(camera))
+
+    def pictures(self) -> Pictures | None:
+        """None: the picture itself is known."""
+        return None
 
     def features(self, camera: ViewCamera) -> Float[Tensor, "H W F"]:
         """The teacher's features of the picture that a camera took, of unit norm."""

@@ -34,9 +34,13 @@ from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.views import Pictures
 from semfield_ns.teachers.registry import teacher_dim
 
 _MEGABYTE = 1 << 20
+MAX_PICTURES, PICTURE_CELLS = 48, 48
+"""how many pictures are asked what a view shows, and cells of their longer side"""
 
 
 @dataclass
@@ -347,6 +351,22 @@ class GSNModel(Model):
         if not self.knows_features:
             return {"rgb": image}
         return {"rgb": image, "features": self.distilled[0].upright(self.shown, taken, size)}
+
+    @torch.no_grad()
+    def pictures(self) -> Pictures | None:
+        """Training images of the shown scene as small grids of features; None before any are known."""
+        posed = self.library.scenes[self.shown]
+        if not self.knows_features or len(posed.train) < 2:
+            return None
+        # Evenly over the scene: what is on the other side of an object matters as well.
+        count = min(len(posed.train), MAX_PICTURES)
+        chosen = [posed.train[round(i * (len(posed.train) - 1) / (count - 1))] for i in range(count)]
+        cameras = [ViewCamera.of(posed.cameras, index) for index in chosen]
+        first = cameras[0]
+        side = PICTURE_CELLS / max(first.width, first.height)
+        size = max(2, round(first.height * side)), max(2, round(first.width * side))
+        features = torch.stack([self.distilled[0].upright(self.shown, index, size) for index in chosen])
+        return Pictures(cameras, F.normalize(features, dim=-1), posed.near, posed.far)
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:

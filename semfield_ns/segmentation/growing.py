@@ -12,17 +12,18 @@ GAP = 3.0
 """distance in space that does, in distances between neighbouring superpixels"""
 
 
-def edge_weights(view: FeatureView) -> Float[Tensor, "E"]:
+def edge_weights(view: FeatureView, trust: float = 1.0) -> Float[Tensor, "E"]:
     """How easily something spreads over each border between superpixels of a view.
 
-    Longer borders, more similar features and surfaces that are closer together let more through.
+    Longer borders, more similar features and surfaces that are closer together let more through; the last counts as far
+    as the surface can be trusted, from 0 to 1.
     """
     edges, border = view.regions.edges, view.regions.border
     first, second = view.region_features[edges[:, 0]], view.region_features[edges[:, 1]]
     exponent = (first - second).square().sum(dim=1) / FEATURE_SCALE
     if view.points is not None:
         apart = (view.region_points[edges[:, 0]] - view.region_points[edges[:, 1]]).norm(dim=1)
-        exponent = exponent + (apart / (GAP * view.region_spacing)).square()
+        exponent = exponent + trust * (apart / (GAP * view.region_spacing)).square()
     return torch.exp(-exponent) * border / border.mean().clamp(min=1)
 
 

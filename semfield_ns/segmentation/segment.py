@@ -2,8 +2,9 @@
 
 1. Every superpixel is compared with the prototypes of the strokes (`matching`).
 2. It is looked up in the views that people drew in (`Evidence`), among the superpixels that lie near it in space and
-   look like it: a stroke in one view serves all others.
-3. Both are spread over the view's graph of superpixels (`growing`), strokes in this very view held fast.
+   look like it: a stroke in one view serves all others. As far as the surface cannot be trusted, the pictures of the
+   scene are asked instead (`silhouettes`).
+3. All are spread over the view's graph of superpixels (`growing`), strokes in this very view held fast.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 from semfield_ns.segmentation.appearance import Appearance
 from semfield_ns.segmentation.clustering import squared_distances
 from semfield_ns.segmentation.growing import edge_weights, grow
+from semfield_ns.segmentation.silhouettes import Silhouettes
 from semfield_ns.segmentation.views import FeatureView
 
 SEED_CONFIDENCE = 1000.0
@@ -24,6 +26,8 @@ GROWTH_SCALE = 12.0
 """strength of growing at the slider's right end"""
 DETAIL = 0.25
 """how much of the difference between a pixel's similarity and its superpixel's is kept"""
+OUTLINES_CONFIDENCE = 10.0
+"""of outlines where the surface cannot be trusted at all; see `Kernel.confidence`"""
 SUPPORTED = 0.3
 """confidence, as a share of the kernel's, from which a place counts as seen in another view"""
 
@@ -77,6 +81,7 @@ def segment(
     evidence: Sequence[Evidence],
     trace: Trace,
     growth: Sequence[float],
+    outlines: Silhouettes | None = None,
 ) -> tuple[Float[Tensor, "O H W"], Bool[Tensor, "O H W"]]:
     """Scores of objects in a view.
 
@@ -87,6 +92,7 @@ def segment(
         evidence: other views that were drawn in.
         trace: carries surface points of this view's time to that of the evidence.
         growth: for each object, from 0 (superpixels by themselves) to 1.
+        outlines: what the pictures of the scene say of this view; None where there is nothing to ask, or no need.
 
     Returns:
         Scores in [0, 1], 0.5 where something is as much object as background; and where they are supported by
@@ -100,14 +106,17 @@ def segment(
     confidence = torch.ones_like(score)
     supported = torch.zeros_like(score, dtype=torch.bool)
     likeness = score
+    trust = 1.0 if outlines is None else outlines.trust
     for other in evidence:
         for kernel in (SAME_KIND, SAME_PLACE):
             found, sure = look_up(view, other, trace, kernel)
-            total = confidence + kernel.confidence * sure
-            score = (confidence * score + kernel.confidence * sure * found) / total
-            confidence = total
+            score, confidence = joined(score, confidence, found, kernel.confidence * trust * sure)
         # Of the last kernel, which knows places.
-        supported |= (sure > SUPPORTED) & (found > 0.5)
+        supported |= (trust * sure > SUPPORTED) & (found > 0.5)
+    if outlines is not None:
+        found, sure = outlines.scores(objects)
+        score, confidence = joined(score, confidence, found, OUTLINES_CONFIDENCE * (1 - trust) * sure)
+        supported |= ((1 - trust) * sure > SUPPORTED) & (found > 0.5)
     if seeds is not None:
         positive = torch.stack([regions.count(mask) for mask in seeds.positive])
         negative = torch.stack([regions.count(mask) for mask in seeds.negative])
@@ -115,7 +124,7 @@ def segment(
         score = torch.where(marked, positive / (positive + negative).clamp(min=1), score)
         confidence = torch.where(marked, SEED_CONFIDENCE, confidence)
         supported |= positive > negative
-    weights = edge_weights(view)
+    weights = edge_weights(view, trust)
     grown = torch.cat(
         [
             grow(score[i : i + 1], confidence[i : i + 1], regions.edges, weights, GROWTH_SCALE * growth[i])
@@ -125,6 +134,12 @@ def segment(
     labels = regions.labels.flatten()
     pixels = (grown[:, labels] + DETAIL * (alike - likeness[:, labels])).clamp(0, 1)
     return pixels.view(-1, height, width), supported[:, labels].view(-1, height, width)
+
+
+def joined(score: Tensor, confidence: Tensor, found: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of what was known and what was found, by how sure they are, and how sure it is."""
+    total = confidence + sure
+    return (confidence * score + sure * found) / total, total
 
 
 def look_up(

@@ -71,6 +71,19 @@ class FeatureView:
         return self
 
 
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """The pictures that a static scene was taken in, or some of them, as small grids of features."""
+
+    cameras: Sequence[ViewCamera]
+    """K of them"""
+    features: Float[Tensor, "K h w F"]
+    """of the pictures themselves, of unit norm"""
+    near: float
+    """depths between which there is anything, along the optical axes"""
+    far: float
+
+
 class ViewProvider(Protocol):
     """Renders views with features."""
 
@@ -86,6 +99,9 @@ class ViewProvider(Protocol):
 
     def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
         """The same, from what the model rendered for that camera already."""
+
+    def pictures(self) -> Pictures | None:
+        """The pictures of the scene, where their features are known and nothing moves."""
 
     def trace(self, points: Float[Tensor, "N 3"], time: float | None, to: float | None) -> Float[Tensor, "N 3"]:
         """Where surface points of one time are at another time. Static scenes give back the points."""
@@ -105,11 +121,13 @@ class ModelViews:
         model: has `raw_outputs_for_camera(camera)` with "rgb", "features" and "depth" (along the ray) or "surface"
             (world points), and possibly "logits" and "dynamic_weight". May have `trace_points(points, time, to)`, for
             scenes that move; `image_outputs(cameras)`, "rgb" and "features" of a training image, if that is its camera;
-            `render_key()`, what renders depend on besides weights; and `text_features(texts)`.
+            `render_key()`, what renders depend on besides weights; `pictures()`, see `ViewProvider`; and
+            `text_features(texts)`.
     """
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        self._pictures: tuple[Hashable, Pictures | None] | None = None
 
     def version(self) -> Hashable:
         """See `ViewProvider`."""
@@ -133,6 +151,13 @@ class ModelViews:
         if hasattr(self.model, "image_outputs"):
             raw = raw | self.model.image_outputs(cameras)
         return view_of_outputs(raw, cameras)
+
+    def pictures(self) -> Pictures | None:
+        """See `ViewProvider`; kept until weights change."""
+        version = self.version()
+        if self._pictures is None or self._pictures[0] != version:
+            self._pictures = version, self.model.pictures() if hasattr(self.model, "pictures") else None
+        return self._pictures[1]
 
     def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:
         """See `ViewProvider`."""
@@ -172,6 +197,10 @@ class KnownViews:
     def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
         """See `ViewProvider`."""
         return self.render_view(ViewCamera.of(cameras))
+
+    def pictures(self) -> Pictures | None:
+        """See `ViewProvider`."""
+        return None
 
     def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:
         """See `ViewProvider`."""

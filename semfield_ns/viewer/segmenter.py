@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,7 @@ from semfield_ns.segmentation.components import supported_parts
 from semfield_ns.segmentation.parts import part_ids, part_prototypes
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
+from semfield_ns.segmentation.silhouettes import Silhouettes, silhouettes
 from semfield_ns.segmentation.views import FeatureView, ModelViews, ViewProvider
 from semfield_ns.viewer.session import ObjectState, Session, SessionState, read_session
 
@@ -94,6 +96,7 @@ class Segmenter:
         self._budget = budget
         self._lock = RLock()
         self._views: OrderedDict[tuple[ViewCamera, Hashable], tuple[FeatureView, dict[str, Tensor]]] = OrderedDict()
+        self._outlines: WeakKeyDictionary[FeatureView, Silhouettes] = WeakKeyDictionary()
         self._compiled: tuple[SessionState, Hashable, Compiled, float] | None = None
 
     # ------------------------------------------------------------------------------------------------- views
@@ -136,6 +139,19 @@ class Segmenter:
                 del self._views[old]
             while len(self._views) > 1 and sum(_size(*kept) for kept in self._views.values()) > self._budget:
                 self._views.popitem(last=False)
+
+    def outlines(self, view: FeatureView) -> Silhouettes | None:
+        """What the pictures of the scene say of a view; looked up once."""
+        pictures = self.provider.pictures()
+        if pictures is None or view.points is None:
+            return None
+        with self._lock:
+            found = self._outlines.get(view)
+        if found is None or found.pictures is not pictures:
+            found = silhouettes(view, pictures)
+            with self._lock:
+                self._outlines[view] = found
+        return found
 
     def forget(self) -> None:
         """Drops everything that was rendered."""
@@ -183,6 +199,7 @@ class Segmenter:
                 others,
                 self.provider.trace,
                 [entry.growth for entry in objects],
+                self.outlines(view),
             )
         masks = self._masks(scores, supported, objects)
         parts = torch.zeros_like(masks[0], dtype=torch.long)

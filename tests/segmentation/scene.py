@@ -65,6 +65,9 @@ class BallScene:
     def view_of(self, raw, cameras):
         return view_of_outputs(raw, cameras)
 
+    def pictures(self):
+        return None
+
     def trace(self, points, time, to):
         return points + SPEED * (to - time) if self.moves and None not in (time, to) else points
 
