@@ -8,6 +8,9 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
+STANDING_OUT = ((230, 0, 190), (0, 255, 170), (90, 40, 255), (255, 225, 0), (120, 0, 60), (160, 110, 0))
+"""sRGB, for masks over photographs: the first ones are saturated and rare in rooms and streets, and all are far apart
+for people who do not tell red from green as well"""
 
 
 def default_palette(num_classes: int) -> UInt8[np.ndarray, "C 3"]:
@@ -25,6 +28,14 @@ def default_palette(num_classes: int) -> UInt8[np.ndarray, "C 3"]:
     levels = ((0.75, 0.95), (0.55, 0.70), (0.95, 0.55))  # (saturation, value)
     colors = [colorsys.hsv_to_rgb((i * GOLDEN_RATIO) % 1.0, *levels[i % len(levels)]) for i in range(num_classes)]
     return (np.asarray(colors, dtype=np.float64).reshape(-1, 3) * 255).round().astype(np.uint8)
+
+
+def object_color(number: int) -> tuple[int, int, int]:
+    """The colour of the object of a number, from 1: at first those of `STANDING_OUT`, then further ones."""
+    if number <= len(STANDING_OUT):
+        return STANDING_OUT[number - 1]
+    red, green, blue = default_palette(number)[-1].tolist()
+    return red, green, blue
 
 
 def unit_colors(colors: Shaped[Tensor, "C 3"] | Shaped[np.ndarray, "C 3"]) -> Float[Tensor, "C 3"]:

@@ -21,7 +21,7 @@ from typing import Any, get_args
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, read_json
-from semfield_ns.rendering.palette import default_palette
+from semfield_ns.rendering.palette import object_color
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Prompt, Stroke
 
@@ -371,7 +371,7 @@ class Session:
             number = self._next_object
             self._next_object += 1
         if color is None:
-            color = _color(default_palette(number)[-1].tolist())
+            color = object_color(number)
         self.do(AddObject(number, name or f"object {number}", color))
         return number
 
