@@ -14,6 +14,17 @@ from torch import nn
 from semfield_ns.errors import SemfieldError
 from semfield_ns.rendering.panel import Legend, plain
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
+from semfield_ns.viewer.actions import (
+    Clear,
+    DeleteObject,
+    ErasePrompt,
+    ObjectState,
+    RecolorObject,
+    RenameObject,
+    SetGrowth,
+    SetParts,
+    SetThreshold,
+)
 from semfield_ns.viewer.link import (
     Client,
     ClientButton,
@@ -24,18 +35,7 @@ from semfield_ns.viewer.link import (
     ViewerLink,
 )
 from semfield_ns.viewer.live import LiveSegmentation
-from semfield_ns.viewer.session import (
-    Clear,
-    DeleteObject,
-    ErasePrompt,
-    ObjectState,
-    RecolorObject,
-    RenameObject,
-    Session,
-    SetGrowth,
-    SetParts,
-    SetThreshold,
-)
+from semfield_ns.viewer.session import Session
 from semfield_ns.viewer.tools import PolyLine, box_between, pixel, stroke_at
 
 OVERLAY = "segmentation_overlay"
@@ -419,8 +419,10 @@ class _Actions:
 
     def _changed(self) -> None:
         """Shows the session as it is now."""
-        state, panel = self.session.state, self._panel()
+        panel = self._panel()
         with self._lock:
+            # With the lock: a thread that was late would otherwise show what was before.
+            state = self.session.state
             numbers = [entry.id for entry in state.objects]
             if self._chosen not in numbers:
                 self._chosen = numbers[-1] if numbers else None

@@ -33,7 +33,8 @@ from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
 from semfield_ns.segmentation.silhouettes import Silhouettes, silhouettes
 from semfield_ns.segmentation.views import FeatureView, ModelViews, ViewProvider
-from semfield_ns.viewer.session import ObjectState, Session, SessionState, read_session
+from semfield_ns.viewer.actions import ObjectState, SessionState
+from semfield_ns.viewer.session import Session, read_session
 
 BUDGET = 512 << 20
 COARSE_SIDE = 64

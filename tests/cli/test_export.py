@@ -65,8 +65,9 @@ def test_points_and_splats_are_in_the_world_of_the_scene(exported):
 @pytest.mark.slow
 def test_a_session_is_exported_from_its_run_and_from_its_masks(trained_run, tmp_path, monkeypatch):
     from semfield_ns.segmentation.prompts import Stroke
+    from semfield_ns.viewer.actions import AddObject, AddPrompt
     from semfield_ns.viewer.masks import open_run, scene_views
-    from semfield_ns.viewer.session import AddObject, AddPrompt, session_json
+    from semfield_ns.viewer.session import session_json
 
     opened = open_run(trained_run)
     monkeypatch.setattr("semfield_ns.viewer.masks.open_run", lambda _: opened)  # once is enough

@@ -11,9 +11,10 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.io import read_json
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.views import view_of_outputs
+from semfield_ns.viewer.actions import Clear, SetGrowth, SetThreshold
 from semfield_ns.viewer.masks import NamedView, write_masks
 from semfield_ns.viewer.segmenter import Segmenter, outline
-from semfield_ns.viewer.session import Clear, Session, SetGrowth, SetThreshold
+from semfield_ns.viewer.session import Session
 from tests.segmentation.scene import BallScene, camera, iou
 
 ON_BALL, ON_WALL, ON_TWIN = [(38.0, 28.0), (42.0, 32.0)], [(5.0, 5.0), (60.0, 8.0)], [(62.0, 24.0), (65.0, 26.0)]

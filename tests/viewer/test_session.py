@@ -8,22 +8,20 @@ import pytest
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
-from semfield_ns.viewer.session import (
+from semfield_ns.viewer.actions import (
     AddObject,
     AddPrompt,
     Clear,
     ErasePrompt,
     Redo,
-    Session,
     SessionState,
     SetGrowth,
     SetThreshold,
     Undo,
     apply,
-    read_session,
     replay,
-    session_json,
 )
+from semfield_ns.viewer.session import Session, read_session, session_json
 
 CAMERA = ViewCamera((1, 0, 0, 0.1, 0, 1, 0, 0, 0, 0, 1, 1 / 3), 50.0, 50.0, 32.0, 24.0, 64, 48, time=0.25)
 
