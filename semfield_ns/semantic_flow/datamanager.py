@@ -208,7 +208,6 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         reliability = measure(rehearsal for film in films for rehearsal in film.rehearsals(REHEARSALS // len(films)))
         CONSOLE.log(f"Labels carried along the flow: {reliability}")
         shape, classes = sizes.pop(), len(dataset.metadata["label_map"])
-        silent = np.full(shape, IGNORE), np.zeros(shape, np.float32)
         votes = Votes(
             scratch_array((count, 2, *shape), np.uint8),
             scratch_array((count, 2, *shape), np.float16),
@@ -217,10 +216,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         targets = scratch_array((count, *shape, 2), np.float16)
         for film in films:
             for place, index in enumerate(film.video):
-                both = [
-                    silent if voice is None else (voice.labels, reliability.evidence(voice, classes))
-                    for voice in film.ask(place)
-                ]
+                both = [reliability.heard(voice, shape, classes) for voice in film.ask(place)]
                 votes.labels[index] = torch.from_numpy(np.stack([said.clip(0) for said, _ in both]).astype(np.uint8))
                 votes.evidence[index] = torch.from_numpy(np.stack([weight for _, weight in both]).astype(np.float16))
                 if index not in shown:
