@@ -90,6 +90,7 @@ def main(
     rays: int = 384,
     steps: int = 800,
     adaptation: tuple[int, ...] = (20, 40, 80, 160),
+    seeds: tuple[int, ...] = (0, 1, 2),
     pictures: Path | None = None,
 ) -> None:
     """Train what is missing, print the tables.
@@ -102,6 +103,7 @@ def main(
         rays: of each scene in a step.
         steps: of a whole training.
         adaptation: steps of adaptation and of the same training from scratch.
+        seeds: of these; the tables have their means.
         pictures: where to draw mIoU against steps.
     """
     bench = Bench(work, frames, width, height, rays)
@@ -116,12 +118,15 @@ def main(
     unseen = bench.scene(UNSEEN)
     source = f"both, networks, {steps} steps"
     whole = bench.run(f"{UNSEEN} from scratch", unseen, steps)["scenes"]["scene"]
-    curves: dict[str, list[dict]] = {"adapted": [], "from scratch": []}
+    curves: dict[str, list[dict[str, float]]] = {"adapted": [], "from scratch": []}
     for count in adaptation:
-        adapted = bench.run(f"{UNSEEN} adapted", unseen, count, source=source)
-        scratch = bench.run(f"{UNSEEN} from scratch", unseen, count)
-        for name, found in (("adapted", adapted), ("from scratch", scratch)):
-            curves[name].append(found["scenes"]["scene"])
+        for name, origin in (("adapted", source), ("from scratch", None)):
+            found = [
+                bench.run(f"{UNSEEN} {name}{f', seed {seed}' if seed else ''}", unseen, count, origin, seed=seed)
+                for seed in seeds
+            ]
+            scores = [entry["scenes"]["scene"] for entry in found]
+            curves[name].append({key: float(np.mean([score[key] for score in scores])) for key in ("psnr", "miou")})
     print(f"\n{UNSEEN}, {steps} steps from scratch: {whole['psnr']:.2f} dB, mIoU {whole['miou']:.3f}\n")
     print("| steps | adapted: PSNR, dB | mIoU | of the whole training's | from scratch: PSNR, dB | mIoU |")
     print("|---|---|---|---|---|---|")
@@ -134,7 +139,9 @@ def main(
         draw(curves, adaptation, whole["miou"], steps, pictures)
 
 
-def draw(curves: dict[str, list[dict]], steps: tuple[int, ...], whole: float, length: int, folder: Path) -> None:
+def draw(
+    curves: dict[str, list[dict[str, float]]], steps: tuple[int, ...], whole: float, length: int, folder: Path
+) -> None:
     """Draws mIoU against steps, adapted and from scratch."""
     import matplotlib
 

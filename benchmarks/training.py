@@ -17,7 +17,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from rich.progress import track
 
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
-from semfield_ns.semantic_flow.adaptation import ADAPTATION_STAGE_ONE, shortened, transfer
+from semfield_ns.semantic_flow.adaptation import for_adaptation, shortened, transfer
 from semfield_ns.semantic_flow.pipeline import decode_classes
 
 Head = Literal["flow", "point"]
@@ -61,8 +61,8 @@ class Job:
             model.loss_weights.semantics_warp = 0.0
         model.shared = self.shared
         if self.steps is not None:
-            stage_one = None if self.checkpoint is None else ADAPTATION_STAGE_ONE
-            shortened(config, self.steps, config.max_num_iterations, stage_one)
+            fitted = shortened if self.checkpoint is None else for_adaptation
+            fitted(config, self.steps, config.max_num_iterations)
             config.max_num_iterations = self.steps
         return config
 

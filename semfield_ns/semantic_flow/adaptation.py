@@ -1,8 +1,8 @@
 """A trained model meets another scene: what is not bound to a scene is taken over, the rest starts fresh.
 
 Bound to a scene are the encodings that its points are looked up in, its latent code and its cameras. Layers on top of
-them, and above all the semantic path, are not. Classes are matched by name. Feature planes start at their
-mean over cells and scenes: the layers on top then see, at the first step already, values as they know them.
+them, and above all the semantic path, are not. Classes are matched by name. Feature planes start at the mean of the
+scenes that the checkpoint knows: what is at the same place in most of them, in values that the layers on top know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
@@ -20,8 +22,6 @@ from semfield_ns.semantic_flow.model import SemanticFlowModel
 CLASS_LAYERS = ("heads.static.layers.4.", "heads.dynamic.layers.4.", "heads.linear.0.", "heads.linear.1.")
 """Layers of the semantic path that end in logits: a row a class."""
 
-ADAPTATION_STAGE_ONE = 0.25
-"""Part of an adaptation's steps that train what stands still first: with layers that know their work, it is quick."""
 PARTS = {"heads": "semantic path", "branches": "layers of the fields", "proposals": "layers that place samples"}
 
 
@@ -90,11 +90,12 @@ def transfer(
     if networks:
         for name in typical_parameters(model):
             known = [
-                source[name] for source in sources if name in source and source[name].shape[0] == own[name].shape[0]
+                resampled(source[name], own[name].shape[1:])
+                for source in sources
+                if name in source and source[name].shape[0] == own[name].shape[0]
             ]
             if known:
-                value = torch.stack([entry.flatten(1).mean(dim=1) for entry in known]).mean(dim=0)
-                own[name].data.copy_(value.reshape(-1, *[1] * (own[name].dim() - 1)).expand_as(own[name]))
+                own[name].data.copy_(torch.stack(known).mean(dim=0))
     total = sum(parameter.numel() for parameter in own.values())
     shared = [name for name in names if name in classes]
     return Transfer(modules, shared, [name for name in names if name not in classes], taken, total - taken)
@@ -110,6 +111,11 @@ def typical_parameters(model: SemanticFlowModel) -> list[str]:
     ]
 
 
+def resampled(plane: Float[Tensor, "channels h w"], size: Sequence[int]) -> Float[Tensor, "channels H W"]:
+    """A feature plane with another number of cells, of a video of another length for example."""
+    return F.interpolate(plane[None].float(), size=tuple(size), mode="bilinear", align_corners=True)[0]
+
+
 def scene_states(state: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     """Entries of the model of each scene of a checkpoint; of the only one, where it is of one scene."""
     numbers = sorted({int(key.split(".")[2]) for key in state if key.startswith("_model.scenes.")})
@@ -117,19 +123,34 @@ def scene_states(state: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     return [{k.removeprefix(p): value for k, value in state.items() if k.startswith(p)} for p in prefixes]
 
 
-def shortened(settings: Any, steps: int, length: int, stage_one: float | None = None) -> None:
+def shortened(settings: Any, steps: int, length: int) -> None:
     """Fits a preset's schedule of `length` steps to `steps` of them: learning rates, stages, sampling.
+
+    Args:
+        settings: a trainer's configuration of semantic-flow; changed.
+        steps: of the training.
+        length: of the schedule.
+    """
+    share = min(steps / max(length, 1), 1.0)
+    model = settings.pipeline.model
+    model.stage_one_steps = round(model.stage_one_steps * share)
+    model.proposal_anneal_steps = max(1, round(model.proposal_anneal_steps * share))
+    for group in settings.optimizers.values():
+        if group["scheduler"] is not None and share < 1:
+            group["scheduler"].max_steps = max(1, steps)
+
+
+def for_adaptation(settings: Any, steps: int, length: int) -> None:
+    """Fits a preset's schedule of `length` steps to an adaptation.
+
+    Both branches learn from the first step to the last, since the layers know their work, and samples are concentrated
+    soon. The learning rates are those of the beginning of the schedule: planes have a long way to go in few steps.
 
     Args:
         settings: a trainer's configuration of semantic-flow; changed.
         steps: of the adaptation.
         length: of the schedule.
-        stage_one: part of the steps that stage 1 gets; its part of the schedule by default.
     """
-    share = min(steps / max(length, 1), 1.0)
     model = settings.pipeline.model
-    model.stage_one_steps = round(model.stage_one_steps * share if stage_one is None else stage_one * steps)
-    model.proposal_anneal_steps = max(1, round(model.proposal_anneal_steps * share))
-    for group in settings.optimizers.values():
-        if group["scheduler"] is not None and share < 1:
-            group["scheduler"].max_steps = max(1, steps)
+    model.stage_one_steps, model.freeze_static = 0, False
+    model.proposal_anneal_steps = max(1, round(model.proposal_anneal_steps * min(steps / max(length, 1), 1.0)))

@@ -39,7 +39,7 @@ class SemanticFlowTrainer(Trainer):
         """See Nerfstudio's trainer."""
         config = self.config
         if config.load_dir is None and config.load_checkpoint is not None and not resumes(config):
-            from semfield_ns.semantic_flow.adaptation import ADAPTATION_STAGE_ONE, shortened
+            from semfield_ns.semantic_flow.adaptation import for_adaptation
 
             self._source = self._read_checkpoint(config.load_checkpoint)
             manager: Any = config.pipeline.datamanager
@@ -50,7 +50,7 @@ class SemanticFlowTrainer(Trainer):
             if all(read_scene(path, manager.dataparser.images).label_map is None for path in paths):
                 manager.dataparser.classes = decode_classes(self._source["pipeline"])
             lengths = [group["scheduler"].max_steps for group in config.optimizers.values() if group["scheduler"]]
-            shortened(config, config.max_num_iterations, max(lengths, default=0), ADAPTATION_STAGE_ONE)
+            for_adaptation(config, config.max_num_iterations, max(lengths, default=0))
         super().setup(test_mode)
         if self.local_rank == 0:
             self._write_configs()

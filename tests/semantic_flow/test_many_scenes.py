@@ -11,7 +11,7 @@ from semfield_ns.method_configs.semantic_flow import semantic_flow_paper, semant
 from semfield_ns.pipeline import INFO_KEY, encode_info
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
 from semfield_ns.scenes.synthetic import write_scene
-from semfield_ns.semantic_flow.adaptation import shortened, transfer
+from semfield_ns.semantic_flow.adaptation import for_adaptation, resampled, shortened, transfer
 from semfield_ns.semantic_flow.many_scenes import ManyScenesModel, share
 from semfield_ns.semantic_flow.pipeline import decode_classes, encode_classes, member_state
 from tests.runs import run_command
@@ -130,6 +130,32 @@ def test_a_shorter_schedule_keeps_its_proportions():
     shortened(config, length // 10, length)
     assert config.pipeline.model.stage_one_steps == pytest.approx(stage / 10, abs=1)
     assert {group["scheduler"].max_steps for group in config.optimizers.values()} == {length // 10}
+
+
+def test_an_adaptation_trains_both_branches_from_the_first_step_at_full_rates():
+    from copy import deepcopy
+
+    config = deepcopy(semantic_flow_paper.config)
+    length, scheduled = config.max_num_iterations, deepcopy(config.optimizers)
+    for_adaptation(config, length // 10, length)
+    model = config.pipeline.model
+    assert model.stage_one_steps == 0 and not model.freeze_static
+    assert config.optimizers == scheduled
+
+
+def test_planes_of_a_new_scene_start_at_the_mean_of_the_known_ones():
+    """Also where the videos have other lengths; what is equal in all scenes stays as it is."""
+    many, target = make_many(), make_model()
+    state = {f"_model.{key}": value for key, value in many.state_dict().items()}
+    transfer(target, state, CLASSES.names)
+    first, second, mean = (
+        dict(model.named_parameters())["branches.dynamic.encoding.levels.0.plane_coefs.2"]
+        for model in (*many.models, target)
+    )
+    expected = [resampled(plane.detach(), mean.shape[1:]) for plane in (first, second)]
+    assert torch.allclose(mean, (expected[0] + expected[1]) / 2, atol=1e-6)
+    ramp = torch.arange(3.0).expand(2, 4, 3)
+    assert torch.allclose(resampled(ramp, (2, 5)), torch.arange(0, 2.1, 0.5).expand(2, 2, 5))
 
 
 @pytest.fixture(scope="module")
