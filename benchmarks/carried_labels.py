@@ -15,7 +15,8 @@ from table import DATA, SCENES, TASKS, scene_folder
 from training import Job, machine
 
 from semfield_ns.evaluation.run import Truth, score
-from semfield_ns.semantic_flow.datamanager import FlowDataset, frame_flow
+from semfield_ns.semantic_flow.datamanager import FlowDataset
+from semfield_ns.semantic_flow.evidence import frame_flow
 from semfield_ns.semantic_flow.propagation import Reliability, measure, merge, rehearsal_gaps, sides
 
 

@@ -2,7 +2,7 @@
 semantic heads start from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -60,6 +60,56 @@ def fit_linear(
     with torch.enable_grad():
         optimizer.step(closure)
     return weight.detach(), bias.detach()
+
+
+def fit_without(
+    features: Float[Tensor, "frames h w dim"], labels: Mapping[int, LabelImage], num_classes: int, folds: int = 3
+) -> Iterator[tuple[int, Linear]]:
+    """Each labelled frame with a classifier fitted to the labels of frames further away.
+
+    Args:
+        features: of the frame encoder, for every frame.
+        labels: labelled frame -> class ids, negative where there is no label.
+        num_classes: classes.
+        folds: so many runs of successive labelled frames are left out in turn. None are left out of a single frame.
+    """
+    frames = sorted(labels)
+    if len(frames) < 2:
+        return
+    for left_out in np.array_split(frames, min(folds, len(frames))):
+        linear = fit_linear(features, {frame: labels[frame] for frame in frames if frame not in left_out}, num_classes)
+        yield from ((int(frame), linear) for frame in left_out)
+
+
+def fitting_scale(
+    rehearsals: Iterable[tuple[Float[Tensor, "N classes"], Float[Tensor, "N classes"], Int[np.ndarray, "N"]]],
+    prior_pixels: float = 20.0,
+) -> float:
+    """How many times a classifier's logits should count beside other evidence: the most likely scale, at least 0.
+
+    Args:
+        rehearsals: logits of the classifier and the other evidence, in log-likelihood, with the truth (negative where
+            there is none) of frames that the classifier has not seen.
+        prior_pixels: weight of the assumption that it is 1, which also stands without any rehearsal.
+    """
+    parts = [
+        (own[truth >= 0], other[truth >= 0], torch.from_numpy(truth[truth >= 0])) for own, other, truth in rehearsals
+    ]
+    if not sum(len(truth) for *_, truth in parts):
+        return 1.0
+    own, other, truth = (torch.cat(entries) for entries in zip(*parts, strict=True))
+    scale = torch.ones((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(scale * own + other, truth) + prior_pixels / len(truth) * (scale - 1).square()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return max(float(scale.detach()), 0.0)
 
 
 def linear_head(

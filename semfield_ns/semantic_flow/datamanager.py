@@ -1,13 +1,9 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float16
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
@@ -16,16 +12,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.per_frame import Linear, classify, fit_linear
 from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
-from semfield_ns.scenes.labels import IGNORE
-from semfield_ns.semantic_flow.frames import Votes
+from semfield_ns.semantic_flow.evidence import gather_evidence
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
-from semfield_ns.semantic_flow.propagation import Carried, Flow, LabelImage, measure, merge, rehearsal_gaps, sides
 from semfield_ns.teachers.base import Teacher
-from semfield_ns.teachers.cache import cache_root, content_key, mapped_stack, scene_features
+from semfield_ns.teachers.cache import content_key, mapped_stack, scene_features
 from semfield_ns.teachers.registry import build_teacher
 
 
@@ -46,13 +39,6 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
 
 BYTES_PER_PIXEL = 68
 """of a frame in memory with everything that it may have: colour, label, masks, depth, flow both ways, carried label"""
-KEPT = 16
-"""flows and labels of so many frames are kept while labels are carried"""
-CLASSIFIER_FRAMES = 16
-"""labelled frames, at most, that the first classifier is fitted on"""
-REHEARSALS = 48
-"""labelled frames at which carried labels are compared with the truth, at most"""
-FLOW_FIELDS = ("flow_fwd_path", "flow_bwd_path")
 
 
 @dataclass
@@ -147,23 +133,10 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         )
         dataset.metadata["source_moving"] = dataset.moving()
         self._fit_budget(dataset)
-        dataset.metadata["source_classifier"] = self._first_classifier(dataset)
-        dataset.metadata["source_votes"] = None
-        if self.config.propagate_labels:
-            self._carry_labels(dataset)
+        known = gather_evidence(dataset, carry=self.config.propagate_labels)
+        dataset.metadata["source_classifier"], dataset.metadata["source_votes"] = known.classifier, known.votes
+        dataset.propagated = known.targets
         return dataset
-
-    @staticmethod
-    def _first_classifier(dataset: FlowDataset) -> Linear | None:
-        """A linear classifier of image features, fitted to the visible labels; None if there are none."""
-        label_map, labelled = dataset.metadata["label_map"], dataset.metadata["labelled"]
-        if label_map is None or not labelled:
-            return None
-        some = labelled[:: -(-len(labelled) // CLASSIFIER_FRAMES)]
-        labels = {index: dataset.semantics(index)[..., 0].numpy() for index in some}
-        if all((image == IGNORE).all() for image in labels.values()):
-            return None
-        return fit_linear(dataset.metadata["source_features"], labels, len(label_map))
 
     def _fit_budget(self, dataset: FlowDataset) -> None:
         """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""
@@ -194,47 +167,6 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
                 CONSOLE.log(f"This scene has {message}.")
         super().setup_train()
 
-    def _carry_labels(self, dataset: FlowDataset) -> None:
-        """Carries visible labels along the flow of each camera's video: targets for unlabelled frames, votes for all.
-
-        What comes out lies in files, and what goes in is read when it is asked for: memory stays as it is, however long
-        the video.
-        """
-        shown, count = set(dataset.metadata["labelled"]), len(dataset)
-        sizes = {dataset.size(index) for index in range(count)}
-        if not 0 < len(shown) < count or len(sizes) > 1 or not dataset.has_flow:
-            return
-        films = [Film(dataset, video, shown) for video in videos(dataset.metadata["camera_ids"])]
-        reliability = measure(rehearsal for film in films for rehearsal in film.rehearsals(REHEARSALS // len(films)))
-        CONSOLE.log(f"Labels carried along the flow: {reliability}")
-        shape, classes = sizes.pop(), len(dataset.metadata["label_map"])
-        votes = Votes(
-            scratch_array((count, 2, *shape), np.uint8),
-            scratch_array((count, 2, *shape), np.float16),
-            torch.tensor([index in shown for index in range(count)]),
-        )
-        targets = scratch_array((count, *shape, 2), np.float16)
-        for film in films:
-            for place, index in enumerate(film.video):
-                both = [reliability.heard(voice, shape, classes) for voice in film.ask(place)]
-                votes.labels[index] = torch.from_numpy(np.stack([said.clip(0) for said, _ in both]).astype(np.uint8))
-                votes.evidence[index] = torch.from_numpy(np.stack([weight for _, weight in both]).astype(np.float16))
-                if index not in shown:
-                    merged = merge(both, self._one_picture(dataset, index, shape, classes))
-                    pair = np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float16)
-                    targets[index] = torch.from_numpy(pair)
-        dataset.propagated = targets
-        dataset.metadata["source_votes"] = votes
-
-    @staticmethod
-    def _one_picture(dataset: FlowDataset, index: int, shape: tuple[int, int], classes: int) -> np.ndarray:
-        """Log-probabilities [H, W, classes], up to a constant, by the first classifier; uniform without one."""
-        if dataset.metadata["source_classifier"] is None:
-            return np.zeros(classes)
-        return classify(
-            dataset.metadata["source_features"][index], dataset.metadata["source_classifier"], shape
-        ).numpy()
-
     @property
     def dynamic_fraction(self) -> float:
         """Part of the rays of a step that are drawn on moving things."""
@@ -256,81 +188,3 @@ def window_size(frames: int, size: tuple[int, int], megabytes: int) -> tuple[int
     # While a window is exchanged there are three: the old one, the new frames, and these stacked.
     affordable = max(2, int(megabytes * 2**20 / (3 * BYTES_PER_PIXEL * size[0] * size[1])))
     return min(frames, affordable), frames <= affordable
-
-
-def videos(camera_ids: Sequence[str]) -> list[list[int]]:
-    """The frames of each camera, in the order of time in which a data set has them."""
-    return [[i for i, other in enumerate(camera_ids) if other == camera] for camera in dict.fromkeys(camera_ids)]
-
-
-class Film:
-    """The frames of one camera, for carrying labels; they are numbered by their place in the video.
-
-    Args:
-        dataset: all frames.
-        video: of them, those of the camera, in the order of time.
-        shown: of them, those whose labels may be read.
-    """
-
-    def __init__(self, dataset: FlowDataset, video: list[int], shown: set[int]) -> None:
-        self.dataset, self.video = dataset, video
-        places = [place for place, index in enumerate(video) if index in shown]
-        self.labels = OnDemand(places, lambda place: dataset.semantics(video[place])[..., 0].numpy())
-        self.forward, self.backward = (
-            OnDemand(range(len(video)), partial(self._flow_of, dataset, way)) for way in FLOW_FIELDS
-        )
-        self.gaps = rehearsal_gaps(places, len(video)) if places else {}
-
-    def _flow_of(self, dataset: FlowDataset, way: str, place: int) -> Flow | None:
-        return frame_flow(dataset.flow(self.video[place], way))
-
-    def ask(self, place: int) -> list[Carried | None]:
-        """What the labelled frames before and after say."""
-        return sides(place, self.labels, self.forward, self.backward, self.gaps.get(place, 1))
-
-    def rehearsals(self, count: int) -> Iterator[tuple[Carried, LabelImage]]:
-        """What is carried to some labelled frames, with their own labels."""
-        places = list(self.labels)
-        for place in places[:: -(-len(places) // max(count, 1))] if places else ():
-            for voice in self.ask(place):
-                if voice is not None:
-                    yield voice, self.labels[place]
-
-
-class OnDemand(Mapping[int, Any]):
-    """Values by number that are made when they are asked for; the last few are kept.
-
-    Args:
-        keys: there are.
-        make: number -> value.
-    """
-
-    def __init__(self, keys: Iterable[int], make: Callable[[int], Any]) -> None:
-        self._keys = dict.fromkeys(keys)
-        self._make = lru_cache(KEPT)(make)
-
-    def __getitem__(self, key: int) -> Any:
-        if key not in self._keys:
-            raise KeyError(key)
-        return self._make(key)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-
-def scratch_array(shape: tuple[int, ...], dtype: type) -> Tensor:
-    """Zeros in a nameless file beside the caches, which goes when nobody has it any more."""
-    root = cache_root()
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=root) as file:
-        return torch.from_numpy(np.memmap(file, dtype=dtype, mode="w+", shape=shape))
-
-
-def frame_flow(entry: Tensor | None) -> Flow | None:
-    """A dataset's flow entry [height, width, 3]; None where no pixel is valid (the end of a clip)."""
-    if entry is None or not bool((entry[..., 2] > 0.5).any()):
-        return None
-    return Flow(entry[..., :2].numpy(), entry[..., 2].numpy() > 0.5)

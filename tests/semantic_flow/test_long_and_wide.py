@@ -10,7 +10,8 @@ import torch
 
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
 from semfield_ns.scenes.synthetic import write_scene
-from semfield_ns.semantic_flow.datamanager import videos, window_size
+from semfield_ns.semantic_flow.datamanager import window_size
+from semfield_ns.semantic_flow.evidence import videos
 from semfield_ns.semantic_flow.frames import SourceFrames, same_camera_neighbours
 from semfield_ns.teachers.cache import mapped_stack
 from tests.semantic_flow.conftest import make_cameras
