@@ -26,7 +26,7 @@ from training import Job, machine, train
 
 from semfield_ns.cli.process import process
 from semfield_ns.evaluation.metrics import ConfusionMatrix
-from semfield_ns.io import read_image, read_json, write_json, write_png
+from semfield_ns.io import atomic_path, read_image, read_json, write_json, write_png
 from semfield_ns.process.frames import frame_name
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig, scheduled
 from semfield_ns.scenes.formats import read_scene
@@ -126,6 +126,21 @@ def measure(model, scene: Path, labels: str, eval_frames: str, shrink: int, most
     return matrix.miou, float(np.mean(-10 * np.log10(errors)))
 
 
+def trained(job: Job, file: Path):
+    """As `train`, but what the file keeps of an earlier run is not trained again."""
+    steps = job.config().max_num_iterations
+    if file.is_file():
+        kept = torch.load(file, weights_only=True)
+        pipeline = job.config().pipeline.setup(device="cpu", test_mode="val")
+        pipeline.load_pipeline(kept["pipeline"], steps)
+        return pipeline.eval(), kept["seconds"]
+    pipeline, seconds = train(job)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(file) as temporary:
+        torch.save({"pipeline": pipeline.state_dict(), "seconds": seconds}, temporary)
+    return pipeline, seconds
+
+
 def run(
     truth: Scene, variant: Variant, labels: str, masks: str, steps: int | None, seed: int, shrink: int, root: Path
 ) -> Result:
@@ -152,7 +167,9 @@ def run(
     numbers = ",".join(str(i) for i, (n, _, _) in enumerate(pairs) if n in shown)
     # Motion masks of a processed scene saw no label but those that training sees.
     policy = masks if variant == "given" else "all"
-    pipeline, seconds = train(Job(scene, numbers, policy, "flow", seed, steps))  # type: ignore[arg-type]
+    name = f"{variant}, {labels}, {masks}, {steps} steps, seed {seed}.pt"
+    job = Job(scene, numbers, policy, "flow", seed, steps)  # type: ignore[arg-type]
+    pipeline, seconds = trained(job, root / "results" / name)
     figures = [
         value for kind in ("unlabelled", "held-out") for value in measure(pipeline.model, scene, numbers, kind, shrink)
     ]

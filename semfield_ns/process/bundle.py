@@ -13,7 +13,7 @@ from semfield_ns.process.colmap import from_colmap
 from semfield_ns.scenes.flow import Mask
 
 _SCALES = (0.5, 0.3, 0.2)  # px; of the Cauchy loss, from round to round
-_WRONG = 1.5  # px; an observation that misses by more is dropped between rounds
+_WRONG, _FAR_OFF = 0.7, 4.0  # px, and times the median; an observation that misses by both is dropped between rounds
 _MOVES = 0.3  # share of the observations of a point on moving things, above which it is dropped
 _FEWEST_POINTS = 50  # a model that would keep fewer stays as it is
 _PROBES = (0.8, 1.25)  # times the focal length found
@@ -36,8 +36,10 @@ def polished(pycolmap: Any, model: Any, freedom: Freedom) -> Any:
     result = pycolmap.Reconstruction(model)
     for round_, scale in enumerate(_SCALES):
         if round_ > 0:
-            for image, errors in _errors(result):
-                for place in np.flatnonzero(errors > _WRONG):
+            missed = list(_errors(result))
+            limit = max(_WRONG, _FAR_OFF * float(np.nanmedian(np.concatenate([errors for _, errors in missed]))))
+            for image, errors in missed:
+                for place in np.flatnonzero(errors > limit):
                     result.delete_observation(image.image_id, int(place))
         _adjust(pycolmap, result, freedom, scale)
     return result if len(result.points3D) >= min(_FEWEST_POINTS, len(model.points3D)) else model

@@ -123,11 +123,12 @@ class Work(Workspace):
             write_flows(flow_tool(self.settings.models, device=self.settings.device), self.images, self.flow, pairs)
 
     def refine_poses(self, report: Report) -> None:
-        """The poses again, without the points on what is now known to move."""
+        """The poses again, without what is now known to move, and with corners followed through the video."""
         self.begin(self.refined_file)
-        moving = {f"{frame_name(n)}.png": read_mask(self.motion_file(n)) for n in self.kept}
+        moving = {number: read_mask(self.motion_file(number)) for number in self.kept}
         settings = self.registration.figures["settings"]
-        refine(self._image_names(), moving, self.structure, self.settings.rig, settings).save(self.refined_file)
+        found = refine(self.images, self._image_names(), moving, self.structure, self.settings.rig, settings)
+        found.save(self.refined_file)
 
     def find_depth(self, report: Report) -> None:
         """Depth of each posed frame."""

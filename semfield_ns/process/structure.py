@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from semfield_ns.process.colmap import load_pycolmap, mean_error, read_model
 from semfield_ns.process.frames import FEWEST
 from semfield_ns.process.models import ModelCard
 from semfield_ns.process.registration import Registration, median_parallax
+from semfield_ns.process.tracks import Followed, follow_corners, with_corners
 from semfield_ns.scenes.flow import Mask
 
 LensModel = Literal["radial", "pinhole"]
@@ -108,23 +109,39 @@ def register(
     return _finished(pycolmap, best[0], names, work, rig, best[1].name)
 
 
-def refine(names: Sequence[str], moving: dict[str, Mask], work: Path, rig: Rig, settings: str) -> Registration:
-    """The poses that `register` found in `work`, without the points that lie on what moves by now better knowledge.
+def refine(
+    images: Path, names: Sequence[str], moving: dict[int, Mask], work: Path, rig: Rig, settings: str
+) -> Registration:
+    """The poses that `register` found in `work`, without the points that lie on what moves by now better knowledge, and
+    with corners followed through the video.
 
-    moving: name of the image -> mask; settings: what `register` said of its attempt.
+    moving: number of the frame -> mask, of those with a pose; settings: what `register` said of its attempt.
     """
     pycolmap = load_pycolmap()
     model = pycolmap.Reconstruction(work / "model")
-    return _finished(pycolmap, without_moving(pycolmap, model, moving), names, work, rig, settings)
+    model = without_moving(pycolmap, model, {names[number]: mask for number, mask in moving.items()})
+    followed = list(follow_corners(images, sorted(moving), moving))
+    return _finished(pycolmap, model, names, work, rig, settings, followed)
 
 
-def _finished(pycolmap: Any, model: Any, names: Sequence[str], work: Path, rig: Rig, settings: str) -> Registration:
+def _finished(
+    pycolmap: Any,
+    model: Any,
+    names: Sequence[str],
+    work: Path,
+    rig: Rig,
+    settings: str,
+    followed: Sequence[Followed] = (),
+) -> Registration:
     """The model after bundle adjustment, which is written to `work`/final, with figures."""
     with _quiet(pycolmap):
         model = polished(pycolmap, model, rig.freedom)
         certain = True
         if rig.shared:
             model, certain = settle_focal(pycolmap, model, rig.freedom)
+        if followed:
+            freedom = replace(rig.freedom, focal=rig.freedom.focal and certain)
+            model = polished(pycolmap, with_corners(pycolmap, model, names, followed), freedom)
     (work / "final").mkdir(exist_ok=True)
     model.write(work / "final")
     cameras, poses, xyz, seen = read_model(model, names)

@@ -1,0 +1,53 @@
+import numpy as np
+from PIL import Image
+
+from semfield_ns.process.geometry import world_to_camera
+from semfield_ns.process.tracks import corners, follow, follow_corners, triangulate
+from tests.process.helpers import HEIGHT, WIDTH, pose, sliding, texture
+
+
+def test_points_are_triangulated_from_the_views_that_see_them():
+    generator = np.random.default_rng(0)
+    points = generator.uniform([-1, -1, 3], [1, 1, 6], (20, 3))
+    poses = np.stack([world_to_camera(pose(x, turn=0.1 * x))[:3] for x in (-0.5, 0.0, 0.2, 0.6)])
+    local = np.einsum("vij,kj->vki", poses[:, :, :3], points) + poses[:, None, :, 3]
+    xy, seen = local[..., :2] / local[..., 2:], np.ones((4, 20), bool)
+    xy[1, :5] += 0.3  # a wrong one, in a view that does not count
+    seen[1, :5] = False
+    assert np.abs(triangulate(xy, poses, seen) - points).max() < 1e-6
+
+
+def test_what_is_at_infinity_is_no_error():
+    poses = np.stack([world_to_camera(pose(x))[:3] for x in (0.0, 0.0)])
+    found = triangulate(np.zeros((2, 1, 2)), poses, np.ones((2, 1), bool))
+    assert np.isfinite(found).all()
+
+
+def test_corners_are_followed_to_a_fraction_of_a_pixel():
+    first, second = sliding(2, step=6.0)
+    start = corners(first, None, 100)
+    end, good = follow(first, second, start)
+    assert good.sum() > 30
+    assert np.abs(end[good] - start[good] - [-6, 0]).max() < 0.1
+
+
+def test_what_is_gone_is_not_found():
+    first, second = texture(0, HEIGHT, WIDTH), texture(1, HEIGHT, WIDTH)
+    assert follow(first, second, corners(first, None, 100))[1].mean() < 0.1
+
+
+def test_no_corner_is_taken_on_what_moves(tmp_path):
+    for number, picture in enumerate(sliding(4)):
+        Image.fromarray(picture).save(tmp_path / f"{number:04d}.png")
+    moving = np.zeros((HEIGHT, WIDTH), bool)
+    moving[:, : WIDTH // 2] = True
+    followed = list(follow_corners(tmp_path, range(4), dict.fromkeys(range(4), moving)))
+    assert [one.frames[0] for one in followed] == [0, 1, 2, 3] and set(followed[1].frames) == {0, 1, 2}
+    for one in followed:
+        assert len(one.pixels[0]) and (one.pixels[0][:, 0] > WIDTH // 2 + 5).all()
+
+
+def test_a_picture_without_corners_has_none(tmp_path):
+    for number in range(3):
+        Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / f"{number:04d}.png")
+    assert list(follow_corners(tmp_path, range(3), {})) == []
