@@ -18,7 +18,7 @@ from semfield_ns.evaluation.suggestion import suggest, uncertainty
 from semfield_ns.io import write_json
 
 RESULTS = Path(__file__).parent / "results" / "suggestion"
-VERSION = 1
+VERSION = 2
 SCALE = 0.25
 """of the pictures that uncertainty is looked for in"""
 

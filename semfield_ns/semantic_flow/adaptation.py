@@ -19,7 +19,7 @@ from semfield_ns.semantic_flow.encodings import PlanesEncoding
 from semfield_ns.semantic_flow.many_scenes import shared_modules
 from semfield_ns.semantic_flow.model import SemanticFlowModel
 
-CLASS_LAYERS = ("heads.static.layers.4.", "heads.dynamic.layers.4.", "heads.linear.0.", "heads.linear.1.")
+CLASS_LAYERS = ("heads.static.layers.4.", "heads.dynamic.layers.4.")
 """Layers of the semantic path that end in logits: a row a class."""
 
 PARTS = {"heads": "semantic path", "branches": "layers of the fields", "proposals": "layers that place samples"}

@@ -69,8 +69,8 @@ class SemanticFlowModelConfig(ModelConfig):
     semantic_head: Literal["flow", "point"] = "flow"
     """"flow": attended flow features; "point": the field's feature alone, the baseline."""
     evidence: bool = False
-    """Let the logits of the "flow" head begin as a linear classifier of the image feature, and hear labels carried
-    along the given flow. For filling in frames of the video itself: views from elsewhere get worse by it."""
+    """Let the "flow" head only correct what a linear classifier of the image feature and labels carried along the given
+    flow tell. For filling in frames of the video itself: views from elsewhere get worse by it."""
     token_dim: int = 64
     """Channels of a token of the flow attention."""
     attention_heads: int = 4

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
+from semfield_ns.evaluation.per_frame import Linear
 from semfield_ns.rendering.projection import gather_bilinear, inside, project
 
 SEARCH_OFFSETS = (1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
@@ -39,6 +40,7 @@ class SourceFrames(nn.Module):
         colors: (frames, height, width, 3) the images in [0, 1], any float type, where a field reads their colours.
         moving: (frames, height, width) where something that moves covers the rest, if that is known.
         votes: labels carried to the frames, if there are any.
+        classifier: of features; its logits are log-probabilities, up to a constant.
         camera_ids: of each frame, where several cameras film at once; a look-up asks the first camera of a time step.
         on_disk: features and colours are memory maps that stay where they are, whatever device the rest is on.
     """
@@ -53,7 +55,8 @@ class SourceFrames(nn.Module):
     moving: Tensor
     vote_labels: Tensor
     vote_evidence: Tensor
-    labelled: Tensor
+    classifier_weight: Tensor
+    classifier_bias: Tensor
     source: Tensor
     neighbours: Tensor
     frame_poses: Tensor
@@ -67,6 +70,7 @@ class SourceFrames(nn.Module):
         colors: Float[Tensor, "frames height width 3"] | None = None,
         moving: Bool[Tensor, "frames height width"] | None = None,
         votes: Votes | None = None,
+        classifier: Linear | None = None,
         camera_ids: Sequence[str] | None = None,
         on_disk: bool = False,
     ) -> None:
@@ -103,9 +107,11 @@ class SourceFrames(nn.Module):
                 constant(name, images)
         constant("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
+        weight, bias = classifier if classifier is not None else (torch.zeros(1, self.feature_dim), torch.zeros(1))
+        constant("classifier_weight", weight)
+        constant("classifier_bias", bias)
         self.has_votes = votes is not None
         if votes is not None:
-            constant("labelled", votes.labelled[first])
             for name, images in (("vote_labels", votes.labels), ("vote_evidence", votes.evidence)):
                 if on_disk:
                     setattr(self, name, images)
@@ -187,19 +193,24 @@ class SourceFrames(nn.Module):
         """Colours under world points, and 1 where the frame covers the point's pixel."""
         return self._look_up(self.colors, points, step)
 
-    def votes(
-        self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"], num_classes: int
+    def evidence(
+        self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch classes"]:
-        """Evidence (log-likelihood) for each class of the labels carried to the pixel under a point; 0 outside."""
+        """Log-likelihood of each class, up to a constant, by the pixel under a point; 0 outside.
+
+        Also of what is hidden there: it is the pixel that is to be labelled, and while the branches are not yet told
+        apart, each of them alone has to say what is seen.
+        """
+        feature, visible = self.gather(points, step)
+        said = (feature @ self.classifier_weight.T + self.classifier_bias) * visible
+        if not self.has_votes:
+            return said
         row, column = self._pixel(points, step, self.vote_labels.shape[2:])
         # Advanced indices around a slice come first: [*batch, 2].
         where = [index.to(self.vote_labels.device) for index in (self.source[step], row, column)]
         labels = self.vote_labels[where[0], :, where[1], where[2]].long().to(points.device)
         evidence = self.vote_evidence[where[0], :, where[1], where[2]].float().to(points.device)
-        pixels, depth = self.project(points.detach(), step)
-        seen = inside(pixels, depth, self.sizes[step])[..., None]
-        votes = torch.zeros(*points.shape[:-1], num_classes, device=points.device)
-        return votes.scatter_add(-1, labels, evidence * seen)
+        return said.scatter_add(-1, labels, evidence * visible)
 
     def unobstructed(self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """The frame closest to `step` in which nothing that moves covers points that stand still.

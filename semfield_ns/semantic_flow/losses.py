@@ -63,6 +63,9 @@ class LossWeights:
     """Cross-entropy, against the label now, of the logits at the next and previous frame, where flow is valid."""
     semantics_propagated: float = 0.16
     """Cross-entropy against labels carried along the given optical flow to unlabelled frames, by confidence."""
+    semantics_evidence: float = 5.0
+    """The same where the heads go by `evidence`: divergence of their logits from what that says on its own. High, since
+    labels of a few frames do not tell what is wrong with it in others."""
     plane_variation: float = 0.0
     """Squared differences of neighbouring cells of feature planes."""
     interlevel: float = 1.0
@@ -201,3 +204,11 @@ def cross_entropy(
     known = (labels != IGNORE) & (weight > 0)
     values = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="none")
     return masked_mean(values, known * weight)
+
+
+def divergence(
+    logits: Float[Tensor, "rays classes"], target: Float[Tensor, "rays classes"], weight: Float[Tensor, "rays"]
+) -> Float[Tensor, ""]:
+    """Kullback-Leibler divergence of the logits' distribution from a target distribution, weighted over rays."""
+    values = F.kl_div(logits.log_softmax(dim=-1), target, reduction="none").sum(dim=-1)
+    return masked_mean(values, weight)

@@ -75,10 +75,6 @@ class ManyScenesModel(Model):
         if len(set(dims.values())) > 1:
             raise SemfieldError(f"The frame encoder gives features of different width: {dims}; choose another one.")
         share(models, self.config.shared)
-        fitted = [metadata["source_classifier"] for metadata in scenes.values() if metadata.get("source_classifier")]
-        if fitted and models[0].heads is not None:
-            weights, biases = (torch.stack(values).mean(dim=0) for values in zip(*fitted, strict=True))
-            models[0].heads.start_from(weights, biases)
         self.label_map = models[0].label_map
         self.shown = 0
         self.scene = ViewerDropdown("Scene", self.names[0], self.names, cb_hook=self._show, hint="Which scene to see")

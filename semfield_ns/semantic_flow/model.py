@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -38,7 +38,7 @@ from semfield_ns.semantic_flow.fields import DynamicField, FlowField, SamplingDe
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches
-from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, trace_neighbours
+from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, neighbouring_steps, trace_neighbours
 from semfield_ns.semantic_flow.tracing import trace
 from semfield_ns.semantic_flow.warp import build_warp
 from semfield_ns.semantic_flow.warped import has_neighbour, random_step, render_warped
@@ -70,7 +70,8 @@ class SemanticFlowModel(Model):
             metadata["source_features"],
             colors,
             metadata["source_moving"],
-            metadata.get("source_votes"),
+            metadata.get("source_votes") if config.evidence else None,
+            metadata.get("source_classifier"),
             metadata.get("camera_ids"),
             metadata.get("on_disk", False),
         )
@@ -114,10 +115,8 @@ class SemanticFlowModel(Model):
                 dynamic.out_dim,
                 config.token_dim,
                 config.attention_heads,
-                evidence=config.evidence,
+                evidence=config.evidence and metadata.get("source_classifier") is not None,
             )
-            if metadata.get("source_classifier") is not None:
-                self.heads.start_from(*metadata["source_classifier"])
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
             self.classes = SemanticPanel(self.label_map.names, self.label_map.colors)
         self.initial_sampler = LinearDisparitySampler()
@@ -209,15 +208,14 @@ class SemanticFlowModel(Model):
     def logits(self, kept: Radiance, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered logits [rays, classes]: blended, static branch alone, dynamic branch alone."""
         assert self.heads is not None
-        step = kept.time[:, 0].round().long().clamp(0, len(self.frames) - 1)
-        listen = self._listen(step)
-        static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames, listen)
+        step = neighbouring_steps(kept.time, len(self.frames))[:, 2]
+        static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
         hold = (lambda w: w) if self.config.semantic_gradient else torch.Tensor.detach
         alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
         if trajectory is None:
             return alone_static, alone_static, torch.zeros_like(alone_static)
         assert kept.dynamic is not None, "what is traced has a dynamic branch"
-        dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames, listen)
+        dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames)
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
 
@@ -227,20 +225,7 @@ class SemanticFlowModel(Model):
         """The class that the dynamic branch gives to points at times in frames, from the dynamic field's feature."""
         assert self.heads is not None, "a scene with classes has heads"
         trajectory = trace_neighbours(points[:, None], time, self.branches.flow, len(self.frames))
-        listen = self._listen(time[:, 0].round().long().clamp(0, len(self.frames) - 1))
-        return self.heads.dynamic_logits(trajectory, feature[:, None], self.frames, listen)[:, 0].argmax(dim=-1)
-
-    def _listen(self, step: Int[Tensor, "rays"]) -> Bool[Tensor, "rays"] | None:
-        """Rays whose logits hear the labels carried to their frame; None if none do.
-
-        In training these are half of those with a label of their own: they learn how far carried labels can be
-        trusted. On the others the carried label is the target, and must not be the answer too.
-        """
-        if not self.frames.has_votes:
-            return None
-        if not self.training:
-            return torch.ones_like(step, dtype=torch.bool)
-        return self.frames.labelled[step] & (torch.rand(len(step), device=step.device) < 0.5)
+        return self.heads.dynamic_logits(trajectory, feature[:, None], self.frames)[:, 0].argmax(dim=-1)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""
@@ -255,7 +240,11 @@ class SemanticFlowModel(Model):
         rgb = (radiance.weights.static * radiance.static.color).sum(dim=-2)
         if radiance.dynamic is not None:
             rgb = rgb + (radiance.weights.dynamic * radiance.dynamic.color).sum(dim=-2)
-        render = objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, trajectory)
+        evidence = None
+        if self.heads is not None and self.heads.evidence:
+            # All samples of a training ray are on one pixel.
+            evidence = self.frames.evidence(kept.points[:, 0], neighbouring_steps(kept.time, len(self.frames))[:, 2])
+        render = objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, evidence, trajectory)
         return {
             "rgb": rgb,
             "depth": depth,

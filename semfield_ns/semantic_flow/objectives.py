@@ -81,6 +81,8 @@ class TrainingRender:
     logits: Float[Tensor, "rays classes"] | None
     logits_static: Float[Tensor, "rays classes"] | None
     logits_dynamic: Float[Tensor, "rays classes"] | None
+    evidence: Float[Tensor, "rays classes"] | None
+    """What the heads only correct, if they do."""
     trajectory: Trajectory | None
 
 
@@ -149,8 +151,16 @@ def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tenso
     result["semantics"] = losses.cross_entropy(render.logits, targets.labels, ones)
     result["semantics_static"] = losses.cross_entropy(render.logits_static, targets.labels, static)
     result["semantics_dynamic"] = losses.cross_entropy(render.logits_dynamic, targets.labels, dynamic)
-    if targets.propagated is not None and targets.confidence is not None:
-        unlabelled = (targets.labels == IGNORE).float() * targets.confidence
+    unlabelled = (targets.labels == IGNORE).float()
+    if render.evidence is not None:
+        said = render.evidence.softmax(dim=-1)
+        result["semantics_evidence"] = (
+            losses.divergence(render.logits, said, unlabelled)
+            + 0.5 * losses.divergence(render.logits_static, said, unlabelled * static)
+            + 0.5 * losses.divergence(render.logits_dynamic, said, unlabelled * dynamic)
+        )
+    elif targets.propagated is not None and targets.confidence is not None:
+        unlabelled = unlabelled * targets.confidence
         result["semantics_propagated"] = (
             losses.cross_entropy(render.logits, targets.propagated, unlabelled)
             + 0.5 * losses.cross_entropy(render.logits_static, targets.propagated, unlabelled * static)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from semfield_ns.semantic_flow.attention import FlowAttention, SemanticNetwork
@@ -61,7 +61,7 @@ class SemanticHeads(nn.Module):
 
     With `kind="flow"` the dynamic branch reads the attended flow feature and the static branch the image feature of the
     nearest frame; with "point" both read only the fields' own features (the point-based head that the paper compares
-    with).
+    with). With `evidence` the networks correct what the pixel of the frame at that time tells before any training.
     """
 
     def __init__(
@@ -83,16 +83,6 @@ class SemanticHeads(nn.Module):
         if kind == "flow":
             self.attention = FlowAttention(feature_dim, token_dim, attention_heads)
             flow_dim, static_context = self.attention.out_dim, feature_dim + 1
-        if self.evidence:
-            # Of the image feature now: what one picture tells, which the networks correct. See `start_from`.
-            layers = [nn.Linear(feature_dim, num_classes) for _ in range(2)]
-            for layer in layers:
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-            self.linear = nn.ModuleList(layers)
-            # How much each branch makes of carried labels; 1 takes their evidence at its word.
-            self.vote_gain = nn.Parameter(torch.ones(2))
-        self.num_classes = num_classes
         self.static = SemanticNetwork(static_context, static_dim, num_classes, hidden)
         self.dynamic = SemanticNetwork(flow_dim, dynamic_dim, num_classes, hidden)
         if self.evidence:
@@ -101,22 +91,12 @@ class SemanticHeads(nn.Module):
                 for parameter in network.layers[-1].parameters():
                     nn.init.zeros_(parameter)
 
-    @torch.no_grad()
-    def start_from(self, weight: Float[Tensor, "classes feature"], bias: Float[Tensor, "classes"]) -> None:
-        """Lets both branches begin as a linear classifier of image features, if they hear evidence at all."""
-        if self.evidence:
-            for layer in self.linear:
-                assert isinstance(layer, nn.Linear)
-                layer.weight.copy_(weight)
-                layer.bias.copy_(bias)
-
     def static_logits(
         self,
         points: Float[Tensor, "rays samples 3"],
         step: Int[Tensor, "rays"],
         field: Tensor,
         frames: SourceFrames,
-        listen: Bool[Tensor, "rays"] | None = None,
     ) -> Float[Tensor, "rays samples classes"]:
         """Logits of points that do not move, with the image feature of frame `step`.
 
@@ -128,10 +108,10 @@ class SemanticHeads(nn.Module):
         shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
         features, visible = frames.gather(points, shown)
         logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
-        return logits + self._evidence(0, points, step[:, None].expand(points.shape[:-1]), frames, listen)
+        return logits + frames.evidence(points, step[:, None].expand(points.shape[:-1])) if self.evidence else logits
 
     def dynamic_logits(
-        self, trajectory: Trajectory, field: Tensor, frames: SourceFrames, listen: Bool[Tensor, "rays"] | None = None
+        self, trajectory: Trajectory, field: Tensor, frames: SourceFrames
     ) -> Float[Tensor, "rays samples classes"]:
         """Logits of moving points from the features along their trajectories."""
         if self.kind == "point":
@@ -141,26 +121,5 @@ class SemanticHeads(nn.Module):
         features, visible = frames.gather(traced, steps)
         durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
         context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
-        return self.dynamic(context, field) + self._evidence(1, trajectory.now, steps[..., 2], frames, listen)
-
-    def _evidence(
-        self,
-        branch: int,
-        points: Tensor,
-        step: Tensor,
-        frames: SourceFrames,
-        listen: Tensor | None,
-    ) -> Tensor | float:
-        """What the pixel in frame `step` says: its feature and, on rays that may listen, the labels carried to it.
-
-        Also of what is hidden there: it is the pixel that is to be labelled, and while the branches are not yet told
-        apart, each of them alone has to say what is seen.
-        """
-        if not self.evidence:
-            return 0.0
-        feature, visible = frames.gather(points, step)
-        said = self.linear[branch](feature) * visible
-        if listen is None:
-            return said
-        votes = frames.votes(points, step, self.num_classes)
-        return said + self.vote_gain[branch] * listen[:, None, None] * votes
+        logits = self.dynamic(context, field)
+        return logits + frames.evidence(trajectory.now, steps[..., 2]) if self.evidence else logits

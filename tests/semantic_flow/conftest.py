@@ -74,6 +74,7 @@ def make_metadata() -> dict:
             5 * torch.rand(FRAMES, 2, HEIGHT, WIDTH).half(),
             torch.tensor([True, True, False, False, True]),
         ),
+        "source_classifier": (torch.randn(len(CLASSES), 7), torch.randn(len(CLASSES))),
     }
 
 
