@@ -33,7 +33,7 @@ from semfield_ns.io import write_json
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import FlowDataset
 
-Method = Literal["nearest", "chained", "linear", "sam2", "point", "point-carried", "flow"]
+Method = Literal["nearest", "chained", "linear", "evidence", "sam2", "point", "point-carried", "flow"]
 VERSIONS = {"flow": 4, "point-carried": 4}
 """of what a run of a method does, 1 where not named: raised so that older results are not taken for current ones"""
 DATA = Path(os.environ.get("SEMFIELD_DATA", "../shared/data"))
@@ -42,6 +42,7 @@ NAMES: dict[str, str] = {
     "nearest": "nearest labelled frame, copied",
     "chained": "chained optical flow",
     "linear": "per-frame features, linear head",
+    "evidence": "chained flow and linear head, each as far as it can be trusted; no field",
     "sam2": "SAM 2 video",
     "point": "point head, no flow",
     "point-carried": "point head, carried labels as targets",
@@ -113,7 +114,7 @@ def plan() -> Iterator[Run]:
     quarter = [f"{prefix}-25%" for prefix in TASKS.values()]
     for labels in quarter:
         for scene in SCENES:
-            for method in ("nearest", "chained", "linear", "sam2"):
+            for method in ("nearest", "chained", "linear", "evidence", "sam2"):
                 yield Run(scene, labels, method)
     for labels in quarter:
         for scene in SCENES:
@@ -203,8 +204,8 @@ def _untrained(run: Run, folder: Path):
     config = Job(folder, run.labels, run.scene.masks, eval_frames="unlabelled").config()
     manager = config.pipeline.datamanager
     parser = manager.dataparser.setup()
-    if run.method == "linear":
-        manager.propagate_labels = False
+    if run.method in ("linear", "evidence"):
+        manager.propagate_labels = run.method == "evidence"
         training = manager.setup(device="cpu", test_mode="inference").train_dataset
     else:
         training = FlowDataset(parser.get_dataparser_outputs("train"))
@@ -217,6 +218,8 @@ def _untrained(run: Run, folder: Path):
     elif run.method == "chained":
         flows = [[training[i][key][..., :2].numpy() for i in range(count)] for key in ("flow_forward", "flow_backward")]
         found = chained_flow(labels, labelled, *flows)
+    elif run.method == "evidence":
+        found = training.propagated[..., 0].numpy().astype(np.int64)
     elif run.method == "linear":
         found = linear_head(training.metadata["source_features"], {i: labels[i] for i in labelled}, classes)
     else:
