@@ -8,21 +8,25 @@ and labels with all that was given with the scene (poses, depth, flow, motion ma
 poses only. Same seed, same steps.
 
 Prints one Markdown table: dataset mIoU and mean PSNR on the video frames whose labels no training saw, and, where the
-scene has such, on held-out views of other cameras (brought to the found poses by one similarity). What is finished is
-kept in FOLDER and not done again.
+scene has such, on held-out views of other cameras (brought to the found poses by one similarity), with their poses as
+they are, and registered to what the model shows (view_registration.py). What is finished, trained models too, is kept
+in FOLDER and not done again.
 """
 
 import shutil
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
+from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 from process import make_video, similarity
 from training import Job, machine, train
+from view_registration import registered
 
 from semfield_ns.cli.process import process
 from semfield_ns.evaluation.metrics import ConfusionMatrix
@@ -34,6 +38,8 @@ from semfield_ns.scenes.formats.transforms import write_transforms
 from semfield_ns.scenes.scene import Frame, Scene, assemble_scene
 
 Variant = Literal["given", "given poses", "found"]
+Place = Callable[[Any, Cameras, np.ndarray], Cameras]
+"""model, camera, picture -> the camera to render from"""
 TITLES: dict[Variant, str] = {
     "given": "poses, depth, flow, masks as given",
     "given poses": "given poses, the rest found",
@@ -49,6 +55,8 @@ class Result:
     psnr: float
     held_out_miou: float
     held_out_psnr: float
+    registered_miou: float
+    registered_psnr: float
     seconds: float
 
 
@@ -103,11 +111,18 @@ def found_scene(found: Scene, pairs: list[tuple[int, Frame, Frame]], truth: Scen
     write_transforms(scene, folder)
 
 
+def as_given(model, camera: Cameras, picture: np.ndarray) -> Cameras:
+    """The camera as it is."""
+    return camera
+
+
 @torch.no_grad()
-def measure(model, scene: Path, labels: str, eval_frames: str, shrink: int, most: int = 12) -> tuple[float, float]:
+def measure(
+    model, scene: Path, labels: str, eval_frames: str, shrink: int, place: Place = as_given, most: int = 12
+) -> tuple[float, float]:
     """Dataset mIoU and mean PSNR of frames that training did not see the labels of, rendered at 1/shrink of the size.
 
-    most: frames, evenly spaced; NaN where there are none.
+    place: the camera to render from; most: frames, evenly spaced. NaN where there are none.
     """
     try:
         config = SemfieldDataParserConfig(data=scene, labels=labels, eval_frames=eval_frames, downscale_factor=shrink)
@@ -118,9 +133,10 @@ def measure(model, scene: Path, labels: str, eval_frames: str, shrink: int, most
     matrix, errors = ConfusionMatrix(len(label_map)), []
     for i in range(0, len(frames), -(-len(frames) // most)):
         frame = frames[i]
-        rendered = model.get_outputs_for_camera(outputs.cameras[i : i + 1])
-        picture = read_image(frame.image_path).convert("RGB").resize((frame.width, frame.height), Image.Resampling.BOX)
-        errors.append(np.square(rendered["rgb"].numpy() - np.array(picture, dtype=np.float32) / 255).mean())
+        shown = read_image(frame.image_path).convert("RGB").resize((frame.width, frame.height), Image.Resampling.BOX)
+        picture = np.array(shown, dtype=np.float32) / 255
+        rendered = model.get_outputs_for_camera(place(model, outputs.cameras[i : i + 1], picture))
+        errors.append(np.square(rendered["rgb"].numpy() - picture).mean())
         ids = label_map.read(frame.semantic_path, frame.size, frame.where, resize=True)
         matrix.update(rendered["semantics"][..., 0].long(), ids)
     return matrix.miou, float(np.mean(-10 * np.log10(errors)))
@@ -170,9 +186,9 @@ def run(
     name = f"{variant}, {labels}, {masks}, {steps} steps, seed {seed}.pt"
     job = Job(scene, numbers, policy, "flow", seed, steps)  # type: ignore[arg-type]
     pipeline, seconds = trained(job, root / "results" / name)
-    figures = [
-        value for kind in ("unlabelled", "held-out") for value in measure(pipeline.model, scene, numbers, kind, shrink)
-    ]
+    figures: list[float] = []
+    for kind, place in (("unlabelled", as_given), ("held-out", as_given), ("held-out", registered)):
+        figures += measure(pipeline.model, scene, numbers, kind, shrink, place)
     return Result(*figures, seconds)
 
 
@@ -210,10 +226,10 @@ def main(
                     write_json(file, asdict(run(truth, variant, labels, dynamic_masks, steps, seed, shrink, root)))
                 rows.append((path.resolve().name, variant, seed, Result(**read_json(file))))
     print(f"\nlabels {labels}; {machine()}\n")
-    print("| scene | trained with | seed | mIoU | PSNR, dB | held-out mIoU | held-out PSNR, dB | training, s |")
-    print("|" + "---|" * 8)
+    print("| scene | trained with | seed | mIoU | PSNR, dB | held-out mIoU | PSNR | registered mIoU | PSNR | seconds |")
+    print("|" + "---|" * 10)
     for name, variant, seed, result in rows:
-        values = (result.miou, result.psnr, result.held_out_miou, result.held_out_psnr)
+        values = astuple(result)[:-1]
         cells = ["-" if v != v else f"{v:.{2 if i % 2 else 3}f}" for i, v in enumerate(values)]
         print(f"| {name} | {TITLES[variant]} | {seed} | {' | '.join(cells)} | {result.seconds:.0f} |")
 
