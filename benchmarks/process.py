@@ -7,9 +7,10 @@
 
 Prints one Markdown table: seconds; registered frames; epipolar error of the flow of static pixels under the estimated
 poses; camera path against the truth after a similarity alignment (root mean square position error as a share of the
-length of the path, mean rotation error); intersection over union of the motion masks; end-point error of forward flow
-(median over all pixels, and over those that its mask trusts); depth error (median |depth / truth - 1| of known pixels
-after one scale for the scene) and the share of pixels with a depth. A dash: the scene gives no truth for it.
+length of the path, mean rotation error); error of the focal length; intersection over union of the motion masks;
+end-point error of forward flow (median over all pixels, and over those that its mask trusts); depth error (median
+|depth / truth - 1| of known pixels after one scale for the scene) and the share of pixels with a depth. A dash: the
+scene gives no truth for it.
 """
 
 import platform
@@ -44,6 +45,7 @@ class Row:
     epipolar: float | None
     ate: float
     rotation: float
+    focal: float
     iou: float | None
     flow: float | None
     trusted_flow: float | None
@@ -147,6 +149,7 @@ def evaluate(name: str, folder: Path, truth: Scene) -> Row:
         figures.get("epipolar_error_px"),
         ate,
         rotation,
+        abs(pairs[0][0].fx / pairs[0][1].fx - 1),
         float(np.mean(compared.ious)) if compared.ious else None,
         float(np.median(np.concatenate(compared.flow))) if compared.flow else None,
         float(np.median(np.concatenate(compared.trusted))) if compared.trusted else None,
@@ -157,12 +160,12 @@ def evaluate(name: str, folder: Path, truth: Scene) -> Row:
 
 def table(rows: list[Row]) -> str:
     """As Markdown."""
-    text = "| scene | seconds | registered | epipolar px | path error % | rotation ° | mask IoU | flow px "
-    text += "| trusted flow px | depth % | depth known % |\n|" + "---|" * 11 + "\n"
+    text = "| scene | seconds | registered | epipolar px | path error % | rotation ° | focal % | mask IoU | flow px "
+    text += "| trusted flow px | depth % | depth known % |\n|" + "---|" * 12 + "\n"
     for row in rows:
         cells = [row.scene, f"{row.seconds:.0f}", row.registered, _cell(row.epipolar), f"{100 * row.ate:.2f}"]
-        cells += [f"{row.rotation:.2f}", _cell(row.iou), _cell(row.flow), _cell(row.trusted_flow)]
-        cells += [_cell(row.depth, 100), _cell(row.known, 100)]
+        cells += [f"{row.rotation:.2f}", _cell(row.focal, 100), _cell(row.iou), _cell(row.flow)]
+        cells += [_cell(row.trusted_flow), _cell(row.depth, 100), _cell(row.known, 100)]
         text += "| " + " | ".join(cells) + " |\n"
     return text
 
