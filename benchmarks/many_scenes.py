@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from completion import save
 from training import Job, machine, train
 
 from semfield_ns.evaluation.metrics import ConfusionMatrix
@@ -81,6 +82,28 @@ class Bench:
         print(key, results[key], flush=True)
         return results[key]
 
+    @torch.no_grad()
+    def view(self, folder: Path, job: str, scene: str = "scene") -> torch.Tensor:
+        """Render and classes of a held-out view in the middle, with the weights that a job left.
+
+        Args:
+            folder: that the job was trained on.
+            job: its name.
+            scene: which of its scenes.
+        """
+        pipeline = Job(folder, "every-2").config().pipeline.setup(device="cpu", test_mode="val")
+        size = f"{self.frames} frames of {self.width}x{self.height}, {self.rays} rays"
+        state = torch.load(self.work / f"{job}, {size}.ckpt", map_location="cpu", weights_only=True)["pipeline"]
+        pipeline.load_state_dict(state)
+        names = getattr(pipeline.model, "names", ["scene"])
+        own = [
+            camera
+            for camera, batch in pipeline.eval().datamanager.fixed_indices_eval_dataloader
+            if names[batch.get("scene", 0)] == scene
+        ]
+        outputs = pipeline.model.get_outputs_for_camera(own[len(own) // 2])
+        return torch.cat([outputs["rgb"], outputs["semantics_colormap"]], dim=1)
+
 
 def main(
     work: Path = Path("outputs/many_scenes"),
@@ -136,6 +159,9 @@ def main(
         print(f"| {count} | {cells} |")
     print(f"\n{machine()}")
     if pictures is not None:
+        views = [bench.view(pair, f"both, networks, {steps} steps", name) for name in PAIR]
+        views += [bench.view(unseen, f"{UNSEEN} adapted, {count} steps") for count in adaptation[:3:2]]
+        save(torch.cat([torch.cat(views[:2], dim=1), torch.cat(views[2:], dim=1)]), pictures / "many_scenes.jpg", 3)
         draw(curves, adaptation, whole["miou"], steps, pictures)
 
 
