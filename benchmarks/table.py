@@ -34,7 +34,7 @@ from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import FlowDataset
 
 Method = Literal["nearest", "chained", "linear", "evidence", "sam2", "point", "point-carried", "flow"]
-VERSIONS = {"flow": 4, "point-carried": 4}
+VERSIONS = {"flow": 5, "point-carried": 4}
 """of what a run of a method does, 1 where not named: raised so that older results are not taken for current ones"""
 DATA = Path(os.environ.get("SEMFIELD_DATA", "../shared/data"))
 RESULTS = Path(__file__).parent / "results" / "table"

@@ -63,7 +63,7 @@ class LossWeights:
     """Cross-entropy, against the label now, of the logits at the next and previous frame, where flow is valid."""
     semantics_propagated: float = 0.16
     """Cross-entropy against labels carried along the given optical flow to unlabelled frames, by confidence."""
-    semantics_evidence: float = 5.0
+    semantics_evidence: float = 20.0
     """The same where the heads go by `evidence`: divergence of their logits from what that says on its own. High, since
     labels of a few frames do not tell what is wrong with it in others."""
     plane_variation: float = 0.0

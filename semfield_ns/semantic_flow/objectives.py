@@ -138,26 +138,32 @@ def _depth_loss(weights: Tensor, radiance: Radiance, targets: Targets, mask: Ten
 
 
 def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tensor]:
-    """Cross-entropies against given labels and against labels carried along the flow."""
+    """Cross-entropies against given labels, and on rays without one against what carried labels or evidence tell."""
     if targets.labels is None or render.logits is None:
         return {}
     assert render.logits_static is not None and render.logits_dynamic is not None, "logits come together"
-    result = {}
-    ones = torch.ones_like(targets.labels, dtype=torch.float32)
-    static = targets.static[:, 0].float()
-    if render.kept.dynamic is None:
-        return {"semantics_static": losses.cross_entropy(render.logits_static, targets.labels, static)}
-    dynamic = targets.dynamic[:, 0].float()
-    result["semantics"] = losses.cross_entropy(render.logits, targets.labels, ones)
-    result["semantics_static"] = losses.cross_entropy(render.logits_static, targets.labels, static)
-    result["semantics_dynamic"] = losses.cross_entropy(render.logits_dynamic, targets.labels, dynamic)
+    static, dynamic = targets.static[:, 0].float(), targets.dynamic[:, 0].float()
     unlabelled = (targets.labels == IGNORE).float()
+    # A ray that no motion mask speaks of may be of either branch.
+    held_static, held_dynamic = unlabelled * (static >= dynamic), unlabelled * (dynamic >= static)
+    kept = render.kept
+    if kept.dynamic is None:
+        result = {"semantics_static": losses.cross_entropy(render.logits_static, targets.labels, static)}
+        if render.evidence is not None:
+            result["semantics_evidence"] = _correction(
+                render.logits_static, render.evidence, kept.static_weights, held_static
+            )
+        return result
+    result = {
+        "semantics": losses.cross_entropy(render.logits, targets.labels, torch.ones_like(static)),
+        "semantics_static": losses.cross_entropy(render.logits_static, targets.labels, static),
+        "semantics_dynamic": losses.cross_entropy(render.logits_dynamic, targets.labels, dynamic),
+    }
     if render.evidence is not None:
-        said = render.evidence.softmax(dim=-1)
         result["semantics_evidence"] = (
-            losses.divergence(render.logits, said, unlabelled)
-            + 0.5 * losses.divergence(render.logits_static, said, unlabelled * static)
-            + 0.5 * losses.divergence(render.logits_dynamic, said, unlabelled * dynamic)
+            _correction(render.logits, render.evidence, kept.weights.total, unlabelled)
+            + 0.5 * _correction(render.logits_static, render.evidence, kept.static_weights, held_static)
+            + 0.5 * _correction(render.logits_dynamic, render.evidence, kept.dynamic_weights, held_dynamic)
         )
     elif targets.propagated is not None and targets.confidence is not None:
         unlabelled = unlabelled * targets.confidence
@@ -167,6 +173,12 @@ def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tenso
             + 0.5 * losses.cross_entropy(render.logits_dynamic, targets.propagated, unlabelled * dynamic)
         )
     return result
+
+
+def _correction(logits: Tensor, evidence: Tensor, weights: Tensor, rays: Tensor) -> Tensor:
+    """How far rendered logits are from those of the evidence alone, which are as weak as the ray is transparent."""
+    told = (weights.sum(dim=-2).detach() * evidence).softmax(dim=-1)
+    return losses.divergence(logits, told, rays)
 
 
 def induced_flow_loss(
