@@ -40,7 +40,8 @@ def polished(pycolmap: Any, model: Any, freedom: Freedom) -> Any:
             limit = max(_WRONG, _FAR_OFF * float(np.nanmedian(np.concatenate([errors for _, errors in missed]))))
             for image, errors in missed:
                 for place in np.flatnonzero(errors > limit):
-                    result.delete_observation(image.image_id, int(place))
+                    if image.point2D(int(place)).has_point3D():  # a point goes with its second last observation
+                        result.delete_observation(image.image_id, int(place))
         _adjust(pycolmap, result, freedom, scale)
     return result if len(result.points3D) >= min(_FEWEST_POINTS, len(model.points3D)) else model
 
