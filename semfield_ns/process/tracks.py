@@ -21,7 +21,7 @@ from semfield_ns.process.frames import Rgb
 from semfield_ns.scenes.flow import Mask, estimate_flow
 
 _OFFSETS = (-16, -12, -8, -5, -3, -1, 1, 3, 5, 8, 12, 16)  # frames that corners are followed to
-_MOST, _MOST_TOGETHER = 300, 12000  # corners of a frame, and of all
+_MOST, _MOST_TOGETHER = 300, 7200  # corners of a frame, and of all
 _QUALITY = 0.005  # of the strongest corner's strength
 _WINDOW = 7  # px
 _RETURN = 0.3  # px; followed there and back, a corner is where it was
