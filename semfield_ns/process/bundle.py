@@ -13,7 +13,7 @@ from semfield_ns.process.colmap import from_colmap
 from semfield_ns.scenes.flow import Mask
 
 _SCALES = (0.5, 0.3, 0.2)  # px; of the Cauchy loss, from round to round
-_WRONG, _FAR_OFF = 0.7, 4.0  # px, and times the median; an observation that misses by both is dropped between rounds
+_WRONG, _FAR_OFF = 0.7, 4.0  # px, and times the median; an observation that misses by both is dropped after a round
 _MOVES = 0.3  # share of the observations of a point on moving things, above which it is dropped
 _FEWEST_POINTS = 50  # a model that would keep fewer stays as it is
 _PROBES = (0.8, 1.25)  # times the focal length found
@@ -34,16 +34,21 @@ class Freedom:
 def polished(pycolmap: Any, model: Any, freedom: Freedom) -> Any:
     """A copy of the model after robust bundle adjustment in rounds; structure from motion itself trusts all it kept."""
     result = pycolmap.Reconstruction(model)
-    for round_, scale in enumerate(_SCALES):
-        if round_ > 0:
-            missed = list(_errors(result))
-            limit = max(_WRONG, _FAR_OFF * float(np.nanmedian(np.concatenate([errors for _, errors in missed]))))
-            for image, errors in missed:
-                for place in np.flatnonzero(errors > limit):
-                    if image.point2D(int(place)).has_point3D():  # a point goes with its second last observation
-                        result.delete_observation(image.image_id, int(place))
+    for scale in _SCALES:
         _adjust(pycolmap, result, freedom, scale)
+        _drop_wrong(result)
+    result.update_point_3d_errors()
     return result if len(result.points3D) >= min(_FEWEST_POINTS, len(model.points3D)) else model
+
+
+def _drop_wrong(model: Any) -> None:
+    """Takes observations out that miss by far, in place."""
+    missed = list(_errors(model))
+    limit = max(_WRONG, _FAR_OFF * float(np.nanmedian(np.concatenate([errors for _, errors in missed]))))
+    for image, errors in missed:
+        for place in np.flatnonzero(errors > limit):
+            if image.point2D(int(place)).has_point3D():  # a point goes with its second last observation
+                model.delete_observation(image.image_id, int(place))
 
 
 def without_moving(pycolmap: Any, model: Any, moving: dict[str, Mask]) -> Any:
