@@ -3,7 +3,7 @@
     python benchmarks/many_scenes.py --pictures docs/images
 
 Every job (a training with its evaluation) is kept in benchmarks/results/many_scenes.json under its own settings, and
-its checkpoint in --work: a run that was cut off goes on where it was. Prints two Markdown tables.
+its checkpoint in --work: a run that was cut off goes on where it was. Prints Markdown tables.
 """
 
 import json
@@ -21,7 +21,9 @@ from semfield_ns.scenes.synthetic import write_scene
 
 RESULTS = Path(__file__).parent / "results" / "many_scenes.json"
 PAIR = ("demo", "demo-b")
-UNSEEN = "fast"
+UNSEEN = {"fast": PAIR, "demo-b": ("demo", "fast")}
+"""Scene that a model has not seen -> the scenes that it has learned. `fast` is the room of `demo` with other motions;
+`demo-b` shares nothing with the other two but the classes."""
 
 
 @torch.no_grad()
@@ -48,12 +50,14 @@ class Bench:
     height: int
     rays: int
 
-    def scene(self, name: str) -> Path:
-        """Writes a scene if need be."""
-        folder = (
-            self.work / f"{self.frames}x{self.width}x{self.height}" / ("unseen" if name == UNSEEN else "pair") / name
-        )
-        return write_scene(name, folder, 0, self.frames, self.width, self.height, 2)
+    def scenes(self, *names: str) -> Path:
+        """Writes scenes if need be, into a folder of their own."""
+        root = self.work / f"{self.frames}x{self.width}x{self.height}" / "+".join(names)
+        folders = [
+            write_scene(name, root / name, 0, self.frames, self.width, self.height, samples_per_axis=2)
+            for name in names
+        ]
+        return root if len(names) > 1 else folders[0]
 
     def run(self, name: str, folder: Path, steps: int, source: str | None = None, **settings) -> dict:
         """Trains one job, or looks its result up.
@@ -69,7 +73,7 @@ class Bench:
         size = f"{self.frames} frames of {self.width}x{self.height}, {self.rays} rays"
         key = f"{name}, {steps} steps, {size}"
         checkpoint = self.work / f"{key}.ckpt"
-        if key in results and (checkpoint.is_file() or source is not None):
+        if key in results:
             return results[key]
         origin = None if source is None else self.work / f"{source}, {size}.ckpt"
         job = Job(folder, "every-2", steps=steps, checkpoint=origin, rays=self.rays, **settings)
@@ -81,6 +85,17 @@ class Bench:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(key, results[key], flush=True)
         return results[key]
+
+    def mean(
+        self, name: str, scene: str, steps: int, seeds: tuple[int, ...], source: str | None = None
+    ) -> dict[str, float]:
+        """PSNR and mIoU of a job on one scene, the mean over seeds."""
+        found = [
+            self.run(f"{name}{f', seed {seed}' if seed else ''}", self.scenes(scene), steps, source, seed=seed)
+            for seed in seeds
+        ]
+        scores = [entry["scenes"]["scene"] for entry in found]
+        return {key: float(np.mean([score[key] for score in scores])) for key in ("psnr", "miou")}
 
     @torch.no_grad()
     def view(self, folder: Path, job: str, scene: str = "scene") -> torch.Tensor:
@@ -126,62 +141,57 @@ def main(
         rays: of each scene in a step.
         steps: of a whole training.
         adaptation: steps of adaptation and of the same training from scratch.
-        seeds: of these; the tables have their means.
+        seeds: of these and of the whole training from scratch; the tables have their means.
         pictures: where to draw mIoU against steps.
     """
     bench = Bench(work, frames, width, height, rays)
-    alone = {name: bench.run(name, bench.scene(name), steps)["scenes"]["scene"] for name in PAIR}
-    pair = bench.scene(PAIR[0]).parent
+    alone = {name: bench.run(name, bench.scenes(name), steps)["scenes"]["scene"] for name in PAIR}
     rows = [("a model each", alone)]
     for shared in ("networks", "semantics"):
-        rows.append((f"one model, shared {shared}", bench.run(f"both, {shared}", pair, steps, shared=shared)["scenes"]))
+        together = bench.run(f"{'+'.join(PAIR)}, {shared}", bench.scenes(*PAIR), steps, shared=shared)
+        rows.append((f"one model, shared {shared}", together["scenes"]))
     print(f"\n| | {' | '.join(f'{name}: PSNR, dB | mIoU' for name in PAIR)} |\n|---|{'---|---|' * len(PAIR)}")
     for name, found in rows:
         print(f"| {name} | {' | '.join('{psnr:.2f} | {miou:.3f}'.format(**found[scene]) for scene in PAIR)} |")
-    unseen = bench.scene(UNSEEN)
-    source = f"both, networks, {steps} steps"
-    whole = bench.run(f"{UNSEEN} from scratch", unseen, steps)["scenes"]["scene"]
-    curves: dict[str, list[dict[str, float]]] = {"adapted": [], "from scratch": []}
-    for count in adaptation:
-        for name, origin in (("adapted", source), ("from scratch", None)):
-            found = [
-                bench.run(f"{UNSEEN} {name}{f', seed {seed}' if seed else ''}", unseen, count, origin, seed=seed)
-                for seed in seeds
-            ]
-            scores = [entry["scenes"]["scene"] for entry in found]
-            curves[name].append({key: float(np.mean([score[key] for score in scores])) for key in ("psnr", "miou")})
-    print(f"\n{UNSEEN}, {steps} steps from scratch: {whole['psnr']:.2f} dB, mIoU {whole['miou']:.3f}\n")
-    print("| steps | adapted: PSNR, dB | mIoU | of the whole training's | from scratch: PSNR, dB | mIoU |")
-    print("|---|---|---|---|---|---|")
-    for count, one, other in zip(adaptation, curves["adapted"], curves["from scratch"], strict=True):
-        part = one["miou"] / whole["miou"]
-        cells = f"{one['psnr']:.2f} | {one['miou']:.3f} | {part:.0%} | {other['psnr']:.2f} | {other['miou']:.3f}"
-        print(f"| {count} | {cells} |")
+    shares: dict[str, list[float]] = {}
+    for unseen, known in UNSEEN.items():
+        whole = bench.mean(unseen, unseen, steps, seeds)
+        bench.run(f"{'+'.join(known)}, networks", bench.scenes(*known), steps)
+        source = f"{'+'.join(known)}, networks, {steps} steps"
+        print(f"\n{unseen}, {steps} steps from scratch: {whole['psnr']:.2f} dB, mIoU {whole['miou']:.3f}\n")
+        print(f"| steps | adapted from {' + '.join(known)}: PSNR, dB | mIoU | of the whole training's | from scratch |")
+        print("|---|---|---|---|---|")
+        for count in adaptation:
+            adapted = bench.mean(f"{unseen} adapted from {'+'.join(known)}", unseen, count, seeds, source)
+            scratch = bench.mean(f"{unseen} from scratch", unseen, count, seeds)
+            part = adapted["miou"] / whole["miou"]
+            print(f"| {count} | {adapted['psnr']:.2f} | {adapted['miou']:.3f} | {part:.0%} | {scratch['miou']:.3f} |")
+            shares.setdefault(f"{unseen}, adapted", []).append(part)
+            shares.setdefault(f"{unseen}, from scratch", []).append(scratch["miou"] / whole["miou"])
     print(f"\n{machine()}")
     if pictures is not None:
-        views = [bench.view(pair, f"both, networks, {steps} steps", name) for name in PAIR]
-        views += [bench.view(unseen, f"{UNSEEN} adapted, {count} steps") for count in adaptation[:3:2]]
+        views = [bench.view(bench.scenes(*PAIR), f"{'+'.join(PAIR)}, networks, {steps} steps", name) for name in PAIR]
+        unseen, known = list(UNSEEN.items())[-1]
+        job = f"{unseen} adapted from {'+'.join(known)}"
+        views += [bench.view(bench.scenes(unseen), f"{job}, {count} steps") for count in adaptation[:3:2]]
         save(torch.cat([torch.cat(views[:2], dim=1), torch.cat(views[2:], dim=1)]), pictures / "many_scenes.jpg", 3)
-        draw(curves, adaptation, whole["miou"], steps, pictures)
+        draw(shares, adaptation, pictures)
 
 
-def draw(
-    curves: dict[str, list[dict[str, float]]], steps: tuple[int, ...], whole: float, length: int, folder: Path
-) -> None:
-    """Draws mIoU against steps, adapted and from scratch."""
+def draw(shares: dict[str, list[float]], steps: tuple[int, ...], folder: Path) -> None:
+    """Draws mIoU, as a part of that of a whole training, against steps."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
-    for name, found in curves.items():
-        axes.plot(steps, [entry["miou"] for entry in found], "o-", label=name)
-    axes.axhline(whole, color="gray", linestyle=":", label=f"from scratch, {length} steps")
-    axes.axhline(0.95 * whole, color="gray", linestyle="--", label="95 % of it")
+    for number, (name, parts) in enumerate(shares.items()):
+        axes.plot(steps, parts, "o-" if "adapted" in name else "o:", color=f"C{number // 2}", label=name)
+    axes.axhline(0.95, color="gray", linestyle="--", label="95 %")
     axes.set_xlabel("steps on the new scene")
-    axes.set_ylabel("mIoU")
-    axes.set_ylim(0, 1)
+    axes.set_ylabel("mIoU, part of a whole training's")
+    axes.set_ylim(0, 1.05)
     axes.legend()
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "adaptation.png", dpi=90)
