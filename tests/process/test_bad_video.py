@@ -56,8 +56,16 @@ def test_a_blank_video(tmp_path, value):
 def test_a_broken_file(tmp_path, damage):
     video = write_video(tmp_path / "a.mp4", sliding(6))
     content = video.read_bytes()
-    video.write_bytes({"empty": b"", "noise": os.urandom(5000), "cut": content[: len(content) // 2]}[damage])
+    video.write_bytes(
+        {"empty": b"", "noise": np.random.default_rng(0).bytes(5000), "cut": content[: len(content) // 2]}[damage]
+    )
     fails(video, tmp_path / "out", r"a\.mp4 cannot be read as a video .*convert it with ffmpeg")
+
+
+def test_noise_that_looks_like_sound(tmp_path):
+    """A few in a thousand files of noise are taken for sound, which has no pictures."""
+    (tmp_path / "a.mp4").write_bytes(np.random.default_rng(289).bytes(5000))
+    fails(tmp_path / "a.mp4", tmp_path / "out", r"a\.mp4 has no picture track")
 
 
 def test_a_file_without_pictures(tmp_path):
