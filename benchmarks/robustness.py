@@ -2,21 +2,22 @@
 
 A synthetic scene is copied with noise in its flow files (smooth, its root mean square a part of the image's width) or
 in its poses (the position by a part of the distance to the nearest content, the direction by as many radians), and
-learned from labels in scattered frames. As in the table, each run's result is a JSON file, in
+learned from labels in scattered frames, with evidence (the row "Semantic Flow" of the table) and without. As in the table, each run's result is a JSON file, in
 benchmarks/results/robustness, and a run that is there is not done again.
 """
 
 import json
 import shutil
 import time
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import tyro
 from scipy.spatial.transform import Rotation
-from table import DATA, Run, Scene, execute
+from table import DATA, Method, Run, Scene, execute
 from training import machine
 
 from semfield_ns.io import read_json, read_npz, write_json, write_npz
@@ -26,6 +27,9 @@ Kind = Literal["flow", "pose"]
 RESULTS = Path(__file__).parent / "results" / "robustness"
 LEVELS = (0.0, 0.01, 0.02, 0.05, 0.1)
 LABELS = "scattered-25%"
+Curve = tuple[Kind, Method]
+EVIDENCE: dict[Method, str] = {"flow": "with", "field": "without"}
+CURVES: list[Curve] = [(kind, method) for method in EVIDENCE for kind in get_args(Kind)]
 SMOOTH = 0.05
 """scale of the flow's noise, as a part of the width"""
 
@@ -70,32 +74,30 @@ def main(
         report_only: Print what is there.
     """
     end = time.monotonic() + 60 * minutes
-    found: dict[tuple[str, float], float] = {}
-    for level in LEVELS:
-        for kind in ("flow", "pose"):
-            name = f"demo-b-{kind}-{level:g}"
-            # Without noise the two are the same scene.
-            run = Run(Scene(name if level else "demo-b-0", folder="made by this command"), LABELS, "flow")
-            file = RESULTS / f"{run.scene.name}.json"
-            stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-            if stored is None or stored["run"] != run.recipe:
-                if report_only or time.monotonic() > end:
-                    continue
-                clean = write_scene("demo-b", cache / "clean", width=run.scene.width, height=run.scene.width * 3 // 4)
-                folder = noisy(clean, cache / run.scene.name, kind, level)
-                stored = execute(run, DATA, cache, folder)
-                write_json(file, stored)
-            found[kind, level] = stored["miou"]
+    found: dict[Curve, dict[float, float]] = {curve: {} for curve in CURVES}
+    for level, (kind, method) in product(LEVELS, CURVES):
+        # Without noise the two kinds are the same scene.
+        name = f"demo-b-{kind}-{level:g}" if level else "demo-b-0"
+        run = Run(Scene(name, folder="made by this command"), LABELS, method)
+        file = RESULTS / (f"{name}.json" if method == "flow" else f"{name}-{method}.json")
+        stored = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        if stored is None or stored["run"] != run.recipe:
+            if report_only or time.monotonic() > end:
+                continue
+            clean = write_scene("demo-b", cache / "clean", width=run.scene.width, height=run.scene.width * 3 // 4)
+            stored = execute(run, DATA, cache, noisy(clean, cache / name, kind, level))
+            write_json(file, stored)
+        found[kind, method][level] = stored["miou"]
     print(f"\ndemo-b, labels {LABELS}, dataset mIoU on the unlabelled frames; {machine()}\n")
-    print(f"| noise | {' | '.join(f'{level:.0%}' for level in LEVELS)} |\n|{'---|' * (len(LEVELS) + 1)}")
-    for kind in ("flow", "pose"):
-        cells = [f"{found[kind, level]:.3f}" if (kind, level) in found else "-" for level in LEVELS]
-        print(f"| {kind} | {' | '.join(cells)} |")
+    print(f"| noise of | evidence | {' | '.join(f'{level:.0%}' for level in LEVELS)} |\n|{'---|' * (len(LEVELS) + 2)}")
+    for (kind, method), values in found.items():
+        cells = [f"{values[level]:.3f}" if level in values else "-" for level in LEVELS]
+        print(f"| {kind} | {EVIDENCE[method]} | {' | '.join(cells)} |")
     if pictures is not None:
         draw(found, pictures)
 
 
-def draw(found: dict[tuple[str, float], float], folder: Path) -> None:
+def draw(found: dict[Curve, dict[float, float]], folder: Path) -> None:
     """The table as curves."""
     import matplotlib
 
@@ -103,9 +105,10 @@ def draw(found: dict[tuple[str, float], float], folder: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-    for kind in ("flow", "pose"):
-        levels = [level for level in LEVELS if (kind, level) in found]
-        axes.plot([100 * level for level in levels], [found[kind, level] for level in levels], "o-", label=kind)
+    for (kind, method), values in found.items():
+        name = f"{kind}, {EVIDENCE[method]} evidence"
+        style = "o-" if method == "flow" else "o:"
+        axes.plot([100 * level for level in values], list(values.values()), style, label=name)
     axes.set_xlabel("noise, % (of the width; of the nearest distance)")
     axes.set_ylabel("mIoU")
     axes.set_ylim(0, 1)

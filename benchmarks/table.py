@@ -33,8 +33,8 @@ from semfield_ns.io import write_json
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import FlowDataset
 
-Method = Literal["nearest", "chained", "linear", "evidence", "sam2", "point", "point-carried", "flow"]
-VERSIONS = {"flow": 5, "point-carried": 4}
+Method = Literal["nearest", "chained", "linear", "evidence", "sam2", "point", "point-carried", "flow", "field"]
+VERSIONS = {"flow": 5, "field": 5, "point-carried": 4}
 """of what a run of a method does, 1 where not named: raised so that older results are not taken for current ones"""
 DATA = Path(os.environ.get("SEMFIELD_DATA", "../shared/data"))
 RESULTS = Path(__file__).parent / "results" / "table"
@@ -94,7 +94,7 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether a field is trained for it."""
-        return self.method in ("flow", "point", "point-carried")
+        return self.method in ("flow", "field", "point", "point-carried")
 
     @property
     def file(self) -> Path:
@@ -180,7 +180,7 @@ def _trained(run: Run, folder: Path):
         folder,
         run.labels,
         scene.masks,
-        head="flow" if run.method == "flow" else "point",
+        head="flow" if run.method in ("flow", "field") else "point",
         seed=run.seed,
         steps=scene.steps,
         rays=scene.rays,

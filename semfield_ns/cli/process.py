@@ -127,7 +127,7 @@ def steps(work: "Work") -> list[Step]:
         step("rough", "What moves, as far as two frames tell", {}, work.rough_motion),
         step("poses", "Camera poses", found_by, work.find_poses, work.registration_file),
         step("motion", "What moves, over posed frames", {"masks": digest(chosen.masks)}, work.find_motion),
-        step("refined", "Camera poses, without what moves", {}, work.refine_poses, work.refined_file),
+        step("refined", "Camera poses, with followed corners", {"corners": 1}, work.refine_poses, work.refined_file),
         step("depth", "Depth", {"model": chosen.depth_model} | learned, work.find_depth),
         step("labels", "Labels", {"labels": digest(chosen.labels)}, work.labels),
         step("masks", "Motion masks of whole things", {"model": chosen.sam_model} | learned, work.complete_masks),

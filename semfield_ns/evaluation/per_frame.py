@@ -1,5 +1,5 @@
-"""A linear classifier of the frame encoder's features: a baseline that sees one picture at a time, and where the
-semantic heads start from.
+"""A linear classifier of the frame encoder's features: a baseline that sees one picture at a time, and what
+semantic heads correct.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -44,6 +44,8 @@ def polished(pycolmap: Any, model: Any, freedom: Freedom) -> Any:
 def _drop_wrong(model: Any) -> None:
     """Takes observations out that miss by far, in place."""
     missed = list(_errors(model))
+    if not any(np.isfinite(errors).any() for _, errors in missed):
+        return
     limit = max(_WRONG, _FAR_OFF * float(np.nanmedian(np.concatenate([errors for _, errors in missed]))))
     for image, errors in missed:
         for place in np.flatnonzero(errors > limit):

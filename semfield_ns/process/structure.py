@@ -141,7 +141,10 @@ def _finished(
             model, certain = settle_focal(pycolmap, model, rig.freedom)
         if followed:
             freedom = replace(rig.freedom, focal=rig.freedom.focal and certain)
-            model = polished(pycolmap, with_corners(pycolmap, model, names, followed), freedom)
+            joined = with_corners(pycolmap, model, names, followed)
+            better = polished(pycolmap, joined, freedom)
+            # What is not adjusted comes back as it was.
+            model = model if better is joined else better
     (work / "final").mkdir(exist_ok=True)
     model.write(work / "final")
     cameras, poses, xyz, seen = read_model(model, names)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.pipeline import INFO_KEY, decode_info
 from semfield_ns.semantic_flow.encodings import PlanesEncoding
 from semfield_ns.semantic_flow.many_scenes import shared_modules
 from semfield_ns.semantic_flow.model import SemanticFlowModel
@@ -62,8 +63,19 @@ def transfer(
         networks: take the layers of the fields too, not the semantic path alone.
 
     Raises:
-        SemfieldError: the semantic path does not fit, because the settings differ.
+        SemfieldError: the semantic path does not fit, because the settings differ, or because it corrects evidence and
+            the new scene has no labels to take evidence from.
     """
+    corrects = "evidence" in decode_info(state[INFO_KEY]) if INFO_KEY in state else model.config.evidence
+    if corrects != model.config.evidence:
+        raise SemfieldError(
+            f"The checkpoint cannot be adapted: it was trained with --pipeline.model.evidence {corrects}; use that."
+        )
+    if corrects and model.heads is not None and not model.frames.has_classifier:
+        raise SemfieldError(
+            "The checkpoint cannot be adapted: its heads only correct what labels tell (--pipeline.model.evidence "
+            "True), and the new scene shows none; label a frame, or train the checkpoint without evidence."
+        )
     sources = scene_states(state)
     found = sources[0]
     own = dict(model.named_parameters())

@@ -94,7 +94,7 @@ class FlowDataset(SceneDataset):
     """A scene's frames, with labels carried along flow beside their own where there are any."""
 
     propagated: Float16[Tensor, "frames height width 2"] | None = None
-    """Class id (or `IGNORE`) and confidence, 0 where nothing was carried."""
+    """Class id and confidence of frames without a label; 0 of others."""
 
     def get_metadata(self, data: dict) -> dict:
         """Adds "propagated_label" to the entries of the scene."""

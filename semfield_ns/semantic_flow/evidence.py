@@ -75,13 +75,13 @@ def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
     linear = fit_linear(metadata["source_features"], labels, classes)
     sizes = {dataset.size(index) for index in range(len(dataset))}
     if not carry or not dataset.has_flow or len(shown) == len(dataset) or len(sizes) > 1:
-        return Evidence(linear)
+        return Evidence(_scaled(linear, fitting_scale(rehearse(dataset, labels, None, classes))))
     films = [Film(dataset, video, set(shown)) for video in videos(metadata["camera_ids"])]
     reliability = measure(rehearsal for film in films for rehearsal in film.rehearsals(REHEARSALS // len(films)))
     votes = carry_labels(films, reliability, shown, sizes.pop(), classes)
     scale = fitting_scale(rehearse(dataset, labels, votes, classes))
     CONSOLE.log(f"Labels carried along the flow: {reliability}; the classifier counts {scale:.2f} times beside them.")
-    linear = (scale * linear[0], scale * linear[1])
+    linear = _scaled(linear, scale)
     return Evidence(linear, votes, merged_targets(dataset, linear, votes))
 
 
@@ -104,17 +104,19 @@ def carry_labels(
 
 
 def rehearse(
-    dataset: SceneDataset, labels: Mapping[int, LabelImage], votes: Votes, classes: int
+    dataset: SceneDataset, labels: Mapping[int, LabelImage], votes: Votes | None, classes: int
 ) -> Iterator[tuple[Float[Tensor, "N classes"], Float[Tensor, "N classes"], LabelImage]]:
     """Of labelled frames: logits of a classifier that has not seen them, carried evidence, and the truth, on a grid."""
-    shape = dataset.size(0)
+    shape = dataset.size(next(iter(labels)))
     step = int(np.ceil((len(labels) * shape[0] * shape[1] / REHEARSED_PIXELS) ** 0.5))
     for frame, linear in fit_without(dataset.metadata["source_features"], labels, classes):
-        logits = classify(dataset.metadata["source_features"][frame], linear, shape)[::step, ::step]
+        size = labels[frame].shape
+        logits = classify(dataset.metadata["source_features"][frame], linear, size)[::step, ::step]
         heard = torch.zeros_like(logits)
-        said, weight = (part[frame][:, ::step, ::step] for part in (votes.labels, votes.evidence))
-        for side in range(2):
-            heard.scatter_add_(-1, said[side].long()[..., None], weight[side].float()[..., None])
+        if votes is not None:
+            said, weight = (part[frame][:, ::step, ::step] for part in (votes.labels, votes.evidence))
+            for side in range(2):
+                heard.scatter_add_(-1, said[side].long()[..., None], weight[side].float()[..., None])
         yield logits.flatten(0, 1), heard.flatten(0, 1), labels[frame][::step, ::step].reshape(-1)
 
 
@@ -129,6 +131,10 @@ def merged_targets(dataset: SceneDataset, linear: Linear, votes: Votes) -> Float
         pair = np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float16)
         targets[index] = torch.from_numpy(pair)
     return targets
+
+
+def _scaled(linear: Linear, scale: float) -> Linear:
+    return scale * linear[0], scale * linear[1]
 
 
 def _labels(dataset: SceneDataset, index: int) -> LabelImage:

@@ -107,6 +107,7 @@ class SourceFrames(nn.Module):
                 constant(name, images)
         constant("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
+        self.has_classifier = classifier is not None
         weight, bias = classifier if classifier is not None else (torch.zeros(1, self.feature_dim), torch.zeros(1))
         constant("classifier_weight", weight)
         constant("classifier_bias", bias)
@@ -196,13 +197,13 @@ class SourceFrames(nn.Module):
     def evidence(
         self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch classes"]:
-        """Log-likelihood of each class, up to a constant, by the pixel under a point; 0 outside.
+        """Log-likelihood of each class, up to a constant, by the pixel under a point; 0 outside, and of no labels.
 
         Also of what is hidden there: it is the pixel that is to be labelled, and while the branches are not yet told
         apart, each of them alone has to say what is seen.
         """
         feature, visible = self.gather(points, step)
-        said = (feature @ self.classifier_weight.T + self.classifier_bias) * visible
+        said = visible * (feature @ self.classifier_weight.T + self.classifier_bias)
         if not self.has_votes:
             return said
         row, column = self._pixel(points, step, self.vote_labels.shape[2:])

@@ -71,7 +71,7 @@ class SemanticFlowModel(Model):
             colors,
             metadata["source_moving"],
             metadata.get("source_votes") if config.evidence else None,
-            metadata.get("source_classifier"),
+            metadata.get("source_classifier") if config.evidence else None,
             metadata.get("camera_ids"),
             metadata.get("on_disk", False),
         )
@@ -115,7 +115,7 @@ class SemanticFlowModel(Model):
                 dynamic.out_dim,
                 config.token_dim,
                 config.attention_heads,
-                evidence=config.evidence and metadata.get("source_classifier") is not None,
+                evidence=config.evidence,
             )
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
             self.classes = SemanticPanel(self.label_map.names, self.label_map.colors)
@@ -143,7 +143,8 @@ class SemanticFlowModel(Model):
     def checkpoint_info(self) -> dict[str, str]:
         """What a checkpoint of this model fits; compared, entry by entry, when it is loaded."""
         classes = [] if self.label_map is None else list(self.label_map.names)
-        return {
+        corrects = {"evidence": "corrected"} if self.config.evidence else {}
+        return corrects | {
             "method": "semantic-flow",
             "version": "1",
             "classes": ", ".join(classes),
@@ -241,9 +242,9 @@ class SemanticFlowModel(Model):
         if radiance.dynamic is not None:
             rgb = rgb + (radiance.weights.dynamic * radiance.dynamic.color).sum(dim=-2)
         evidence = None
-        if self.heads is not None and self.heads.evidence:
-            # All samples of a training ray are on one pixel.
-            evidence = self.frames.evidence(kept.points[:, 0], neighbouring_steps(kept.time, len(self.frames))[:, 2])
+        if self.heads is not None and self.heads.evidence and self.frames.has_classifier:
+            steps = neighbouring_steps(kept.time, len(self.frames))[:, 2:].expand(kept.points.shape[:-1])
+            evidence = self.frames.evidence(kept.points, steps)
         render = objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, evidence, trajectory)
         return {
             "rgb": rgb,

@@ -81,8 +81,8 @@ class TrainingRender:
     logits: Float[Tensor, "rays classes"] | None
     logits_static: Float[Tensor, "rays classes"] | None
     logits_dynamic: Float[Tensor, "rays classes"] | None
-    evidence: Float[Tensor, "rays classes"] | None
-    """What the heads only correct, if they do."""
+    evidence: Float[Tensor, "rays samples classes"] | None
+    """What the heads only correct at the kept samples, if they do."""
     trajectory: Trajectory | None
 
 
@@ -175,9 +175,14 @@ def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tenso
     return result
 
 
-def _correction(logits: Tensor, evidence: Tensor, weights: Tensor, rays: Tensor) -> Tensor:
-    """How far rendered logits are from those of the evidence alone, which are as weak as the ray is transparent."""
-    told = (weights.sum(dim=-2).detach() * evidence).softmax(dim=-1)
+def _correction(
+    logits: Float[Tensor, "rays classes"],
+    evidence: Float[Tensor, "rays samples classes"],
+    weights: Float[Tensor, "rays samples 1"],
+    rays: Float[Tensor, "rays"],
+) -> Float[Tensor, ""]:
+    """How far rendered logits are from those of the evidence alone, rendered with the same weights."""
+    told = (weights * evidence).sum(dim=-2).detach().softmax(dim=-1)
     return losses.divergence(logits, told, rays)
 
 

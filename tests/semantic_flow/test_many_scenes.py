@@ -115,6 +115,29 @@ def test_a_checkpoint_of_other_settings_is_refused():
         transfer(make_model(), state, CLASSES.names)
 
 
+def test_heads_that_correct_evidence_are_adapted_with_evidence_only():
+    source = make_model(evidence=True)
+    assert source.checkpoint_info()["evidence"] == "corrected" and "evidence" not in make_model().checkpoint_info()
+    state = {f"_model.{key}": value for key, value in source.state_dict().items()}
+    state[INFO_KEY] = encode_info(source.checkpoint_info())
+    assert transfer(make_model(evidence=True), state, CLASSES.names).classes
+    with pytest.raises(SemfieldError, match="evidence True"):
+        transfer(make_model(), state, CLASSES.names)
+    unlabelled = make_model(evidence=True)
+    unlabelled.frames.has_classifier = False
+    with pytest.raises(SemfieldError, match="label a frame"):
+        transfer(unlabelled, state, CLASSES.names)
+
+
+def test_a_scene_without_labels_is_not_held_to_evidence_that_it_does_not_have():
+    model = make_model(evidence=True, stage_one_steps=0)
+    metadata = model.kwargs["metadata"] | {"source_classifier": None, "source_votes": None}
+    bare = model.config.setup(scene_box=model.scene_box, num_train_data=5, metadata=metadata, device="cpu").train()
+    bundle, batch = make_batch()
+    values = bare.get_loss_dict(bare(bare.collider(bundle)), batch)
+    assert "semantics_evidence" not in values and all(bool(torch.isfinite(value)) for value in values.values())
+
+
 def test_share_takes_the_first_models_modules():
     models = [make_model(), make_model()]
     share(models, "networks")

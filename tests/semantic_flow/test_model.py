@@ -278,5 +278,5 @@ def test_corrections_of_evidence_are_held_where_there_is_no_label():
             for network in (model.heads.static, model.heads.dynamic):
                 network.layers[-1].bias[0] += 3.0
         held += [model.get_loss_dict(model(bundle), given)["semantics_evidence"] for given in (batch, labelled)]
-        before, corrected, on_labels = (float(value) for value in held)
+        before, corrected, on_labels = (value.item() for value in held)
         assert before == pytest.approx(0.0, abs=1e-4) and corrected > 0.01 and on_labels == 0
