@@ -2,8 +2,8 @@
 
 A synthetic scene is copied with noise in its flow files (smooth, its root mean square a part of the image's width) or
 in its poses (the position by a part of the distance to the nearest content, the direction by as many radians), and
-learned from labels in scattered frames, with evidence (the row "Semantic Flow" of the table) and without. As in the table, each run's result is a JSON file, in
-benchmarks/results/robustness, and a run that is there is not done again.
+learned from labels in scattered frames, with `evidence` and without. As in the table, each run's result is a JSON file,
+in benchmarks/results/robustness, and a run that is there is not done again.
 """
 
 import json
