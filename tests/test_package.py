@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 METHODS = ("gsn", "gsn-paper", "gsn-tiny", "semantic-flow", "semantic-flow-paper", "semantic-flow-tiny")
 COMMANDS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "ns-process-data", "ns-install-cli")
 OPTIONAL = ("transformers", "tinycudann", "pycolmap")
-MAX_EXTRA_SECONDS = 1.0
+MAX_EXTRA_SHARE = 0.1
+"""of the seconds that Nerfstudio needs alone; a slow or busy machine is slow with both"""
 
 # Rooms that a room may import, besides itself and the modules beside the rooms.
 MAY_IMPORT = {
@@ -269,4 +270,4 @@ def test_the_plugin_adds_little_to_the_start(installed: Installed):
             times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     extra = min(seconds[""]) - min(seconds["1"])
     print(f"start-up: {min(seconds['']):.2f} s with the plugin, {min(seconds['1']):.2f} s without")
-    assert extra <= MAX_EXTRA_SECONDS, f"{extra:.2f} s of {min(seconds['']):.2f} s"
+    assert extra <= MAX_EXTRA_SHARE * min(seconds["1"]), f"{extra:.2f} s of {min(seconds['']):.2f} s"
