@@ -13,7 +13,9 @@ from semfield_ns.process.colmap import from_colmap
 from semfield_ns.scenes.flow import Mask
 
 _SCALES = (0.5, 0.3, 0.2)  # px; of the Cauchy loss, from round to round
-_WRONG, _FAR_OFF = 0.7, 4.0  # px, and times the median; an observation that misses by both is dropped after a round
+_WRONG = 1.5  # px; an observation that misses by more is dropped between rounds
+WRONG_CORNER = 0.7  # px; the same where there are followed corners, which are more exact
+_FAR_OFF = 4.0  # times the median; what misses by less is never dropped
 _MOVES = 0.3  # share of the observations of a point on moving things, above which it is dropped
 _FEWEST_POINTS = 50  # a model that would keep fewer stays as it is
 _PROBES = (0.8, 1.25)  # times the focal length found
@@ -31,26 +33,30 @@ class Freedom:
     distortion: bool
 
 
-def polished(pycolmap: Any, model: Any, freedom: Freedom) -> Any:
-    """A copy of the model after robust bundle adjustment in rounds; structure from motion itself trusts all it kept."""
+def polished(pycolmap: Any, model: Any, freedom: Freedom, wrong: float = _WRONG) -> Any:
+    """A copy of the model after robust bundle adjustment in rounds; structure from motion itself trusts all it kept.
+
+    What is left out decides which focal lengths fit alike: before that is settled, features are left out sparingly.
+    """
     result = pycolmap.Reconstruction(model)
-    for scale in _SCALES:
+    for round_, scale in enumerate(_SCALES):
+        if round_ > 0:
+            drop_wrong(result, wrong)
         _adjust(pycolmap, result, freedom, scale)
-        _drop_wrong(result)
-    result.update_point_3d_errors()
     return result if len(result.points3D) >= min(_FEWEST_POINTS, len(model.points3D)) else model
 
 
-def _drop_wrong(model: Any) -> None:
-    """Takes observations out that miss by far, in place."""
+def drop_wrong(model: Any, wrong: float = _WRONG) -> None:
+    """Takes observations out that miss by more than `wrong` px and by far more than others, in place."""
     missed = list(_errors(model))
     if not any(np.isfinite(errors).any() for _, errors in missed):
         return
-    limit = max(_WRONG, _FAR_OFF * float(np.nanmedian(np.concatenate([errors for _, errors in missed]))))
+    limit = max(wrong, _FAR_OFF * float(np.nanmedian(np.concatenate([errors for _, errors in missed]))))
     for image, errors in missed:
         for place in np.flatnonzero(errors > limit):
             if image.point2D(int(place)).has_point3D():  # a point goes with its second last observation
                 model.delete_observation(image.image_id, int(place))
+    model.update_point_3d_errors()
 
 
 def without_moving(pycolmap: Any, model: Any, moving: dict[str, Mask]) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import image_size, reason
-from semfield_ns.process.bundle import Freedom, polished, settle_focal, without_moving
+from semfield_ns.process.bundle import WRONG_CORNER, Freedom, drop_wrong, polished, settle_focal, without_moving
 from semfield_ns.process.colmap import load_pycolmap, mean_error, read_model
 from semfield_ns.process.frames import FEWEST
 from semfield_ns.process.models import ModelCard
@@ -142,9 +142,10 @@ def _finished(
         if followed:
             freedom = replace(rig.freedom, focal=rig.freedom.focal and certain)
             joined = with_corners(pycolmap, model, names, followed)
-            better = polished(pycolmap, joined, freedom)
-            # What is not adjusted comes back as it was.
-            model = model if better is joined else better
+            better = polished(pycolmap, joined, freedom, WRONG_CORNER)
+            if better is not joined:  # what is not adjusted comes back as it was
+                model = better
+                drop_wrong(model, WRONG_CORNER)
     (work / "final").mkdir(exist_ok=True)
     model.write(work / "final")
     cameras, poses, xyz, seen = read_model(model, names)
