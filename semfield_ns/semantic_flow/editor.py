@@ -1,16 +1,19 @@
 """The edits of a model: where they come from, and what is found out about the scene when the first one is asked for."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.semantic_flow.edits import Edit, read_edits
 from semfield_ns.semantic_flow.objects import FrameView, ObjectTracks, find_objects
+from semfield_ns.semantic_flow.semantics import trace_neighbours
 
 if TYPE_CHECKING:
     from semfield_ns.semantic_flow.editing import EditedScene
@@ -80,10 +83,22 @@ class SceneEditor:
             () if model.label_map is None else model.label_map.names,
             self.world,
             lambda bundle, time: model.sample(bundle, time)[0],
-            model.moving_classes,
+            partial(moving_classes, model),
             model.initial_sampler,
             model.config.num_samples,
         )
+
+
+def moving_classes(
+    model: "SemanticFlowModel",
+    points: Float[Tensor, "N 3"],
+    time: Float[Tensor, "N 1"],
+    feature: Float[Tensor, "N dim"],
+) -> Int[Tensor, "N"]:
+    """The class that the dynamic branch gives to points at times in frames, from the dynamic field's feature."""
+    assert model.heads is not None, "a scene with classes has heads"
+    trajectory = trace_neighbours(points[:, None], time, model.branches.flow, len(model.frames))
+    return model.heads.dynamic_logits(trajectory, feature[:, None], model.frames)[:, 0].argmax(dim=-1)
 
 
 @torch.no_grad()

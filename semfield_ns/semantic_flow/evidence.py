@@ -78,23 +78,17 @@ def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
         return Evidence(_scaled(linear, fitting_scale(rehearse(dataset, labels, None, classes))))
     films = [Film(dataset, video, set(shown)) for video in videos(metadata["camera_ids"])]
     reliability = measure(rehearsal for film in films for rehearsal in film.rehearsals(REHEARSALS // len(films)))
-    votes = carry_labels(films, reliability, shown, sizes.pop(), classes)
+    votes = carry_labels(films, reliability, sizes.pop(), classes)
     scale = fitting_scale(rehearse(dataset, labels, votes, classes))
     CONSOLE.log(f"Labels carried along the flow: {reliability}; the classifier counts {scale:.2f} times beside them.")
     linear = _scaled(linear, scale)
-    return Evidence(linear, votes, merged_targets(dataset, linear, votes))
+    return Evidence(linear, votes, merged_targets(dataset, shown, linear, votes))
 
 
-def carry_labels(
-    films: "Sequence[Film]", reliability: Reliability, shown: Sequence[int], shape: tuple[int, int], classes: int
-) -> Votes:
+def carry_labels(films: "Sequence[Film]", reliability: Reliability, shape: tuple[int, int], classes: int) -> Votes:
     """Carries visible labels to every frame, labelled ones too, along the flow of each camera's video."""
     count = sum(len(film.video) for film in films)
-    votes = Votes(
-        scratch_array((count, 2, *shape), np.uint8),
-        scratch_array((count, 2, *shape), np.float16),
-        torch.isin(torch.arange(count), torch.tensor(shown)),
-    )
+    votes = Votes(scratch_array((count, 2, *shape), np.uint8), scratch_array((count, 2, *shape), np.float16))
     for film in films:
         for place, index in enumerate(film.video):
             both = [reliability.heard(voice, shape, classes) for voice in film.ask(place)]
@@ -120,11 +114,13 @@ def rehearse(
         yield logits.flatten(0, 1), heard.flatten(0, 1), labels[frame][::step, ::step].reshape(-1)
 
 
-def merged_targets(dataset: SceneDataset, linear: Linear, votes: Votes) -> Float16[Tensor, "frames height width 2"]:
+def merged_targets(
+    dataset: SceneDataset, shown: Sequence[int], linear: Linear, votes: Votes
+) -> Float16[Tensor, "frames height width 2"]:
     """What both kinds of evidence say of the frames without a label: class id and how likely it is."""
     count, _, *shape = votes.labels.shape
     targets = scratch_array((count, *shape, 2), np.float16)
-    for index in torch.nonzero(~votes.labelled)[:, 0].tolist():
+    for index in sorted(set(range(count)) - set(shown)):
         one_picture = classify(dataset.metadata["source_features"][index], linear, tuple(shape)).numpy()
         pairs = zip(votes.labels[index].long().numpy(), votes.evidence[index].float().numpy(), strict=True)
         merged = merge(list(pairs), one_picture)

@@ -25,8 +25,6 @@ class Votes:
     labels: UInt8[Tensor, "frames 2 height width"]
     evidence: Float[Tensor, "frames 2 height width"]
     """For these labels, in log-likelihood; 0 where nothing is said."""
-    labelled: Bool[Tensor, "frames"]
-    """Frames that have a label of their own."""
 
 
 class SourceFrames(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -219,14 +219,6 @@ class SemanticFlowModel(Model):
         dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames)
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
-
-    def moving_classes(
-        self, points: Float[Tensor, "N 3"], time: Float[Tensor, "N 1"], feature: Float[Tensor, "N dim"]
-    ) -> Int[Tensor, "N"]:
-        """The class that the dynamic branch gives to points at times in frames, from the dynamic field's feature."""
-        assert self.heads is not None, "a scene with classes has heads"
-        trajectory = trace_neighbours(points[:, None], time, self.branches.flow, len(self.frames))
-        return self.heads.dynamic_logits(trajectory, feature[:, None], self.frames)[:, 0].argmax(dim=-1)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""

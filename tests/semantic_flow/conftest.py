@@ -72,7 +72,6 @@ def make_metadata() -> dict:
         "source_votes": Votes(
             torch.randint(3, (FRAMES, 2, HEIGHT, WIDTH)).byte(),
             5 * torch.rand(FRAMES, 2, HEIGHT, WIDTH).half(),
-            torch.tensor([True, True, False, False, True]),
         ),
         "source_classifier": (torch.randn(len(CLASSES), 7), torch.randn(len(CLASSES))),
     }
