@@ -141,7 +141,7 @@ def check_that_it_works(served: Served, browsers: list[Browser]) -> None:
     for lock in (served.lock, served.actions._lock):
         assert lock.acquire(timeout=20), "a lock is stuck"
         lock.release()
-    time.sleep(0.5)  # what was pressed last may still be at work, in threads of its own
+    served.settle()  # what was pressed last may still be at work, in threads of its own
     for browser in browsers:
         # viser has a thread for every message: each waits for what the one before it does, or it may overtake it. What
         # the panel says is no sign of that, as it may have been said to the other browser.

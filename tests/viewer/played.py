@@ -85,6 +85,35 @@ class Served:
             self.viewer = Viewer(config, folder / "viewer.log", folder, pipeline, trainer=trainer, train_lock=self.lock)
         self.viewer.train_util, self.viewer.camera_handles = 0.9, {}  # as `init_scene` does
         self.viewer.control_panel._max_res.value = max_res
+        self._under_way = 0
+        self._count_messages()
+
+    def _count_messages(self) -> None:
+        """Counts what viser's pool of threads has been given and has not done yet."""
+        executor, lock = self.viewer.viser_server._websock_server._thread_executor, threading.Lock()
+        submit = executor.submit
+
+        def done(_: Any) -> None:
+            with lock:
+                self._under_way -= 1
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                self._under_way += 1
+            future = submit(*args, **kwargs)
+            future.add_done_callback(done)
+            return future
+
+        executor.submit = counted
+
+    def settle(self) -> None:
+        """Waits until all that pages have sent is done: on a busy machine that takes its time."""
+        quiet = 0
+        end = time.monotonic() + 120
+        while quiet < 5:
+            assert time.monotonic() < end, f"{self._under_way} messages are still under way"
+            time.sleep(0.1)
+            quiet = quiet + 1 if self._under_way == 0 else 0
 
     def press(self, element: Any, browser: "Browser", value: Any = True) -> None:
         browser.send("GuiUpdateMessage", id=element.gui_handle._impl.id, updates={"value": value})
@@ -170,7 +199,7 @@ class Browser:
         )
 
 
-def wait_for(condition: Any, seconds: float = 15.0) -> None:
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it does not happen"
