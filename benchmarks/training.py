@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from rich.progress import track
 
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
-from semfield_ns.semantic_flow.adaptation import for_adaptation, shortened, transfer
+from semfield_ns.semantic_flow.adaptation import for_adaptation, transfer
 from semfield_ns.semantic_flow.pipeline import decode_classes
 
 Head = Literal["flow", "point"]
@@ -65,6 +65,23 @@ class Job:
             fitted(config, self.steps, config.max_num_iterations)
             config.max_num_iterations = self.steps
         return config
+
+
+def shortened(settings: Any, steps: int, length: int) -> None:
+    """Fits a preset's schedule of `length` steps to `steps` of them: learning rates, stages, sampling.
+
+    Args:
+        settings: a trainer's configuration of semantic-flow; changed.
+        steps: of the training.
+        length: of the schedule.
+    """
+    share = min(steps / max(length, 1), 1.0)
+    model = settings.pipeline.model
+    model.stage_one_steps = round(model.stage_one_steps * share)
+    model.proposal_anneal_steps = max(1, round(model.proposal_anneal_steps * share))
+    for group in settings.optimizers.values():
+        if group["scheduler"] is not None and share < 1:
+            group["scheduler"].max_steps = max(1, steps)
 
 
 def train(job: Job, at: dict[int, Callable] | None = None):

@@ -9,11 +9,10 @@ import cv2
 import numpy as np
 
 from semfield_ns.io import read_image
-from semfield_ns.process.frames import Rgb, frame_name
+from semfield_ns.process.frames import Report, Rgb, frame_name
 from semfield_ns.process.models import Choice, ModelCard, WeightsAbsent, choose
 from semfield_ns.scenes.flow import FlowMap, Mask, consistency_mask, estimate_flow, read_flow, write_flow
 
-Report = Callable[[float], None]
 RaftSize = Literal["large", "small"]
 
 _RAFT_MULTIPLE = 8  # RAFT works on a grid of 8 px

@@ -20,6 +20,7 @@ from semfield_ns.io import image_size, read_image, reason, write_png
 
 Rgb = UInt8[np.ndarray, "H W 3"]
 Report = Callable[[float], None]
+"""called with the share of a step that is done"""
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".mts", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")

@@ -4,7 +4,7 @@ A step reads only what earlier ones wrote, so each can be repeated, or replaced 
 an order in which what users change most often, the labels, is late.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from semfield_ns.process import motion
 from semfield_ns.process.assembly import write_scene
 from semfield_ns.process.diagnosis import diagnose, no_path
 from semfield_ns.process.flow import FlowWindow, flow_file, flow_tool, read_rgb, write_flows
-from semfield_ns.process.frames import frame_name, open_source, write_frames
+from semfield_ns.process.frames import Report, frame_name, open_source, write_frames
 from semfield_ns.process.geometry import Fit, View, fit_depth, relative_pose, sampson_distance
 from semfield_ns.process.given_poses import import_poses
 from semfield_ns.process.labels import Imported, import_labels, write_template
@@ -28,8 +28,6 @@ from semfield_ns.process.registration import match_name
 from semfield_ns.process.structure import refine, register
 from semfield_ns.process.workspace import Workspace, read_mask
 from semfield_ns.scenes.flow import Mask, read_flow
-
-Report = Callable[[float], None]
 
 _OFFSETS = (-4, -2, -1, 1, 2, 4)  # frames whose flow a pixel's depth and motion are measured from
 
@@ -127,7 +125,7 @@ class Work(Workspace):
         self.begin(self.refined_file)
         moving = {number: read_mask(self.motion_file(number)) for number in self.kept}
         settings = self.registration.figures["settings"]
-        found = refine(self.images, self._image_names(), moving, self.structure, self.settings.rig, settings)
+        found = refine(self.images, self._image_names(), moving, self.structure, self.settings.rig, settings, report)
         found.save(self.refined_file)
 
     def find_depth(self, report: Report) -> None:

@@ -14,7 +14,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.io import image_size, reason
 from semfield_ns.process.bundle import WRONG_CORNER, Freedom, drop_wrong, polished, settle_focal, without_moving
 from semfield_ns.process.colmap import load_pycolmap, mean_error, read_model
-from semfield_ns.process.frames import FEWEST
+from semfield_ns.process.frames import FEWEST, Report
 from semfield_ns.process.models import ModelCard
 from semfield_ns.process.registration import Registration, median_parallax
 from semfield_ns.process.tracks import Followed, follow_corners, with_corners
@@ -110,17 +110,24 @@ def register(
 
 
 def refine(
-    images: Path, names: Sequence[str], moving: dict[int, Mask], work: Path, rig: Rig, settings: str
+    images: Path,
+    names: Sequence[str],
+    moving: dict[int, Mask],
+    work: Path,
+    rig: Rig,
+    settings: str,
+    report: Report = lambda share: None,
 ) -> Registration:
     """The poses that `register` found in `work`, without the points that lie on what moves by now better knowledge, and
     with corners followed through the video.
 
-    moving: number of the frame -> mask, of those with a pose; settings: what `register` said of its attempt.
+    moving: number of the frame -> mask, of those with a pose; settings: what `register` said of its attempt;
+    report: called with the share of the corners that are followed.
     """
     pycolmap = load_pycolmap()
     model = pycolmap.Reconstruction(work / "model")
     model = without_moving(pycolmap, model, {names[number]: mask for number, mask in moving.items()})
-    followed = list(follow_corners(images, sorted(moving), moving))
+    followed = list(follow_corners(images, sorted(moving), moving, report))
     return _finished(pycolmap, model, names, work, rig, settings, followed)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from semfield_ns.process.colmap import from_colmap
 from semfield_ns.process.flow import read_rgb
-from semfield_ns.process.frames import Rgb
+from semfield_ns.process.frames import Report, Rgb
 from semfield_ns.scenes.flow import Mask, estimate_flow
 
 _OFFSETS = (-16, -12, -8, -5, -3, -1, 1, 3, 5, 8, 12, 16)  # frames that corners are followed to
@@ -43,13 +43,16 @@ class Followed:
     seen: Bool[np.ndarray, "V K"]
 
 
-def follow_corners(images: Path, numbers: Sequence[int], moving: dict[int, Mask]) -> Iterator[Followed]:
+def follow_corners(
+    images: Path, numbers: Sequence[int], moving: dict[int, Mask], report: Report = lambda share: None
+) -> Iterator[Followed]:
     """Corners of each frame, off what moves, followed into the frames around it.
 
     Args:
         images: folder of the picked frames.
         numbers: of the frames, in order.
         moving: number of a frame -> mask, as far as there are any.
+        report: called with the share that is done.
     """
     most = min(_MOST, max(1, _MOST_TOGETHER // len(numbers)))
     pictures: dict[int, Rgb] = {}
@@ -63,6 +66,7 @@ def follow_corners(images: Path, numbers: Sequence[int], moving: dict[int, Mask]
             pixels = np.stack([start, *(end for end, _ in found)])
             seen = np.stack([np.ones(len(start), dtype=bool), *(good for _, good in found)])
             yield Followed([number, *others], pixels, seen)
+        report((place + 1) / len(numbers))
 
 
 def corners(rgb: Rgb, moving: Mask | None, most: int) -> Float[np.ndarray, "K 2"]:

@@ -135,23 +135,6 @@ def scene_states(state: Mapping[str, Any]) -> list[dict[str, Tensor]]:
     return [{k.removeprefix(p): value for k, value in state.items() if k.startswith(p)} for p in prefixes]
 
 
-def shortened(settings: Any, steps: int, length: int) -> None:
-    """Fits a preset's schedule of `length` steps to `steps` of them: learning rates, stages, sampling.
-
-    Args:
-        settings: a trainer's configuration of semantic-flow; changed.
-        steps: of the training.
-        length: of the schedule.
-    """
-    share = min(steps / max(length, 1), 1.0)
-    model = settings.pipeline.model
-    model.stage_one_steps = round(model.stage_one_steps * share)
-    model.proposal_anneal_steps = max(1, round(model.proposal_anneal_steps * share))
-    for group in settings.optimizers.values():
-        if group["scheduler"] is not None and share < 1:
-            group["scheduler"].max_steps = max(1, steps)
-
-
 def for_adaptation(settings: Any, steps: int, length: int) -> None:
     """Fits a preset's schedule of `length` steps to an adaptation.
 

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from semfield_ns.process.geometry import world_to_camera
-from semfield_ns.process.tracks import corners, follow, follow_corners, triangulate
+from semfield_ns.process.tracks import Followed, corners, follow, follow_corners, triangulate, with_corners
 from tests.process.helpers import HEIGHT, WIDTH, pose, sliding, texture
 
 
@@ -51,3 +52,35 @@ def test_a_picture_without_corners_has_none(tmp_path):
     for number in range(3):
         Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / f"{number:04d}.png")
     assert list(follow_corners(tmp_path, range(3), {})) == []
+
+
+def test_corners_join_a_model_of_several_cameras():
+    pycolmap = pytest.importorskip("pycolmap")
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_cameras_per_rig, options.num_frames_per_rig, options.num_points3D = 2, 1, 4, 50
+    pycolmap.set_random_seed(0)
+    model = pycolmap.synthesize_dataset(options)
+    model.delete_all_points2D_and_points3D()
+    model.cameras[2].params = [900.0, 500.0, 400.0, -0.03]
+    names = ["absent.png", *sorted(image.name for image in model.images.values())]
+    images = {image.name: image for image in model.images.values()}
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (10, 3))
+    pixels = np.stack([[images[name].project_point(point) for point in points] for name in names[1:]])
+    pixels, seen = np.concatenate([pixels, np.zeros((1, 10, 2))]), np.ones((9, 10), bool)
+    pixels[3, :4] += 4.0  # not there, as the other frames know
+    seen[1:6, 9] = False  # in too few frames
+    joined = with_corners(pycolmap, model, names, [Followed([*range(1, 9), 0], pixels, seen)])
+    found = list(joined.points3D.values())
+    assert np.abs(np.array(sorted(point.xyz.tolist() for point in found)) - sorted(points[:9].tolist())).max() < 0.2
+    assert sorted(point.track.length() for point in found) == [7] * 4 + [8] * 5
+    exact = [point.xyz for point in found if point.track.length() == 8]
+    assert np.abs(np.array(sorted(map(list, exact))) - sorted(points[4:9].tolist())).max() < 1e-6
+    assert len(model.points3D) == 0
+
+
+def test_following_corners_tells_how_far_it_is(tmp_path):
+    for number, picture in enumerate(sliding(4)):
+        Image.fromarray(picture).save(tmp_path / f"{number:04d}.png")
+    shares: list[float] = []
+    list(follow_corners(tmp_path, range(4), {}, shares.append))
+    assert shares == [0.25, 0.5, 0.75, 1.0]

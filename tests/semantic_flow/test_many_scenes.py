@@ -11,7 +11,7 @@ from semfield_ns.method_configs.semantic_flow import semantic_flow_paper, semant
 from semfield_ns.pipeline import INFO_KEY, encode_info
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
 from semfield_ns.scenes.synthetic import write_scene
-from semfield_ns.semantic_flow.adaptation import for_adaptation, resampled, shortened, transfer
+from semfield_ns.semantic_flow.adaptation import for_adaptation, resampled, transfer
 from semfield_ns.semantic_flow.many_scenes import ManyScenesModel, share
 from semfield_ns.semantic_flow.pipeline import decode_classes, encode_classes, member_state
 from tests.runs import run_command
@@ -143,16 +143,6 @@ def test_share_takes_the_first_models_modules():
     share(models, "networks")
     assert models[1].branches.dynamic.color is models[0].branches.dynamic.color
     assert models[1].proposals[0].layers is models[0].proposals[0].layers
-
-
-def test_a_shorter_schedule_keeps_its_proportions():
-    from copy import deepcopy
-
-    config = deepcopy(semantic_flow_tiny.config)
-    length, stage = config.max_num_iterations, config.pipeline.model.stage_one_steps
-    shortened(config, length // 10, length)
-    assert config.pipeline.model.stage_one_steps == pytest.approx(stage / 10, abs=1)
-    assert {group["scheduler"].max_steps for group in config.optimizers.values()} == {length // 10}
 
 
 def test_an_adaptation_trains_both_branches_from_the_first_step_at_full_rates():
