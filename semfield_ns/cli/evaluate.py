@@ -1,9 +1,15 @@
 """`semfield evaluate`: a run against the truth and against copied and flow-carried labels, with a page of pictures."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from jaxtyping import Int
+
+from semfield_ns.errors import SemfieldError
 from semfield_ns.evaluation.protocol import Protocol
 
 
@@ -19,12 +25,17 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", s
         protocol: Which frames. held-out: those that the scene holds out. unlabelled: training frames whose labels the
             schedule hid. train: every 8th training frame. auto: the first of these that there are. strokes: simulated
             strokes in a training view, judged in the held-out views (five seeds; writes strokes.json and strokes.md).
+            objects: the objects that the run follows, judged by the scene's instance images in the training video, as
+            DAVIS does: region similarity J and boundary accuracy F (writes instances.json and instances.md).
             nvidia: held-out views. completion, tracking: unlabelled frames of a run with labels scattered-P% or
             first-P%. adaptation: as auto, for a run that began with --load-checkpoint.
         suggest_frames: Also say which frames to label next, this many: those that the run is least certain of.
     """
     if protocol == "strokes":
         _evaluate_strokes(load_config, output_dir)
+        return
+    if protocol == "objects":
+        _evaluate_objects(load_config, output_dir)
         return
     from PIL import Image
 
@@ -73,6 +84,64 @@ def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
         temporary.write_text(f"{found.table()}\n", encoding="utf-8")
     print(found.table())
     print(f"Wrote {output_dir / 'strokes.json'}, strokes.md and pictures ({', '.join(METHODS)}, from left to right)")
+
+
+def _evaluate_objects(load_config: Path, output_dir: Path) -> None:
+    from semfield_ns.cli.objects import followed
+    from semfield_ns.evaluation.instances import instance_score
+    from semfield_ns.io import atomic_path, write_json
+
+    pipeline, tracks, images = followed(load_config)
+    truth = true_instances(pipeline, images)
+    found = instance_score({step: images[step] for step in truth}, truth)
+    table = found.table(tracks.names)
+    objects = [asdict(entry) | {"found": entry.found and tracks.names[entry.found - 1]} for entry in found.objects]
+    write_json(
+        output_dir / "instances.json", {"objects": objects, "J": found.region, "F": found.boundary, "J&F": found.mean}
+    )
+    with atomic_path(output_dir / "instances.md") as temporary:
+        temporary.write_text(f"{table}\n", encoding="utf-8")
+    print(table)
+    print(f"Wrote {output_dir / 'instances.json'} and instances.md")
+
+
+def true_instances(pipeline: Any, images: Sequence[Int[np.ndarray, "H W"]]) -> dict[int, Int[np.ndarray, "H W"]]:
+    """Time step -> true ids of what may move, of the steps of a run that have instance images.
+
+    Args:
+        pipeline: of a run of semantic-flow. What its training was not shown is read from the scene again.
+        images: of every time step an image of the size that is wanted.
+
+    Raises:
+        SemfieldError: there are none, or they show nothing that may move.
+    """
+    from semfield_ns.evaluation.instances import at_size, moving_instances
+    from semfield_ns.io import read_image
+    from semfield_ns.scenes.formats import read_scene
+    from semfield_ns.scenes.labels import IGNORE
+
+    scene = read_scene(pipeline.datamanager.get_datapath())
+    assert scene.label_map is not None, "objects are found by their class"
+    given = {frame.image_path: frame for frame in scene.train}
+    trained = pipeline.datamanager.train_dataset.metadata["frames"]
+    ids, labels = {}, {}
+    for step, source in enumerate(pipeline.model.frames.source.tolist()):
+        frame, shape = given[trained[source].image_path], images[step].shape
+        if frame.instance_path is None:
+            continue
+        whole = np.array(read_image(frame.instance_path, f"{frame.where}, instances")).astype(np.int64)
+        ids[step] = at_size(whole, shape)
+        labels[step] = np.full(shape, IGNORE)
+        if frame.semantic_path is not None:
+            labels[step] = scene.label_map.read(frame.semantic_path, shape, f"{frame.where}, label image", resize=True)
+    if not ids:
+        raise SemfieldError(f"The scene {scene.root} has no instance images (instance_path) to judge objects by.")
+    flags = scene.label_map.dynamic
+    # As when objects are looked for: where a scene does not say which classes move, any may.
+    moving = moving_instances(ids, labels, flags if flags.any() else ~flags)
+    if not any(image.any() for image in moving.values()):
+        raise SemfieldError(f"No instance image of the scene {scene.root} shows anything of a class that may move.")
+    return moving
 
 
 def page(table: str, frames: list[str]) -> str:

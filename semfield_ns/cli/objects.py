@@ -1,11 +1,15 @@
 """`semfield objects`: the moving objects of a run, followed over time, as id images."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from semfield_ns.errors import SemfieldError
+
+if TYPE_CHECKING:
+    from semfield_ns.semantic_flow.objects import ObjectTracks
 
 
 def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
@@ -19,34 +23,16 @@ def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
         output_dir: Folder for the results.
         scale: Of the id images, against the training pictures.
     """
-    from nerfstudio.utils.eval_utils import eval_setup
-
-    from semfield_ns.cli.one_scene import read_run
     from semfield_ns.io import write_json, write_png
-    from semfield_ns.semantic_flow.editor import track_objects
-    from semfield_ns.semantic_flow.model import SemanticFlowModel
 
-    read_run(load_config)
     if not 0 < scale <= 4:
         raise SemfieldError(f"The scale of id images is above 0 and at most 4, not {scale}.")
-    config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
-    model = pipeline.model
-    if not isinstance(model, SemanticFlowModel):
-        raise SemfieldError(f"{load_config} is a run of {config.method_name}: objects are followed by semantic-flow.")
-    tracks = track_objects(model, scale)
+    _, tracks, images = followed(load_config, scale)
     if len(tracks.objects) > 255:
         raise SemfieldError(f"{len(tracks.objects)} objects do not fit into 8-bit id images: lower --scale.")
-    shape = next((region.shape for entry in tracks.objects for region in entry.regions.values()), None)
-    for frame in range(len(model.frames)):
-        if shape is None:
-            break
-        ids = np.zeros(shape, dtype=np.uint8)
-        for number, entry in enumerate(tracks.objects, start=1):
-            if frame in entry.regions:
-                ids[entry.regions[frame]] = number
-        (output_dir / "ids").mkdir(parents=True, exist_ok=True)
-        write_png(output_dir / "ids" / f"{frame:03d}.png", ids)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "ids").mkdir(parents=True, exist_ok=True)
+    for frame, ids in enumerate(images):
+        write_png(output_dir / "ids" / f"{frame:03d}.png", ids.astype(np.uint8))
     write_json(
         output_dir / "objects.json",
         [
@@ -60,8 +46,36 @@ def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
         ],
     )
     for name, entry in zip(tracks.names, tracks.objects, strict=True):
-        print(f"{name}: {len(entry.points)} of {len(model.frames)} frames")
+        print(f"{name}: {len(entry.points)} of {len(images)} frames")
+    if not tracks.objects:
+        print("No moving object was found.")
     print(f"Wrote {output_dir / 'objects.json'}")
+
+
+def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks", list[Int[np.ndarray, "H W"]]]:
+    """Opens a run of semantic-flow and follows its moving objects: its pipeline, their tracks, and their id images.
+
+    Args:
+        load_config: config.yml of the run.
+        scale: of the id images, one a time step, against the training pictures.
+
+    Raises:
+        SemfieldError: it is no run of one scene with classes by semantic-flow.
+    """
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    from semfield_ns.cli.one_scene import read_run
+    from semfield_ns.semantic_flow.editor import track_objects
+    from semfield_ns.semantic_flow.model import SemanticFlowModel
+
+    read_run(load_config)
+    config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
+    model = pipeline.model
+    if not isinstance(model, SemanticFlowModel):
+        raise SemfieldError(f"{load_config} is a run of {config.method_name}: objects are followed by semantic-flow.")
+    tracks = track_objects(model, scale)
+    shapes = [(int(camera.height), int(camera.width)) for camera in model.frames.cameras(scale)]
+    return pipeline, tracks, [tracks.id_image(step, shape) for step, shape in enumerate(shapes)]
 
 
 def box(region: Bool[np.ndarray, "H W"]) -> list[int]:

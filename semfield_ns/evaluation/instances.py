@@ -1,6 +1,6 @@
 """How well objects are followed through a video: region similarity J and boundary accuracy F, as DAVIS defines them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -47,20 +47,47 @@ def boundary(mask: Mask) -> Mask:
 
 
 @dataclass(frozen=True)
-class InstanceScore:
-    """Means over the objects of the truth, each a mean over its frames."""
+class ObjectScore:
+    """An object of the truth; means over the frames."""
 
+    id: int
+    """of the truth"""
+    found: int | None
+    """the tracked object that is taken for it, if there is one"""
     region: float
     """J"""
     boundary: float
     """F"""
-    objects: int
-    """how many there are"""
+
+
+@dataclass(frozen=True)
+class InstanceScore:
+    """All objects of the truth."""
+
+    objects: tuple[ObjectScore, ...]
+
+    @property
+    def region(self) -> float:
+        """J, the mean over the objects."""
+        return float(np.mean([entry.region for entry in self.objects]))
+
+    @property
+    def boundary(self) -> float:
+        """F, the mean over the objects."""
+        return float(np.mean([entry.boundary for entry in self.objects]))
 
     @property
     def mean(self) -> float:
         """J&F."""
         return (self.region + self.boundary) / 2
+
+    def table(self, names: Sequence[str]) -> str:
+        """Markdown; `names` are those of the tracked objects, of which the first has id 1."""
+        lines = ["| true object | found as | J | F |", "|---|---|---|---|"]
+        for entry in self.objects:
+            found = "-" if entry.found is None else names[entry.found - 1]
+            lines.append(f"| {entry.id} | {found} | {entry.region:.3f} | {entry.boundary:.3f} |")
+        return "\n".join([*lines, f"| mean | J&F {self.mean:.3f} | {self.region:.3f} | {self.boundary:.3f} |"])
 
 
 def instance_score(
@@ -91,13 +118,43 @@ def instance_score(
             any_ = sum(int(((truth[f] == true_id) | (pred[f] == id_)).sum()) for f in truth)
             overlap[row, column] = both / any_
     match = dict(zip(*linear_sum_assignment(-overlap), strict=True)) if ours else {}
-    regions, boundaries = [], []
+    scores = []
     for row, true_id in enumerate(theirs):
         chosen = ours[match[row]] if row in match else None
         pairs = [
             (np.zeros(ids.shape, dtype=bool) if chosen is None else pred[frame] == chosen, ids == true_id)
             for frame, ids in truth.items()
         ]
-        regions.append(np.mean([region_similarity(*pair) for pair in pairs]))
-        boundaries.append(np.mean([boundary_accuracy(*pair, tolerance) for pair in pairs]))
-    return InstanceScore(float(np.mean(regions)), float(np.mean(boundaries)), len(theirs))
+        region = float(np.mean([region_similarity(*pair) for pair in pairs]))
+        edges = float(np.mean([boundary_accuracy(*pair, tolerance) for pair in pairs]))
+        scores.append(ObjectScore(true_id, chosen, region, edges))
+    return InstanceScore(tuple(scores))
+
+
+def moving_instances(
+    ids: Mapping[int, Int[np.ndarray, "H W"]],
+    labels: Mapping[int, Int[np.ndarray, "H W"]],
+    moving_classes: Bool[np.ndarray, "C"],
+) -> dict[int, Int[np.ndarray, "H W"]]:
+    """The instances that may move, and those that nothing is known of; the others become 0.
+
+    Args:
+        ids: frame -> true instance ids, 0 for none.
+        labels: of the same frames, class ids, negative where there is no label.
+        moving_classes: which classes may move. An instance is of the class that most of its pixels in all frames have.
+    """
+    counts: dict[int, np.ndarray] = {}
+    for frame, image in ids.items():
+        known = (labels[frame] >= 0) & (image > 0)
+        for number in np.unique(image[known]).tolist():
+            seen = np.bincount(labels[frame][known & (image == number)], minlength=len(moving_classes))
+            counts[number] = counts.get(number, 0) + seen
+    still = [number for number, seen in counts.items() if not moving_classes[int(seen.argmax())]]
+    return {frame: np.where(np.isin(image, still), 0, image) for frame, image in ids.items()}
+
+
+def at_size(ids: Int[np.ndarray, "H W"], shape: tuple[int, int]) -> Int[np.ndarray, "height width"]:
+    """An id image at another size: each pixel takes the id at its centre."""
+    sides = zip(shape, ids.shape, strict=True)
+    rows, columns = (((np.arange(wanted) + 0.5) * given / wanted).astype(int) for wanted, given in sides)
+    return ids[rows][:, columns]

@@ -4,7 +4,7 @@ from typing import Literal
 
 Frames = Literal["auto", "held-out", "unlabelled", "train"]
 Protocol = Literal[
-    "auto", "held-out", "unlabelled", "train", "nvidia", "completion", "tracking", "adaptation", "strokes"
+    "auto", "held-out", "unlabelled", "train", "nvidia", "completion", "tracking", "adaptation", "strokes", "objects"
 ]
 
 FRAMES: dict[Protocol, Frames] = {

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.evaluation.instances import at_size
 from semfield_ns.io import read_image
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame
@@ -274,9 +275,7 @@ def true_ids(data: Path, views: Sequence[NamedView]) -> dict[str, np.ndarray]:
         ids = None if frame is None else _ids(frame)
         if ids is None:
             raise SemfieldError(f"{view.image}: there is neither an object mask nor an instance image to judge by.")
-        rows = ((np.arange(view.camera.height) + 0.5) * ids.shape[0] / view.camera.height).astype(int)
-        columns = ((np.arange(view.camera.width) + 0.5) * ids.shape[1] / view.camera.width).astype(int)
-        found[view.name] = ids[rows][:, columns]
+        found[view.name] = at_size(ids, (view.camera.height, view.camera.width))
     return found
 
 

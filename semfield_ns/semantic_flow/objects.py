@@ -75,6 +75,19 @@ class ObjectTracks:
             self.names.append(f"{class_names[entry.class_id]}#{counts[entry.class_id]}")
         self._trees: dict[tuple[int, int | None], _Surface] = {}
 
+    def id_image(self, frame: int, shape: tuple[int, int]) -> Int[np.ndarray, "H W"]:
+        """Which object each pixel of a frame belongs to: its number, from 1, or 0 for none.
+
+        Args:
+            frame: number of the time step.
+            shape: height and width of the renders that the objects were found in.
+        """
+        ids = np.zeros(shape, dtype=np.int64)
+        for number, entry in enumerate(self.objects, start=1):
+            if frame in entry.regions:
+                ids[entry.regions[frame]] = number
+        return ids
+
     def _tree(self, frame: int, class_id: int | None) -> _Surface:
         """Points of the objects of a class (or of all) at a frame, and whose they are.
 

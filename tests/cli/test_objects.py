@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semfield_ns.cli.objects import box, objects
+from semfield_ns.cli.evaluate import true_instances
+from semfield_ns.cli.objects import box, followed, objects
 from semfield_ns.errors import SemfieldError
 from tests.runs import run_command
 
@@ -32,3 +33,23 @@ def test_ids_and_boxes_agree(trained_run, tmp_path):
             # Of a later object in front, a part may be missing.
             left, top, right, bottom = box(ids == entry["id"])
             assert left >= given[0] and top >= given[1] and right <= given[2] and bottom <= given[3]
+
+
+@pytest.mark.slow
+def test_objects_are_judged_by_the_instances_of_the_scene(trained_run, tmp_path):
+    command = ["semfield", "evaluate", "--load-config", str(trained_run), "--output-dir", str(tmp_path)]
+    result = run_command([*command, "--protocol", "objects"])
+    found = json.loads((tmp_path / "instances.json").read_text())
+    # The scene has a ball, a crate and a balloon that move, and pillars that do not.
+    scene = json.loads((trained_run.parents[3] / "scene" / "transforms.json").read_text())
+    moving = {c["name"] for c in scene["semantics"]["classes"] if c["dynamic"]}
+    ids = [entry["id"] for entry in scene["synthetic"]["instances"] if entry["class"] in moving]
+    assert [entry["id"] for entry in found["objects"]] == sorted(ids)
+    assert 0 <= found["J"] <= 1 and found["J&F"] == pytest.approx((found["J"] + found["F"]) / 2)
+    assert (tmp_path / "instances.md").read_text().strip() in result.stdout
+    pipeline, _, images = followed(trained_run)
+    truth = true_instances(pipeline, images)
+    given = np.asarray(Image.open(trained_run.parents[3] / "scene" / "instances" / "000.png"))
+    assert (truth[0] == np.where(np.isin(given, ids), given, 0)).all()
+    for frame in pipeline.datamanager.train_dataset.metadata["frames"]:
+        assert frame.semantic_path is None or frame.instance_path is not None
