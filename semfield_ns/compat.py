@@ -36,6 +36,10 @@ NERFSTUDIO_WARNINGS = (
     ("To copy construct from a tensor", UserWarning, r"nerfstudio\."),
     (r"Using torch\.cross without specifying the dim", UserWarning, r"nerfstudio\."),
     (r"`torch\.cuda\.amp\.", FutureWarning, r"nerfstudio\."),
+    # Said at the import of Nerfstudio's cameras: before us in `ns-*`, after us in `semfield`.
+    (r"`torch\.jit\.script` is deprecated", FutureWarning, r"torch\.jit\."),
+    # Groups of parameters that have no gradient in the first stage are not stepped, and their schedules are.
+    (r"Detected call of `lr_scheduler\.step\(\)` before", UserWarning, r"nerfstudio\."),
     ("This DataLoader will create 4 worker processes", UserWarning, r"torch\.utils\.data\."),
 )
 """What today's torch says of Nerfstudio 1.1.5 (message, category, module): a user can do nothing about it."""

@@ -36,6 +36,11 @@ def test_other_errors_keep_their_traceback():
     assert "Traceback" in result.stderr and "ValueError: other" in result.stderr
 
 
+def test_warnings_about_nerfstudio_are_not_shown():
+    result = run_python("import semfield_ns, nerfstudio.cameras.cameras")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, semfield_ns; print([m for m in ('torch', 'numpy', 'nerfstudio', 'cv2') if m in sys.modules])"
     assert run_python(code).stdout.strip() == "[]"

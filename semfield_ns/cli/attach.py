@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from semfield_ns.cli.hints import viewer_line
+
 
 def attach(
     data: Path,
@@ -56,4 +58,4 @@ def attach(
             f"{time.perf_counter() - described:.1f} for the picture"
         )
     print("To look at it in the browser:")
-    print(f"  ns-viewer --load-config {config} --viewer.websocket-host 127.0.0.1")
+    print(viewer_line(config))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from semfield_ns.cli.hints import viewer_line
 from semfield_ns.cli.steps import Progress, Step, StepRunner, read_marker, run_child, step_keys, tool, wait_for_earlier
 from semfield_ns.errors import SemfieldError
 
@@ -261,7 +262,7 @@ class DemoPlan:
         for name, value in rows.items():
             console.print(f"  {name:<18}{value}")
         console.print("To look at it in the browser:")
-        console.print(f"  ns-viewer --load-config {self.config} --viewer.websocket-host 127.0.0.1", style="bold")
+        console.print(viewer_line(self.config), style="bold")
 
 
 def device_type() -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from semfield_ns.cli.hints import viewer_line
 from semfield_ns.errors import SemfieldError
 
 
@@ -38,4 +39,4 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
     with atomic_path(output_dir / "config.yml") as temporary:
         temporary.write_text(yaml.dump(config), encoding="utf-8")
     print(f"Wrote {output_dir / 'config.yml'} with {len(known)} edits")
-    print(f"  ns-viewer --load-config {output_dir / 'config.yml'} --viewer.websocket-host 127.0.0.1")
+    print(viewer_line(output_dir / "config.yml"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from semfield_ns.cli.hints import typed
 from semfield_ns.cli.steps import Progress, Step, StepRunner
 from semfield_ns.errors import SemfieldError
 
@@ -174,7 +175,9 @@ def print_summary(work: "Work") -> None:
     console.print(f"  Report: {work.report_file}")
     if work.settings.static:
         console.print("To look at it (then train gsn-tiny, or any method of Nerfstudio, on it):")
-        console.print(f"  semfield attach --data {work.root}", style="bold")
-    else:
-        console.print("To train on it:")
-        console.print(f"  ns-train semantic-flow-tiny --data {work.root}", style="bold")
+        console.print(f"  {typed('semfield')} attach --data {work.root}", style="bold")
+        return
+    if work.settings.labels is None:
+        console.print(f"To label some frames first, see {work.root / 'annotate' / 'README.txt'}")
+    console.print("To train on it:")
+    console.print(f"  {typed('ns-train')} semantic-flow-tiny --data {work.root}", style="bold")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from semfield_ns.cli.hints import viewer_line
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def segment(
     with atomic_path(output_dir / "config.yml") as temporary:
         temporary.write_text(yaml.dump(config), encoding="utf-8")
     print(f"Wrote {len(manifest['views'])} masks of {len(manifest['objects'])} objects to {output_dir}")
-    print(f"  ns-viewer --load-config {output_dir / 'config.yml'} --viewer.websocket-host 127.0.0.1")
+    print(viewer_line(output_dir / "config.yml"))
 
 
 def path_views(file: Path) -> "list[NamedView]":

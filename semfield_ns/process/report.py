@@ -154,8 +154,8 @@ def page(work: "Workspace", sheets: dict[str, str]) -> str:
     lines += [f'<p class="warning">{escape(text)}</p>' for text in summary.warnings(work)]
     figures = ((name, _number(value), summary.MEANINGS[name]) for name, value in summary.figures(work).items())
     lines.append("<h2>Figures</h2>" + _table(figures))
-    models = ((card.step, card.name, card.revision, card.licence) for card in summary.cards(work))
-    lines.append("<h2>Models</h2>" + _table(models, ("step", "model", "revision", "licence")))
+    models = ((card.step, card.name, card.revision, card.licence, card.note) for card in summary.cards(work))
+    lines.append("<h2>Models</h2>" + _table(models, ("step", "model", "revision", "licence", "")))
     for name, title in sheets.items():
         lines.append(f'<h2>{escape(title)}</h2><img src="{name}.png" alt="{escape(title)}">')
     lines.append('<h2>Camera path</h2><img src="cameras.png" alt="camera path">')

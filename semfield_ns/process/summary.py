@@ -63,7 +63,7 @@ def figures(work: Workspace) -> dict[str, Any]:
 
 def warnings(work: Workspace) -> list[str]:
     """What may be wrong with the result, worst first."""
-    return [*_of_poses(work), *_of_motion(work), *_of_models(work), *work.picked.warnings]
+    return [*_of_poses(work), *_of_motion(work), *work.picked.warnings]
 
 
 def _of_poses(work: Workspace) -> list[str]:
@@ -97,10 +97,3 @@ def _of_motion(work: Workspace) -> list[str]:
     if masks["moving_share"] > 0.5:
         found.append(f"{masks['moving_share']:.0%} of the picture moves: little is left to register the camera.")
     return found
-
-
-def _of_models(work: Workspace) -> list[str]:
-    """Which learned models were wanted and not at hand."""
-    if work.settings.models == "classical":
-        return []
-    return [card.note for card in cards(work) if card.note]

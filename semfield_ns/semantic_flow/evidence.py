@@ -80,7 +80,7 @@ def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
     reliability = measure(rehearsal for film in films for rehearsal in film.rehearsals(REHEARSALS // len(films)))
     votes = carry_labels(films, reliability, sizes.pop(), classes)
     scale = fitting_scale(rehearse(dataset, labels, votes, classes))
-    CONSOLE.log(f"Labels carried along the flow: {reliability}; the classifier counts {scale:.2f} times beside them.")
+    CONSOLE.log(f"Labels carried along the flow: {reliability}. Image features count {scale:.2f} times.")
     linear = _scaled(linear, scale)
     return Evidence(linear, votes, merged_targets(dataset, shown, linear, votes))
 

@@ -56,6 +56,10 @@ class Reliability:
     per_step: float = PRIOR[1]
     doubt: float = PRIOR[2]
 
+    def __str__(self) -> str:
+        near, far = (1 / (1 + np.exp(self.per_step * steps - self.start)) for steps in (1, 10))
+        return f"{near:.1%} are right after a frame, {far:.1%} after 10, where the flow is not doubtful"
+
     def evidence(self, carried: Carried, num_classes: int) -> Float[np.ndarray, "height width"]:
         """Log-likelihood ratio of the carried class to any other one, in [0, `MOST_EVIDENCE`]; 0 where nothing is said.
 

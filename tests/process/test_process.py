@@ -87,7 +87,8 @@ def test_the_report_shows_every_step(scene):
 def test_a_second_run_does_nothing_and_a_lost_step_is_made_again(scene, capsys):
     video, folder = scene
     process(video, folder, models="classical", threads=1)
-    assert capsys.readouterr().out.count("done before") == 11
+    printed = capsys.readouterr().out
+    assert printed.count("done before") == 11 and str(folder / "annotate" / "README.txt") in printed
     (folder / "transforms.json").unlink()
     process(video, folder, models="classical", threads=1)
     assert capsys.readouterr().out.count("done before") == 10
