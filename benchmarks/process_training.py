@@ -51,13 +51,13 @@ TITLES: dict[Variant, str] = {
 class Result:
     """NaN where there is nothing to measure."""
 
-    miou: float
-    psnr: float
-    held_out_miou: float
-    held_out_psnr: float
-    registered_miou: float
-    registered_psnr: float
     seconds: float
+    miou: float = float("nan")
+    psnr: float = float("nan")
+    held_out_miou: float = float("nan")
+    held_out_psnr: float = float("nan")
+    registered_miou: float = float("nan")
+    registered_psnr: float = float("nan")
 
 
 def write_labels(truth: Scene, schedule: str, folder: Path) -> list[int]:
@@ -189,7 +189,7 @@ def run(
     figures: list[float] = []
     for kind, place in (("unlabelled", as_given), ("held-out", as_given), ("held-out", registered)):
         figures += measure(pipeline.model, scene, numbers, kind, shrink, place)
-    return Result(*figures, seconds)
+    return Result(seconds, *figures)
 
 
 def main(
@@ -223,13 +223,14 @@ def main(
                 root = keep / path.resolve().name
                 file = root / "results" / f"{variant}, {labels}, {dynamic_masks}, {steps} steps, seed {seed}.json"
                 if not file.is_file():
-                    write_json(file, asdict(run(truth, variant, labels, dynamic_masks, steps, seed, shrink, root)))
+                    result = asdict(run(truth, variant, labels, dynamic_masks, steps, seed, shrink, root))
+                    write_json(file, {name: value for name, value in result.items() if value == value})
                 rows.append((path.resolve().name, variant, seed, Result(**read_json(file))))
     print(f"\nlabels {labels}; {machine()}\n")
     print("| scene | trained with | seed | mIoU | PSNR, dB | held-out mIoU | PSNR | registered mIoU | PSNR | seconds |")
     print("|" + "---|" * 10)
     for name, variant, seed, result in rows:
-        values = astuple(result)[:-1]
+        values = astuple(result)[1:]
         cells = ["-" if v != v else f"{v:.{2 if i % 2 else 3}f}" for i, v in enumerate(values)]
         print(f"| {name} | {TITLES[variant]} | {seed} | {' | '.join(cells)} | {result.seconds:.0f} |")
 

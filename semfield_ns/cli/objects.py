@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from semfield_ns.errors import SemfieldError
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
     """Find the moving objects of a run and write which pixel belongs to which, for every time step.
 
-    Writes ids/000.png, ... (8 bit; 0 is no object) and objects.json with the name, class and id of each object and its
-    box in each frame. The names are those that edits take.
+    Writes ids/000.png, ... (8 bit; 0 is no object) and objects.json with the name, class and id of each object, and its
+    box (px) and the centre of what is seen of it (in the world of the scene's own files) in each frame. The names are
+    those that edits take.
 
     Args:
         load_config: config.yml of a trained run of semantic-flow.
@@ -27,24 +28,13 @@ def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
 
     if not 0 < scale <= 4:
         raise SemfieldError(f"The scale of id images is above 0 and at most 4, not {scale}.")
-    _, tracks, images = followed(load_config, scale)
+    pipeline, tracks, images = followed(load_config, scale)
     if len(tracks.objects) > 255:
         raise SemfieldError(f"{len(tracks.objects)} objects do not fit into 8-bit id images: lower --scale.")
     (output_dir / "ids").mkdir(parents=True, exist_ok=True)
     for frame, ids in enumerate(images):
         write_png(output_dir / "ids" / f"{frame:03d}.png", ids.astype(np.uint8))
-    write_json(
-        output_dir / "objects.json",
-        [
-            {
-                "id": number,
-                "name": name,
-                "class": name.rpartition("#")[0],
-                "frames": {str(frame): box(region) for frame, region in sorted(entry.regions.items())},
-            }
-            for number, (name, entry) in enumerate(zip(tracks.names, tracks.objects, strict=True), start=1)
-        ],
-    )
+    write_json(output_dir / "objects.json", described(tracks, pipeline.model.editor.world))
     for name, entry in zip(tracks.names, tracks.objects, strict=True):
         print(f"{name}: {len(entry.points)} of {len(images)} frames")
     if not tracks.objects:
@@ -76,6 +66,26 @@ def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks"
     tracks = track_objects(model, scale)
     shapes = [(int(camera.height), int(camera.width)) for camera in model.frames.cameras(scale)]
     return pipeline, tracks, [tracks.id_image(step, shape) for step, shape in enumerate(shapes)]
+
+
+def described(tracks: "ObjectTracks", world: Float[np.ndarray, "3 4"]) -> list[dict[str, Any]]:
+    """What objects.json says of the tracks; `world` leads from the scene's own world to the model's."""
+    from semfield_ns.semantic_flow.edits import own_world
+
+    result = []
+    for number, (name, entry) in enumerate(zip(tracks.names, tracks.objects, strict=True), start=1):
+        frames = sorted(entry.regions)
+        centres = own_world(tracks.centres[name], world).tolist()
+        result.append(
+            {
+                "id": number,
+                "name": name,
+                "class": name.rpartition("#")[0],
+                "frames": {str(frame): box(entry.regions[frame]) for frame in frames},
+                "centres": {str(frame): centre for frame, centre in zip(frames, centres, strict=True)},
+            }
+        )
+    return result
 
 
 def box(region: Bool[np.ndarray, "H W"]) -> list[int]:

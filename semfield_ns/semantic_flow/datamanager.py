@@ -115,7 +115,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         dataset = super().create_train_dataset()
         dataset.metadata["cameras"] = dataset.cameras
         outputs = self.train_dataparser_outputs
-        dataset.metadata["world"] = outputs.dataparser_scale * outputs.dataparser_transform[:, :3].double().numpy()
+        dataset.metadata["world"] = outputs.dataparser_scale * outputs.dataparser_transform.double().numpy()
         encoder = build_encoder(self.config.encoder, self.device, self.config.encoder_stride)
         files = list(dataset.image_filenames)
         dataset.metadata["source_features"] = scene_features(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.viewer_elements import (
     ViewerButton,
     ViewerDropdown,
@@ -16,6 +17,7 @@ from torch import nn
 from semfield_ns.errors import SemfieldError
 from semfield_ns.rendering.panel import Legend, plain
 from semfield_ns.semantic_flow.edits import Edit, Kind, edits_json
+from semfield_ns.viewer.link import Client, ClientButton, ScreenPoint, ViewerLink
 
 EVERYTHING = "all that moves"
 
@@ -30,33 +32,64 @@ class EditPanel(nn.Module):
         edits: the edits so far.
         change: called with the whole list when it changes; returns the names of the scene's objects, and raises a
             SemfieldError, which the panel shows, where the list cannot be applied.
+        pick: gives the name of the object that a camera shows at a place, x right and y down as shares of the picture's
+            sides; raises a SemfieldError, which the panel shows, where there is none.
     """
 
     def __init__(
-        self, classes: Sequence[str], edits: Sequence[Edit], change: Callable[[Sequence[Edit]], Sequence[str]]
+        self,
+        classes: Sequence[str],
+        edits: Sequence[Edit],
+        change: Callable[[Sequence[Edit]], Sequence[str]],
+        pick: Callable[[Cameras, ScreenPoint], str],
     ) -> None:
         super().__init__()
+        self.link = ViewerLink(lambda: None, lambda _: None)
+        self._pick = pick
         self._edits = tuple(edits)
         self._classes = list(classes)
         self._change = change
         options = [EVERYTHING, *self._classes]
         self.a_target = ViewerDropdown("Edit", EVERYTHING, options, hint="A class, or one object once they are known")
-        self.b_translation = ViewerVec3("Translation", (0.0, 0.0, 0.0), step=0.05, hint="In the scene's own units")
-        self.c_axis = ViewerVec3("Axis", (0.0, 0.0, 1.0), step=0.1, hint="Of the rotation, or normal of the mirror")
-        self.d_degrees = ViewerNumber("Degrees", 0.0, hint="Of the rotation about the object's own centre")
-        self.e_scale = ViewerNumber("Scale", 1.0, hint="About the object's own centre")
-        self.f_color = ViewerRGB("New colour", (220, 40, 40), hint="Of recolor and background")
-        self.g_remove = self._button("Remove", "remove")
-        self.h_move = self._button("Move", "move")
-        self.i_duplicate = self._button("Duplicate", "duplicate")
-        self.j_mirror = self._button("Mirror", "mirror")
-        self.k_recolor = self._button("Recolor", "recolor")
-        self.l_background = self._button("Background", "background")
-        self.m_undo = ViewerButton("Undo edit", lambda _: self._set(self._edits[:-1]))
-        self.n_clear = ViewerButton("Clear edits", lambda _: self._set(()))
-        self.o_file = ViewerText("Edits file", "edits.json", hint="For ns-render, see `semfield edit`")
-        self.p_save = ViewerButton("Save edits", lambda _: self._save())
-        self.q_list = Legend("Edits", describe(self._edits))
+        self.b_pick = ClientButton("Pick by a click", self._begin_picking)
+        self.c_translation = ViewerVec3("Translation", (0.0, 0.0, 0.0), step=0.05, hint="In the scene's own units")
+        self.d_axis = ViewerVec3("Axis", (0.0, 0.0, 1.0), step=0.1, hint="Of the rotation, or normal of the mirror")
+        self.e_degrees = ViewerNumber("Degrees", 0.0, hint="Of the rotation about the object's own centre")
+        self.f_scale = ViewerNumber("Scale", 1.0, hint="About the object's own centre")
+        self.g_color = ViewerRGB("New colour", (220, 40, 40), hint="Of recolor and background")
+        self.h_remove = self._button("Remove", "remove")
+        self.i_move = self._button("Move", "move")
+        self.j_duplicate = self._button("Duplicate", "duplicate")
+        self.k_mirror = self._button("Mirror", "mirror")
+        self.l_recolor = self._button("Recolor", "recolor")
+        self.m_background = self._button("Background", "background")
+        self.n_undo = ViewerButton("Undo edit", lambda _: self._set(self._edits[:-1]))
+        self.o_clear = ViewerButton("Clear edits", lambda _: self._set(()))
+        self.p_file = ViewerText("Edits file", "edits.json", hint="For ns-render, see `semfield edit`")
+        self.q_save = ViewerButton("Save edits", lambda _: self._save())
+        self.r_list = Legend("Edits", describe(self._edits))
+
+    def _begin_picking(self, client: Client) -> None:
+        if client is not None:
+            self.link.take_pointer(client, "click", lambda points: self._picked(client, points[0]))
+            self._tell("Click on something that moves.")
+
+    def _picked(self, client: Client, at: ScreenPoint) -> None:
+        self.link.give_pointer_back(client)
+        self._tell("Working ...")
+        try:
+            camera = self.link.camera(client).cameras()
+            with self.link.lock:
+                name = self._pick(camera, at)
+                self._offer(self._change(self._edits))
+        except SemfieldError as error:
+            self._tell(str(error))
+            return
+        self.a_target.value = name
+        self._tell(f"Picked {name}.")
+
+    def _offer(self, objects: Sequence[str]) -> None:
+        self.a_target.set_options([EVERYTHING, *self._classes, *objects])
 
     def _button(self, label: str, kind: Kind) -> ViewerButton:
         return ViewerButton(label, lambda _: self._add(kind))
@@ -66,11 +99,11 @@ class EditPanel(nn.Module):
             edit = Edit(
                 kind,
                 target="" if self.a_target.value == EVERYTHING else self.a_target.value,
-                translation=self.b_translation.value,
-                axis=self.c_axis.value,
-                degrees=float(self.d_degrees.value),
-                scale=float(self.e_scale.value),
-                color=tuple(channel / 255 for channel in self.f_color.value),  # type: ignore[arg-type]
+                translation=self.c_translation.value,
+                axis=self.d_axis.value,
+                degrees=float(self.e_degrees.value),
+                scale=float(self.f_scale.value),
+                color=tuple(channel / 255 for channel in self.g_color.value),  # type: ignore[arg-type]
             )
         except SemfieldError as error:
             self._tell(str(error))
@@ -86,19 +119,19 @@ class EditPanel(nn.Module):
             return
         self._edits = edits
         if objects:
-            self.a_target.set_options([EVERYTHING, *self._classes, *objects])
-        self.q_list.change(describe(edits))
+            self._offer(objects)
+        self.r_list.change(describe(edits))
 
     def restart(self, edits: Sequence[Edit]) -> None:
         """Another scene is shown, with edits of its own."""
         self._edits = tuple(edits)
-        self.a_target.set_options([EVERYTHING, *self._classes])
-        self.q_list.change(describe(self._edits))
+        self._offer(())
+        self.r_list.change(describe(self._edits))
 
     def _save(self) -> None:
         from semfield_ns.io import atomic_path
 
-        path = Path(self.o_file.value).expanduser()
+        path = Path(self.p_file.value).expanduser()
         try:
             with atomic_path(path) as temporary:
                 temporary.write_text(edits_json(self._edits), encoding="utf-8")
@@ -108,7 +141,7 @@ class EditPanel(nn.Module):
         self._tell(f"Saved to {path.resolve()}")
 
     def _tell(self, message: str) -> None:
-        self.q_list.change(f"{describe(self._edits)}\n\n{plain(message)}")
+        self.r_list.change(f"{describe(self._edits)}\n\n{plain(message)}")
 
 
 def describe(edits: Sequence[Edit]) -> str:
@@ -120,6 +153,8 @@ def describe(edits: Sequence[Edit]) -> str:
 
 def _sentence(edit: Edit) -> str:
     what = edit.target or EVERYTHING
+    if edit.box is not None:
+        what += f" in the box {edit.box[0]} to {edit.box[1]}"
     if edit.kind == "background":
         return f"background {tuple(round(value, 2) for value in edit.color)}"
     if edit.kind == "recolor":

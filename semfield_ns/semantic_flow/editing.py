@@ -49,7 +49,7 @@ class EditedScene:
         tracks: the moving objects.
         edits: in order.
         class_names: of all classes, for messages.
-        world: directions and lengths of the scene's own world -> of the model's world.
+        world: the scene's own world -> the model's world.
         sample: the model's samples of rays.
         classify: the class of what moves at points.
         spread: sampler of evenly spread samples.
@@ -66,7 +66,7 @@ class EditedScene:
         tracks: ObjectTracks,
         edits: Sequence[Edit],
         class_names: Sequence[str],
-        world: Float[np.ndarray, "3 3"],
+        world: Float[np.ndarray, "3 4"],
         sample: SampleFn,
         classify: ClassifyFn,
         spread: Sampler,
@@ -76,7 +76,7 @@ class EditedScene:
         self.sample, self.classify, self.spread = sample, classify, spread
         self.num_samples = num_samples
         self.resample = PDFSampler(num_samples=num_samples, include_original=False)
-        state: EditedState = apply_edits(edits, tracks.names, class_names, world)
+        state: EditedState = apply_edits(edits, tracks.centres, class_names, world)
         states = [state.objects[name] for name in tracks.names]
         self.background = state.background
         self.shown = torch.tensor([any(p.in_place for p in entry.placements) for entry in states])
@@ -92,9 +92,26 @@ class EditedScene:
         """All layers of rays that share one time, sorted by distance."""
         assert bundle.times is not None, "cameras of a video have times"
         time = self.frames.to_frames(bundle.times)
-        return concatenate([self._base(bundle, time), *(self._placed(bundle, time, copy) for copy in self.copies)])
+        return concatenate([layer for layer, _ in self._layers(bundle, time)])
 
-    def _base(self, bundle: RayBundle, time: Tensor) -> Radiance:
+    def shown_objects(self, bundle: RayBundle) -> Int[Tensor, "rays"]:
+        """The object that each ray shows, as its number among the tracks; -1 for what stands still, and for nothing."""
+        assert bundle.times is not None, "cameras of a video have times"
+        layers = self._layers(bundle, self.frames.to_frames(bundle.times))
+        radiance = concatenate([layer for layer, _ in layers])
+        # In the order in which the samples of the layers are merged.
+        order = torch.cat([layer.distance for layer, _ in layers], dim=1)[..., 0].argsort(dim=1)
+        owner = torch.cat([owner for _, owner in layers], dim=1).gather(1, order)
+        weights = radiance.weights.static.new_zeros(len(owner), len(self.tracks.names) + 1)
+        weights[:, 0] = radiance.weights.static.sum(dim=(1, 2))
+        weights.scatter_add_(1, owner + 1, radiance.weights.dynamic[..., 0])
+        return weights.argmax(dim=1) - 1
+
+    def _layers(self, bundle: RayBundle, time: Tensor) -> list[tuple[Radiance, Int[Tensor, "rays samples"]]]:
+        """What stands in its own place, and each placed copy; with the object that each sample belongs to."""
+        return [self._base(bundle, time), *(self._placed(bundle, time, copy) for copy in self.copies)]
+
+    def _base(self, bundle: RayBundle, time: Tensor) -> tuple[Radiance, Int[Tensor, "rays samples"]]:
         samples = union(bundle, self.sample(bundle, time), self._static_samples(bundle, time))
         radiance = self.branches(samples, time, self.frames, True)
         dynamic = radiance.dynamic
@@ -108,9 +125,9 @@ class EditedScene:
         dynamic.alpha = dynamic.alpha * kept
         if self.background is not None:
             radiance.static.color = tint(radiance.static.color, torch.tensor(self.background).to(kept))
-        return radiance
+        return radiance, owner
 
-    def _placed(self, bundle: RayBundle, time: Tensor, copy: _Copy) -> Radiance:
+    def _placed(self, bundle: RayBundle, time: Tensor, copy: _Copy) -> tuple[Radiance, Int[Tensor, "rays samples"]]:
         centre = self.tracks.centre(copy.index, float(time.flatten()[0]))
         matrix = torch.as_tensor(copy.placement.matrix(centre), dtype=torch.float32, device=time.device)
         moved, stretch = carried_back(bundle, matrix)
@@ -124,7 +141,7 @@ class EditedScene:
         radiance.distance = radiance.distance / stretch
         radiance.deltas = radiance.deltas / stretch
         radiance.placement = matrix.reshape(1, 1, 12).expand(*radiance.points.shape[:2], 12)
-        return radiance
+        return radiance, torch.where(owner == copy.index, owner, -1)
 
     def _static_samples(self, bundle: RayBundle, time: Tensor) -> RaySamples:
         coarse = self.spread(bundle, num_samples=STATIC_PROPOSALS)

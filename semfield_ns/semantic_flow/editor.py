@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
@@ -28,10 +29,10 @@ class SceneEditor:
 
     Args:
         path: a file of edits, or None.
-        world: directions and lengths of the scene's own world -> of the model's world.
+        world: the scene's own world -> the model's world.
     """
 
-    def __init__(self, path: Path | None, world: Float[np.ndarray, "3 3"]) -> None:
+    def __init__(self, path: Path | None, world: Float[np.ndarray, "3 4"]) -> None:
         self.world = world
         self.edits: tuple[Edit, ...] = () if path is None else read_edits(path)
         self._tracks: ObjectTracks | None = None
@@ -51,6 +52,28 @@ class SceneEditor:
         self._scene = self._build(model, edits)
         self.edits = tuple(edits)
         return self.tracks(model).names
+
+    @torch.no_grad()
+    def object_at(self, model: "SemanticFlowModel", camera: Cameras, at: tuple[float, float]) -> str:
+        """The name of the moving object that a picture shows, with the edits, at a place.
+
+        Args:
+            model: the edits are of.
+            camera: one camera with a time.
+            at: x right and y down, as shares of the picture's sides.
+
+        Raises:
+            SemfieldError: nothing that moves is seen there, or the model is being trained.
+        """
+        if model.training:
+            raise SemfieldError("Objects are looked for when training is done: open the run with ns-viewer.")
+        scene = self.scene(model) if self.edits else self._build(model, ())
+        pixel = torch.tensor([at[1] * float(camera.height), at[0] * float(camera.width)])
+        rays = camera.to(model.device).generate_rays(camera_indices=0, coords=pixel.to(model.device)[None])
+        number = int(scene.shown_objects(model.collider(rays)))
+        if number < 0:
+            raise SemfieldError("Nothing that moves is seen there.")
+        return self.tracks(model).names[number]
 
     def forget(self) -> None:
         """The weights have changed: objects have to be found again."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,8 +40,15 @@ class Edit:
     """of move and duplicate"""
     color: Vector = (0.5, 0.5, 0.5)
     """RGB in [0, 1], of recolor and background; shading is kept"""
+    box: tuple[Vector, Vector] | None = None
+    """two opposite corners: of the target, only the objects whose centre is in between at some moment that sees them"""
 
     def __post_init__(self) -> None:
+        if self.box is not None:
+            corners = [list(corner) for corner in self.box]
+            if [len(corner) for corner in corners] != [3, 3] or not np.isfinite(np.array(corners, dtype=float)).all():
+                raise SemfieldError(f"The box of an edit is two corners of three finite numbers, not {self.box!r}.")
+            object.__setattr__(self, "box", tuple(tuple(map(float, corner)) for corner in corners))
         for name in ("translation", "axis", "color"):
             values = tuple(float(value) for value in getattr(self, name))
             if len(values) != 3 or not all(math.isfinite(value) for value in values):
@@ -135,15 +142,19 @@ class EditedState:
 
 
 def apply_edits(
-    edits: Sequence[Edit], objects: Sequence[str], classes: Sequence[str], world: Float[np.ndarray, "3 3"]
+    edits: Sequence[Edit],
+    objects: Mapping[str, Float[np.ndarray, "K 3"]],
+    classes: Sequence[str],
+    world: Float[np.ndarray, "3 4"],
 ) -> EditedState:
     """Goes through a list of edits, each of which sees what the ones before left.
 
     Args:
         edits: in order.
-        objects: names of the moving objects, "class#number".
+        objects: names of the moving objects, "class#number", with their centres at the moments that see them, in the
+            model's world.
         classes: names of the classes.
-        world: directions and lengths of the scene's own world -> of the model's world (a rotation times a scale).
+        world: the scene's own world -> the model's world; a rotation times a scale, and a shift.
 
     Raises:
         SemfieldError: an edit names what is not there; the message counts edits from 1.
@@ -154,19 +165,44 @@ def apply_edits(
         if edit.kind == "background":
             background = edit.color
             continue
-        for name in _targets(edit, number, objects, classes):
-            state[name] = _apply(edit, state[name], world)
+        for name in _targets(edit, number, objects, classes, world):
+            state[name] = _apply(edit, state[name], world[:, :3])
     return EditedState(state, background)
 
 
-def _targets(edit: Edit, number: int, objects: Sequence[str], classes: Sequence[str]) -> list[str]:
-    chosen = [name for name in objects if edit.target in ("", name, name.rpartition("#")[0])]
-    if chosen:
-        return chosen
+def _targets(
+    edit: Edit,
+    number: int,
+    objects: Mapping[str, Float[np.ndarray, "K 3"]],
+    classes: Sequence[str],
+    world: Float[np.ndarray, "3 4"],
+) -> list[str]:
+    named = [name for name in objects if edit.target in ("", name, name.rpartition("#")[0])]
+    if named and edit.box is not None:
+        places = {name: own_world(objects[name], world) for name in named}
+        low, high = np.sort(np.array(edit.box), axis=0)
+        named = [name for name, centres in places.items() if ((centres >= low) & (centres <= high)).all(axis=1).any()]
+        if not named:
+            ranges = ", ".join(
+                f"{name} from {_numbers(centres.min(axis=0))} to {_numbers(centres.max(axis=0))}"
+                for name, centres in places.items()
+            )
+            raise SemfieldError(f"Edit {number} ({edit.kind}): nothing is ever in its box; the centres are: {ranges}.")
+    if named:
+        return named
     there = f"the moving objects are {', '.join(objects)}" if objects else "nothing moves in this scene"
     if edit.target in classes:
         raise SemfieldError(f"Edit {number} ({edit.kind}): no {edit.target!r} moves in this scene; {there}.")
     raise SemfieldError(f"Edit {number} ({edit.kind}): there is no {edit.target!r}; {there}.")
+
+
+def own_world(points: Float[np.ndarray, "K 3"], world: Float[np.ndarray, "3 4"]) -> Float[np.ndarray, "K 3"]:
+    """Points of the model's world in the scene's own, of which `world` leads to the model's."""
+    return (points - world[:, 3]) @ np.linalg.inv(world[:, :3]).T
+
+
+def _numbers(values: Float[np.ndarray, "3"]) -> str:
+    return f"[{', '.join(f'{value:.3g}' for value in values)}]"
 
 
 def _apply(edit: Edit, state: ObjectState, world: Float[np.ndarray, "3 3"]) -> ObjectState:

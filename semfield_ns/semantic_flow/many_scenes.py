@@ -84,7 +84,7 @@ class ManyScenesModel(Model):
             for model in models:
                 model.classes = self.classes
             moving = [entry.name for entry in self.label_map.classes if entry.dynamic]
-            self.editing = EditPanel(moving, (), self._edit)
+            self.editing = EditPanel(moving, (), self._edit, self._pick)
 
     @property
     def models(self) -> list[SemanticFlowModel]:
@@ -103,6 +103,10 @@ class ManyScenesModel(Model):
     def _edit(self, edits: Sequence[Edit]) -> list[str]:
         model = self.of(None)
         return model.editor.change(model, edits)
+
+    def _pick(self, camera: Cameras, at: tuple[float, float]) -> str:
+        model = self.of(None)
+        return model.editor.object_at(model, camera, at)
 
     def checkpoint_info(self) -> dict[str, str]:
         """See `SemanticFlowModel`; and which scenes there are and what they share."""

@@ -136,7 +136,8 @@ class SemanticFlowModel(Model):
         self.editor = SceneEditor(config.edits, metadata["world"])
         if self.label_map is not None:
             moving = [entry.name for entry in self.label_map.classes if entry.dynamic]
-            self.editing = EditPanel(moving, self.editor.edits, partial(self.editor.change, self))
+            change, pick = partial(self.editor.change, self), partial(self.editor.object_at, self)
+            self.editing = EditPanel(moving, self.editor.edits, change, pick)
         self.stage = 2
         self.confusion_matrix: ConfusionMatrix | None = None
 

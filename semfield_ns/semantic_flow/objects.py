@@ -75,6 +75,14 @@ class ObjectTracks:
             self.names.append(f"{class_names[entry.class_id]}#{counts[entry.class_id]}")
         self._trees: dict[tuple[int, int | None], _Surface] = {}
 
+    @property
+    def centres(self) -> dict[str, Float[np.ndarray, "K 3"]]:
+        """Name -> centres of what is seen of an object, in the frames that see it, in order; world units."""
+        return {
+            name: np.stack([_middle(entry.points[frame]) for frame in sorted(entry.points)])
+            for name, entry in zip(self.names, self.objects, strict=True)
+        }
+
     def id_image(self, frame: int, shape: tuple[int, int]) -> Int[np.ndarray, "H W"]:
         """Which object each pixel of a frame belongs to: its number, from 1, or 0 for none.
 

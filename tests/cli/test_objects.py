@@ -24,15 +24,29 @@ def test_a_scale_that_makes_no_picture_is_one_sentence(trained_run, tmp_path, sc
         objects(trained_run, tmp_path, scale)
 
 
+def seen_at(scene: dict, frame: str, point: list[float]) -> tuple[float, float]:
+    """Pixel of a point of the scene's own world in the picture of a frame."""
+    pose = np.array(
+        next(f for f in scene["frames"] if f["file_path"].endswith(f"/{int(frame):03d}.png"))["transform_matrix"]
+    )
+    x, y, z = pose[:3, :3].T @ (np.array(point) - pose[:3, 3])
+    return scene["cx"] + scene["fl_x"] * x / -z, scene["cy"] - scene["fl_y"] * y / -z
+
+
 @pytest.mark.slow
 def test_ids_and_boxes_agree(trained_run, tmp_path):
     run_command(["semfield", "objects", "--load-config", str(trained_run), "--output-dir", str(tmp_path)])
+    scene = json.loads((trained_run.parents[3] / "scene" / "transforms.json").read_text())
     for entry in json.loads((tmp_path / "objects.json").read_text()):
         for frame, given in entry["frames"].items():
             ids = np.asarray(Image.open(tmp_path / "ids" / f"{int(frame):03d}.png"))
             # Of a later object in front, a part may be missing.
             left, top, right, bottom = box(ids == entry["id"])
             assert left >= given[0] and top >= given[1] and right <= given[2] and bottom <= given[3]
+            x, y = seen_at(scene, frame, entry["centres"][frame])
+            margin = 0.2 * (given[2] - given[0]), 0.2 * (given[3] - given[1])
+            assert given[0] - margin[0] <= x <= given[2] + margin[0]
+            assert given[1] - margin[1] <= y <= given[3] + margin[1]
 
 
 @pytest.mark.slow

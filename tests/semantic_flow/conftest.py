@@ -64,7 +64,7 @@ def make_metadata() -> dict:
         "depth_kind": "metric",
         "cameras": make_cameras(),
         "near": 1.0,
-        "world": np.eye(3),
+        "world": np.eye(3, 4),
         "far": 20.0,
         "source_features": torch.randn(FRAMES, HEIGHT // 2, WIDTH // 2, 7).half(),
         "source_colors": torch.rand(FRAMES, HEIGHT, WIDTH, 3).half(),

@@ -12,7 +12,11 @@ from semfield_ns.semantic_flow.edits import Edit, ObjectState, Placement, apply_
 from semfield_ns.semantic_flow.objects import FrameView, MovingObject, ObjectTracks, find_objects
 from tests.semantic_flow.conftest import FRAMES, make_cameras, make_model
 
-OBJECTS = ["ball#1", "ball#2", "box#1"]
+OBJECTS = {
+    "ball#1": np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
+    "ball#2": np.array([[5.0, 0.0, 0.0]]),
+    "box#1": np.array([[5.0, 5.0, 5.0]]),
+}
 CLASSES = ["wall", "ball", "box"]
 
 
@@ -33,6 +37,8 @@ CLASSES = ["wall", "ball", "box"]
         ("[{kind: move, scale: 0}]", "positive number"),
         ("[{kind: move, scale: big}]", "edit 1"),
         ("[{kind: mirror, axis: [0, 0, 0]}]", "is none"),
+        ("[{kind: remove, box: [[0, 0, 0], [1, 1]]}]", "two corners of three"),
+        ("[{kind: remove, box: [0, 0, 0, 1, 1, 1]}]", "edit 1"),
         ("[{kind: recolor, color: [255, 0, 0]}]", "RGB in \\[0, 1\\]"),
     ],
 )
@@ -49,7 +55,10 @@ def test_an_absent_file_of_edits_is_named(tmp_path):
 
 
 def test_edits_survive_a_file(tmp_path):
-    edits = (Edit("remove", "ball#2"), Edit("move", "box", translation=(1, 2, 3), degrees=30, scale=0.5))
+    edits = (
+        Edit("remove", "ball#2", box=((0, 1, 2), (3, 4, 5))),
+        Edit("move", "box", translation=(1, 2, 3), degrees=30, scale=0.5),
+    )
     path = tmp_path / "edits.json"
     path.write_text(edits_json(edits))
     assert read_edits(path) == edits
@@ -64,7 +73,7 @@ def test_each_edit_sees_what_the_ones_before_left():
         Edit("recolor", "box", color=(1, 0, 0)),
         Edit("background", color=(0, 0, 1)),
     ]
-    state = apply_edits(edits, OBJECTS, CLASSES, 2 * np.eye(3))
+    state = apply_edits(edits, OBJECTS, CLASSES, 2 * np.eye(3, 4))
     first = state.objects["ball#1"]
     assert [placement.offset.tolist() for placement in first.placements] == [[0, 2, 0], [2, 2, 0]]
     assert state.objects["ball#2"].placements == ()
@@ -77,7 +86,7 @@ def test_turns_and_scales_keep_the_centre():
         Edit("move", "ball#1", axis=(0, 0, 1), degrees=90, scale=2.0),
         Edit("move", "ball#1", translation=(1, 0, 0)),
     ]
-    (placement,) = apply_edits(edits, OBJECTS, CLASSES, np.eye(3)).objects["ball#1"].placements
+    (placement,) = apply_edits(edits, OBJECTS, CLASSES, np.eye(3, 4)).objects["ball#1"].placements
     centre, step = np.array([3.0, 4.0, 5.0]), np.array([1.0, 0.0, 0.0])
     matrix = placement.matrix(centre)
     moved = matrix[:, :3] @ centre + matrix[:, 3]
@@ -91,9 +100,19 @@ def test_turns_and_scales_keep_the_centre():
 )
 def test_an_edit_of_what_is_not_there_says_what_is(target, message):
     with pytest.raises(SemfieldError, match=message) as caught:
-        apply_edits([Edit("remove", "ball"), Edit("remove", target)], OBJECTS, CLASSES, np.eye(3))
+        apply_edits([Edit("remove", "ball"), Edit("remove", target)], OBJECTS, CLASSES, np.eye(3, 4))
     assert "Edit 2" in str(caught.value)
     assert "ball#1, ball#2, box#1" in str(caught.value)
+
+
+def test_a_box_chooses_objects_by_where_they_are_in_the_scenes_own_world():
+    world = np.concatenate([2 * np.eye(3), [[10.0], [0.0], [0.0]]], axis=1)  # own (x, y, z) is 2 (x, y, z) + (10, 0, 0)
+    # The first ball is at -5, then at -4.5; the second one at -2.5.
+    first = Edit("remove", box=((-4.0, 1.0, 1.0), (-4.6, -1.0, -1.0)))
+    state = apply_edits([first], OBJECTS, CLASSES, world)
+    assert [name for name, entry in state.objects.items() if not entry.placements] == ["ball#1"]
+    with pytest.raises(SemfieldError, match=r"Edit 2 \(move\).*ball#1 from \[-5, 0, 0\] to \[-4.5, 0, 0\], ball#2"):
+        apply_edits([first, Edit("move", "ball", box=((0, 0, 0), (1, 1, 1)))], OBJECTS, CLASSES, world)
 
 
 def test_a_tint_keeps_shading():
@@ -237,3 +256,16 @@ def test_edits_that_cannot_be_applied_change_nothing():
     assert model.editor.edits == (Edit("remove", "ball"),)
     with pytest.raises(SemfieldError, match="training is done"):
         model.editor.change(model.train(), [Edit("remove", "ball")])
+
+
+def test_a_click_tells_the_object_that_is_seen_there_also_where_it_was_put():
+    model = solid_model()
+    camera, middle = make_cameras()[2:3], (0.5, 0.5)
+    assert model.editor.object_at(model, camera, middle) == "ball#1"
+    model.editor.change(model, [Edit("remove", "ball")])
+    with pytest.raises(SemfieldError, match="Nothing that moves"):
+        model.editor.object_at(model, camera, middle)
+    model.editor.change(model, [Edit("move", "ball", translation=(0.3, -0.2, 0.4))])
+    assert model.editor.object_at(model, camera, middle) == "ball#1"
+    with pytest.raises(SemfieldError, match="training is done"):
+        model.editor.object_at(model.train(), camera, middle)

@@ -1,0 +1,36 @@
+"""Edits by clicks in Nerfstudio's viewer, with played browsers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.semantic_flow.test_editing import solid_model
+from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    served = Served(tmp_path, ball_pipeline(solid_model()), max_res=16)
+    yield served
+    served.stop()
+
+
+def test_a_click_picks_the_object_that_the_next_edits_are_of(served: Served):
+    editing, browser = served.model.editing, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    served.press(editing.b_pick, browser)
+    wait_for(lambda: browser.got("Click on something that moves"))
+    browser.click(0.5, 0.5)
+    wait_for(lambda: editing.a_target.value == "ball#1")
+    assert "ball#1" in editing.a_target.options
+    wait_for(lambda: browser.got("Picked ball"))
+    # The camera moves again: another click is for nobody.
+    browser.click(0.2, 0.2)
+    served.press(editing.h_remove, browser)
+    wait_for(lambda: [(edit.kind, edit.target) for edit in served.model.editor.edits] == [("remove", "ball#1")])
+    served.press(editing.b_pick, browser)
+    browser.messages.clear()
+    wait_for(lambda: browser.got("Click on something that moves"))
+    browser.click(0.5, 0.5)
+    wait_for(lambda: browser.got("Nothing that moves is seen there"))
