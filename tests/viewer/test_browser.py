@@ -1,6 +1,7 @@
 """Nerfstudio's viewer on a trained run, in headless Chromium."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 from tests.viewer.browser import (
     CHANGED,
     CHROMIUM,
+    VIEW,
     difference,
     look_through_a_training_camera,
     opened_page,
     picture,
+    press,
     running_viewer,
     slider,
 )
@@ -80,3 +83,13 @@ def test_an_edit_changes_the_picture_and_undo_takes_it_back(page):
     page.get_by_text("No edits.").wait_for(timeout=30_000)
     # The viewer sends pictures of other sizes and qualities as it finds time: like before, not equal.
     assert difference(before, picture(page)) < edited / 2
+
+
+def test_a_click_in_the_picture_asks_for_the_object_there(page):
+    look_through_a_training_camera(page)
+    picture(page)
+    press(page, "Pick by a click")
+    page.get_by_text("Click on something that moves").wait_for(timeout=30_000)
+    page.mouse.click(VIEW["x"] + VIEW["width"] / 2, VIEW["y"] + VIEW["height"] / 2)
+    # What a run of so few steps takes for moving is not known.
+    page.get_by_text(re.compile("Picked .*#|Nothing that moves is seen there")).wait_for(timeout=120_000)
