@@ -7,6 +7,7 @@ the nearest labelled frame copied, and of optical flow chained from it; with the
 one process, so that the rows share the machine's mood.
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ def main(
     dynamic_masks: Literal["all", "labelled", "none"] = "all",
     seeds: tuple[int, ...] = (0,),
     heads: tuple[Head, ...] = ("flow",),
+    evidence: tuple[bool, ...] = (False,),
     steps: int | None = None,
     pictures: Path | None = None,
 ) -> None:
@@ -34,14 +36,16 @@ def main(
         dynamic_masks: Which motion masks training may read; "labelled" where they were made from labels.
         seeds: One run each.
         heads: "flow" is the method, "point" the point-based head.
+        evidence: Whether the heads only correct what carried labels and a linear classifier tell; both, if both are given.
         steps: Training steps, of the preset by default; stage 1 keeps its share.
         pictures: Where to write image | truth | prediction of some frames, and a sheet of the predictions alone.
     """
     results: list[tuple[Row, float]] = []
     truth = None
-    for head in heads:
+    for head, informed in product(heads, evidence):
+        name = f"{head} head{', with evidence' * informed}"
         for seed in seeds:
-            pipeline, seconds = train(Job(scene, labels, dynamic_masks, head, seed, steps))
+            pipeline, seconds = train(Job(scene, labels, dynamic_masks, head, seed, steps, evidence=informed))
             dataset, model = pipeline.datamanager.eval_dataset, pipeline.model
             names = {
                 frame.image_path: i for i, frame in enumerate(pipeline.datamanager.train_dataset.metadata["frames"])
@@ -55,10 +59,10 @@ def main(
                 predictions[frame] = outputs["semantics"][..., 0].long().numpy()
                 sheet.append(outputs["semantics_colormap"][::2, ::2])
                 if pictures is not None and i % max(1, len(order) // 4) == 0:
-                    write_picture(pictures / f"{head}-{seed}-{frame:03d}.jpg", dataset, i, outputs, model.palette)
+                    write_picture(pictures / f"{name}-{seed}-{frame:03d}.jpg", dataset, i, outputs, model.palette)
             if pictures is not None:
-                write_sheet(pictures / f"predictions-{head}-{seed}.png", sheet)
-            results.append((score(f"Semantic Flow, {head} head, seed {seed}", predictions, truth), seconds))
+                write_sheet(pictures / f"predictions-{name}-{seed}.png", sheet)
+            results.append((score(f"Semantic Flow, {name}, seed {seed}", predictions, truth), seconds))
             if len(results) == 1:
                 results += [(row, 0.0) for row in baselines(pipeline.datamanager.train_dataset, truth)]
     assert truth is not None, "there is at least one head and one seed"
