@@ -36,7 +36,7 @@ def main(
         dynamic_masks: Which motion masks training may read; "labelled" where they were made from labels.
         seeds: One run each.
         heads: "flow" is the method, "point" the point-based head.
-        evidence: Whether the heads only correct what carried labels and a linear classifier tell; both, if both are given.
+        evidence: Whether heads only correct what carried labels and a linear classifier tell; both, if both are given.
         steps: Training steps, of the preset by default; stage 1 keeps its share.
         pictures: Where to write image | truth | prediction of some frames, and a sheet of the predictions alone.
     """
