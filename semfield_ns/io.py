@@ -58,6 +58,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _unlink_quietly(temporary)
 
 
+def require_writable(folder: Path) -> None:
+    """Raise SemfieldError if files cannot be written into `folder`, which need not be there yet and is not made."""
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    if not place.is_dir():
+        raise SemfieldError(f"{place} is a file: choose another folder for the output.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise SemfieldError(f"The folder {place} may not be written: choose another one for the output.")
+
+
 def _unlink_quietly(path: Path) -> None:
     with suppress(OSError):  # a folder that never came to be, or went read-only: there is nothing to tidy up
         path.unlink(missing_ok=True)
@@ -100,7 +109,8 @@ def require_file(path: Path, what: str) -> Path:
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises SemfieldError with the line where it goes wrong."""
-    require_file(path, "scene description")
+    if not path.is_file():
+        raise SemfieldError(f"The file {path} is missing.")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

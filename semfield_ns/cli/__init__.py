@@ -1,5 +1,7 @@
 """The console command `semfield`. Modules of subcommands import light: what is heavy is imported where it is used."""
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,5 +42,26 @@ def main(args: Sequence[str] | None = None) -> None:
         "export-checkpoint": export_checkpoint,
     }
     tyro.extras.subcommand_cli_from_dict(
-        commands, prog="semfield", description="Semantic neural fields of your scenes, with Nerfstudio.", args=args
+        {name: able_to_write(command) for name, command in commands.items()},
+        prog="semfield",
+        description="Semantic neural fields of your scenes, with Nerfstudio.",
+        args=args,
     )
+
+
+def able_to_write(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, which now asks first whether its `output_dir` or `output` can be written: some work for minutes."""
+    parameters = inspect.signature(command)
+
+    @functools.wraps(command)
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        from semfield_ns.io import require_writable
+
+        given = parameters.bind(*args, **kwargs).arguments
+        if "output_dir" in given:
+            require_writable(given["output_dir"])
+        if "output" in given:
+            require_writable(given["output"].parent)
+        return command(*args, **kwargs)
+
+    return asked

@@ -16,11 +16,13 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
             moves), translation, axis, degrees, scale, color.
         output_dir: Folder of the new run; its config.yml opens like that of any other run.
     """
+    import torch
     import yaml
 
     from semfield_ns.cli.one_scene import read_run
     from semfield_ns.io import atomic_path
-    from semfield_ns.semantic_flow.edits import edits_json, read_edits
+    from semfield_ns.semantic_flow.edits import edits_json, read_edits, require_classes
+    from semfield_ns.semantic_flow.pipeline import decode_classes
 
     config = read_run(load_config)
     known = read_edits(edits)
@@ -28,8 +30,11 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
         raise SemfieldError(
             f"{load_config} is a run of {config.method_name}: only runs of semantic-flow can be edited."
         )
-    if not any(Path(config.get_checkpoint_dir()).glob("step-*.ckpt")):
+    checkpoints = sorted(Path(config.get_checkpoint_dir()).glob("step-*.ckpt"))
+    if not checkpoints:
         raise SemfieldError(f"{config.get_checkpoint_dir()} has no checkpoint: train the run before it is edited.")
+    state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True, mmap=True)["pipeline"]
+    require_classes(known, [entry.name for entry in decode_classes(state)], edits)
     # A run reads its checkpoints from where its own name says, so an edited run keeps the name.
     stored = (output_dir / "edits.json").resolve()
     stored.parent.mkdir(parents=True, exist_ok=True)
@@ -38,5 +43,5 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
     config.pipeline.model.edits = stored
     with atomic_path(output_dir / "config.yml") as temporary:
         temporary.write_text(yaml.dump(config), encoding="utf-8")
-    print(f"Wrote {output_dir / 'config.yml'} with {len(known)} edits")
+    print(f"Wrote {output_dir / 'config.yml'} with {len(known)} edit{'s' * (len(known) != 1)}")
     print(viewer_line(output_dir / "config.yml"))

@@ -1,5 +1,6 @@
 """`semfield objects`: the moving objects of a run, followed over time, as id images."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks"
         SemfieldError: it is no run of one scene with classes by semantic-flow.
     """
     from nerfstudio.utils.eval_utils import eval_setup
+    from rich.progress import track
 
     from semfield_ns.cli.one_scene import read_run
     from semfield_ns.semantic_flow.editor import track_objects
@@ -63,7 +65,7 @@ def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks"
     model = pipeline.model
     if not isinstance(model, SemanticFlowModel):
         raise SemfieldError(f"{load_config} is a run of {config.method_name}: objects are followed by semantic-flow.")
-    tracks = track_objects(model, scale)
+    tracks = track_objects(model, scale, partial(track, description="Views", transient=True))
     shapes = [(int(camera.height), int(camera.width)) for camera in model.frames.cameras(scale)]
     return pipeline, tracks, [tracks.id_image(step, shape) for step, shape in enumerate(shapes)]
 

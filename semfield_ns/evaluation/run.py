@@ -30,7 +30,8 @@ class Row:
     miou_moving: float
     """mean IoU of the classes that may move"""
     miou_moving_pixels: float
-    """of the counts of pixels that motion masks call moving"""
+    """of the pixels that motion masks call moving, over the classes that are there: one that is only predicted cannot
+    be hit"""
     accuracy: float
     psnr: float = float("nan")
     """mean of the frames', dB"""
@@ -78,7 +79,7 @@ def score(
         matrix.miou,
         float(np.nanmean(per_image)) if per_image else float("nan"),
         float(classes.nanmean()) if len(classes) else float("nan"),
-        moving.miou if moving.total else float("nan"),
+        float(moving.per_class_iou[moving.counts.sum(dim=1) > 0].mean()),
         matrix.accuracy,
         *(
             _mean([image[name] for image in images if name in image])
@@ -156,6 +157,8 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
 
     if not config_path.is_file():
         raise SemfieldError(f"{config_path} is not a file: give the config.yml of a trained run.")
+    if suggest_frames < 0:
+        raise SemfieldError(f"How many frames to suggest is 0 or more, not {suggest_frames}.")
 
     def choose(config: Any) -> Any:
         parser = config.pipeline.datamanager.dataparser
@@ -170,6 +173,8 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
     _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=choose)
     model, dataset, training = pipeline.model, pipeline.datamanager.eval_dataset, pipeline.datamanager.train_dataset
     assert dataset is not None and training is not None, "the data manager sets both up"
+    if suggest_frames and not hasattr(model, "frames"):
+        raise SemfieldError("Frames to label are suggested for runs of semantic-flow: this run is of another method.")
     label_map = dataset.metadata.get("label_map")
     if label_map is None:
         raise SemfieldError(f"The scene of {config_path} has no classes: use ns-eval for its colours.")
@@ -214,8 +219,6 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
 
 def _suggested(model: Any, training: Any, count: int) -> list[str]:
     """Names of the training frames to label next; the video is rendered at a quarter of its size."""
-    if not hasattr(model, "frames"):
-        raise SemfieldError("Frames to label are suggested for runs of semantic-flow: this run is of another method.")
     frames, labelled = training.metadata["frames"], set(training.metadata["labelled"])
     cameras = training.cameras
     unsure = {}

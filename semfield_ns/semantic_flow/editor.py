@@ -1,9 +1,9 @@
 """The edits of a model: where they come from, and what is found out about the scene when the first one is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -125,12 +125,15 @@ def moving_classes(
 
 
 @torch.no_grad()
-def track_objects(model: "SemanticFlowModel", scale: float = SEARCH_SCALE) -> ObjectTracks:
+def track_objects(
+    model: "SemanticFlowModel", scale: float = SEARCH_SCALE, watch: Callable[[Any], Iterable[Any]] = iter
+) -> ObjectTracks:
     """Renders the training frames, unedited, and links the moving parts of each class.
 
     Args:
         model: a trained model.
         scale: of the renders, against the training pictures.
+        watch: goes through the list of views, as `rich.progress.track` does.
 
     Raises:
         SemfieldError: the scene has no classes.
@@ -138,7 +141,7 @@ def track_objects(model: "SemanticFlowModel", scale: float = SEARCH_SCALE) -> Ob
     if model.label_map is None:
         raise SemfieldError("This scene has no classes: objects are found by their class, so give it labels.")
     views = []
-    for camera in model.frames.cameras(scale):
+    for camera in watch(list(model.frames.cameras(scale))):
         raw = model.raw_outputs_for_camera(camera, edited=False)
         views.append(
             FrameView(

@@ -82,6 +82,18 @@ def read_edits(path: Path) -> tuple[Edit, ...]:
     return tuple(_read_edit(entry, f"{path}, edit {number}") for number, entry in enumerate(content, start=1))
 
 
+def require_classes(edits: Sequence[Edit], classes: Sequence[str], where: object) -> None:
+    """Asks whether edits name classes that there are; which of their objects there are is known when the run is open.
+
+    Raises:
+        SemfieldError: one does not; the message begins with `where` and counts edits from 1.
+    """
+    for number, edit in enumerate(edits, start=1):
+        if edit.target and not {edit.target, edit.target.rpartition("#")[0]} & set(classes):
+            there = f"the classes are {', '.join(classes)}" if classes else "the run has no classes"
+            raise SemfieldError(f"{where}, edit {number}: there is no {edit.target!r}; {there}.")
+
+
 def edits_json(edits: Sequence[Edit]) -> str:
     """The text that `read_edits` reads."""
     return json.dumps([asdict(edit) for edit in edits], indent=1)
@@ -96,10 +108,10 @@ def _read_edit(entry: Any, where: str) -> Edit:
             raise SemfieldError(f"{where}: there is no field {name!r}; choose from {', '.join(names)}.")
     try:
         return Edit(**entry)
+    except SemfieldError as error:  # a ValueError too
+        raise SemfieldError(f"{where}: {error}") from error
     except (TypeError, ValueError) as error:
         raise SemfieldError(f"{where}: {error}.") from error
-    except SemfieldError as error:
-        raise SemfieldError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True)

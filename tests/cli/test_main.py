@@ -5,6 +5,7 @@ import time
 import pytest
 
 from semfield_ns.cli import main
+from semfield_ns.errors import SemfieldError
 
 
 @pytest.mark.parametrize("command", [[], ["demo"], ["camera-path"], ["synthetic"]])
@@ -42,3 +43,19 @@ def test_a_missing_run_is_one_sentence(tmp_path):
     assert result.returncode == 1
     assert result.stderr.strip().endswith("is not a file: give the config.yml of a trained run.")
     assert "Traceback" not in result.stderr and not (tmp_path / "path.json").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["synthetic", "demo", "--output-dir", "notes.txt/scene"],
+        ["edit", "--load-config", "config.yml", "--edits", "edits.yml", "--output-dir", "notes.txt"],
+        ["camera-path", "--load-config", "config.yml", "--output", "notes.txt/path.json"],
+    ],
+)
+def test_an_output_folder_that_is_a_file_is_said_before_anything_is_done(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(SemfieldError, match=r"^notes.txt is a file: choose another folder"):
+        main(command)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

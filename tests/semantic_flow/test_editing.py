@@ -8,7 +8,15 @@ import torch
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.semantic_flow.editing import carried_back, tint
-from semfield_ns.semantic_flow.edits import Edit, ObjectState, Placement, apply_edits, edits_json, read_edits
+from semfield_ns.semantic_flow.edits import (
+    Edit,
+    ObjectState,
+    Placement,
+    apply_edits,
+    edits_json,
+    read_edits,
+    require_classes,
+)
 from semfield_ns.semantic_flow.objects import FrameView, MovingObject, ObjectTracks, find_objects
 from tests.semantic_flow.conftest import FRAMES, make_cameras, make_model
 
@@ -45,8 +53,16 @@ CLASSES = ["wall", "ball", "box"]
 def test_a_bad_file_of_edits_is_one_sentence(tmp_path, text, message):
     path = tmp_path / "edits.yml"
     path.write_text(text)
-    with pytest.raises(SemfieldError, match=message):
+    with pytest.raises(SemfieldError, match=message) as caught:
         read_edits(path)
+    assert not str(caught.value).endswith("..")
+
+
+def test_a_misspelled_class_is_said_before_a_run_is_opened():
+    known = [Edit("remove", target) for target in ("ball", "a#b", "a#b#1", "box#2", "")]
+    require_classes(known, [*CLASSES, "a#b"], "e.yml")
+    with pytest.raises(SemfieldError, match=r"^e.yml, edit 2: there is no 'bal'; the classes are .*ball"):
+        require_classes([Edit("background"), Edit("remove", "bal")], CLASSES, "e.yml")
 
 
 def test_an_absent_file_of_edits_is_named(tmp_path):
