@@ -72,7 +72,7 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", s
 def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
     from PIL import Image
 
-    from semfield_ns.evaluation.strokes import METHODS, evaluate_strokes
+    from semfield_ns.evaluation.strokes import evaluate_strokes
     from semfield_ns.io import atomic_path, write_json
 
     found = evaluate_strokes(load_config)
@@ -83,7 +83,7 @@ def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
     with atomic_path(output_dir / "strokes.md") as temporary:
         temporary.write_text(f"{found.table()}\n", encoding="utf-8")
     print(found.table())
-    print(f"Wrote {output_dir / 'strokes.json'}, strokes.md and pictures ({', '.join(METHODS)}, from left to right)")
+    print(f"Wrote {output_dir / 'strokes.json'}, strokes.md and pictures (left to right: {'; '.join(found.methods)})")
 
 
 def _evaluate_objects(load_config: Path, output_dir: Path) -> None:

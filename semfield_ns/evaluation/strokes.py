@@ -82,13 +82,17 @@ class StrokeEvaluation:
     pictures: dict[str, Float[Tensor, "H W 3"]]
     """predictions alone: each method's mask of a view, side by side, for the first seed"""
 
+    @property
+    def methods(self) -> list[str]:
+        """Those that were judged, in the order of pictures and table: only runs with a teacher have references."""
+        judged = {sample.method for sample in self.samples}
+        return [method for method in METHODS if method in judged]
+
     def table(self) -> str:
         """A Markdown table: means over views and objects; IoU with the standard deviation over the seeds."""
         lines = ["| method | IoU | spread over seeds | accuracy | average precision |", "|---|---|---|---|---|"]
-        for method in METHODS:
+        for method in self.methods:
             own = [sample for sample in self.samples if sample.method == method]
-            if not own:
-                continue
             seeds = sorted({sample.seed for sample in own})
             means = [np.mean([s.figures.iou for s in own if s.seed == seed]) for seed in seeds]
             accuracy, precision = (

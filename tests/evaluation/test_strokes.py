@@ -32,7 +32,9 @@ def test_the_table_tells_the_spread_over_seeds():
     def sample(seed: int, iou: float) -> Sample:
         return Sample(METHODS[0], "1", seed, "a", Figures(iou, 0.9, 0.8))
 
-    table = StrokeEvaluation([sample(0, 0.5), sample(0, 0.7), sample(1, 0.8)], {}).table()
+    found = StrokeEvaluation([sample(0, 0.5), sample(0, 0.7), sample(1, 0.8)], {})
+    assert found.methods == [METHODS[0]]
+    table = found.table()
     assert table.splitlines()[2:] == [f"| {METHODS[0]} | 0.700 | 0.141 | 0.900 | 0.800 |"]
 
 
