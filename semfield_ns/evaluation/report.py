@@ -113,22 +113,33 @@ def training_curves_png(run_dir: Path, path: Path) -> None:
         curves = {tag: curve for tag, curve in scalars.items() if any(needle in tag for needle in needles)}
         if curves:
             drawn.append((title, curves, logarithmic))
-    figure = Figure(figsize=(6 * max(len(drawn), 1), 4.5))
+    figure = Figure(figsize=(7 * max(len(drawn), 1), 4.5))
     for index, (title, curves, logarithmic) in enumerate(drawn):
         axes = figure.add_subplot(1, len(drawn), index + 1)
         axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
         for tag in sorted(curves):
             steps, values = curves[tag]
             marker = "." if len(steps) < 20 else None
-            axes.plot(steps, values, label=tag.removeprefix("Train Loss Dict/"), marker=marker)
+            axes.plot(steps, values, label=curve_name(tag), marker=marker)
         positive = all(value > 0 for _, values in curves.values() for value in values)
         axes.set_yscale("log" if logarithmic and positive else "symlog" if logarithmic else "linear")
         axes.set_title(title)
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))  # beside the curves: there may be many
     figure.tight_layout()
     save_figure(figure, path)
+
+
+def curve_name(tag: str) -> str:
+    """A tag of Nerfstudio's event files in words: losses by their names, other figures with where they were taken."""
+    place, _, name = tag.rpartition("/")
+    known = {
+        "Train Loss Dict": name,
+        "Train Metrics Dict": f"{name}, training",
+        "Eval Metrics Dict": f"{name}, held-out",
+    }
+    return known.get(place, tag)
 
 
 def comparison_table(rows: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from semfield_ns.evaluation.metrics import ConfusionMatrix
 from semfield_ns.evaluation.report import (
     comparison_table,
     confusion_matrix_png,
+    curve_name,
     logged_seconds,
     read_scalars,
     training_curves_png,
@@ -54,6 +55,13 @@ def test_a_truncated_event_file_is_read_as_far_as_it_goes(resumed_run):
     file = resumed_run / "events.out.tfevents.1"
     file.write_bytes(file.read_bytes()[:-20])
     assert read_scalars(resumed_run)["Train Loss"][0][-1] >= 5
+
+
+def test_curves_are_named_in_words():
+    assert curve_name("Train Loss Dict/flow_slow") == "flow_slow"
+    assert curve_name("Train Metrics Dict/psnr") == "psnr, training"
+    assert curve_name("Eval Metrics Dict/psnr") == "psnr, held-out"
+    assert curve_name("Train Loss") == "Train Loss"
 
 
 def test_training_curves(resumed_run, tmp_path):
