@@ -75,7 +75,23 @@ def error_sentence(error: BaseException, trace: TracebackType | None = None) -> 
     if isinstance(error, SemfieldError):
         return text
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    return _unreadable_checkpoint(error, frames) or _missing_gpu(error, frames)
+    return _unreadable_config(error, frames) or _unreadable_checkpoint(error, frames) or _missing_gpu(error, frames)
+
+
+def _unreadable_config(error: BaseException, frames: list[FrameType]) -> str | None:
+    """A sentence for a config.yml that Nerfstudio cannot read (whose method nobody knows then), else None."""
+    setups = [frame for frame in frames if frame.f_code.co_name == "eval_setup"]
+    if not setups:
+        return None
+    values = setups[0].f_locals
+    # Nerfstudio asserts that what it read is a configuration; later errors are those of the run.
+    no_configuration = frames[-1] is setups[0] and isinstance(error, AssertionError) and "pipeline" not in values
+    if "config" in values and not no_configuration:
+        return None
+    path: Path = values["config_path"]
+    if not path.is_file():
+        return f"{path} is not a file: give the config.yml of a trained run."
+    return f"{path} cannot be read as the config.yml of a run: give the file of that name that training wrote."
 
 
 def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from semfield_ns import compat
+from semfield_ns.cli.one_scene import read_run
 from semfield_ns.errors import SemfieldError
 
 
@@ -169,6 +170,24 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, damage: str):
 def test_a_missing_checkpoint_is_named(tmp_path: Path):
     sentence = sentence_of(eval_load_checkpoint, tmp_path / "none.ckpt", Ours())
     assert sentence is not None and "none.ckpt" in sentence and "no checkpoint" in sentence
+
+
+@pytest.mark.parametrize("text", ["[{kind: remove}]", "a: [", "!!python/object:no_such_module.X {}"])
+def test_what_is_no_config_is_named(tmp_path: Path, text: str):
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    assert sentence_of(eval_setup, tmp_path) == f"{tmp_path} is not a file: give the config.yml of a trained run."
+    path = tmp_path / "edits.yml"
+    path.write_text(text)
+    for read in (eval_setup, read_run):
+        assert str(sentence_of(read, path)).startswith(f"{path} cannot be read as the config.yml of a run: ")
+
+
+def test_errors_of_a_run_that_was_read_are_its_own():
+    def eval_setup(config_path, config):
+        config.pipeline.setup()
+
+    assert sentence_of(eval_setup, Path("config.yml"), SimpleNamespace(pipeline=Theirs())) is None
 
 
 def train_loop(config):

@@ -17,7 +17,14 @@ def read_run(load_config: Path) -> Any:
     if not load_config.is_file():
         raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
     # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
-    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    try:
+        config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    except (UnicodeDecodeError, yaml.YAMLError):
+        config = None
+    if not hasattr(config, "pipeline"):
+        raise SemfieldError(
+            f"{load_config} cannot be read as the config.yml of a run: give the file of that name that training wrote."
+        )
     several = getattr(config.pipeline.datamanager, "scene_folders", None)
     if several is not None and (names := list(several())):
         files = ", ".join(f"{name.replace('/', '_')}.yml" for name in names)
