@@ -75,7 +75,8 @@ def error_sentence(error: BaseException, trace: TracebackType | None = None) -> 
     if isinstance(error, SemfieldError):
         return text
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    return _unreadable_config(error, frames) or _unreadable_checkpoint(error, frames) or _missing_gpu(error, frames)
+    known = (_unreadable_config, _unreadable_checkpoint, _unreadable_camera_path, _missing_gpu)
+    return next((sentence for tell in known if (sentence := tell(error, frames))), None)
 
 
 def _unreadable_config(error: BaseException, frames: list[FrameType]) -> str | None:
@@ -114,6 +115,18 @@ def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str
         return f"There is no checkpoint {place}: train until the first one is saved."
     if in_torch_load and isinstance(error, RuntimeError | EOFError | OSError | KeyError | pickle.UnpicklingError):
         return f"Cannot read the checkpoint {path}: it is damaged or incomplete; delete it and use an older one."
+    return None
+
+
+def _unreadable_camera_path(error: BaseException, frames: list[FrameType]) -> str | None:
+    """A sentence for a camera path that `ns-render` cannot read for a run of ours, else None."""
+    for frame in frames:
+        path: Path | None = getattr(frame.f_locals.get("self"), "camera_path_filename", None)
+        if path is None or not _is_ours(frame.f_locals.get("pipeline")):
+            continue
+        rendering = any(later.f_code.co_name == "_render_trajectory_video" for later in frames)
+        if not rendering and isinstance(error, OSError | ValueError | LookupError | TypeError | AttributeError):
+            return f"{path} is not a camera path: make one in the viewer or with semfield camera-path."
     return None
 
 

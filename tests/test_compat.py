@@ -1,5 +1,6 @@
 """Errors end with one sentence, checkpoints load, and LPIPS is never in the way."""
 
+import json
 import logging
 import os
 import subprocess
@@ -188,6 +189,35 @@ def test_errors_of_a_run_that_was_read_are_its_own():
         config.pipeline.setup()
 
     assert sentence_of(eval_setup, Path("config.yml"), SimpleNamespace(pipeline=Theirs())) is None
+
+
+@pytest.mark.parametrize("text", [None, "- no JSON", "[1]", '{"frames": []}', '{"seconds": 1, "camera_path": [{}]}'])
+def test_what_is_no_camera_path_is_named(tmp_path: Path, monkeypatch, text: str | None):
+    from nerfstudio.scripts import render
+
+    path = tmp_path / "transforms.json"
+    if text is not None:
+        path.write_text(text)
+    command = render.RenderCameraPath(load_config=tmp_path / "config.yml", camera_path_filename=path)
+    for pipeline, sentence in ((Ours(), f"{path} is not a camera path: make one in the viewer"), (Theirs(), "None")):
+        found = (None, pipeline, None, None)
+        monkeypatch.setattr(render, "eval_setup", lambda *_, found=found, **__: found)
+        assert str(sentence_of(command.main)).startswith(sentence)
+
+
+def test_errors_of_rendering_are_their_own(tmp_path: Path, monkeypatch):
+    from nerfstudio.scripts import render
+
+    def _render_trajectory_video(*_, **__):
+        raise ValueError("of the renderer")
+
+    path = tmp_path / "path.json"
+    camera = {"camera_to_world": np.eye(4).ravel().tolist(), "fov": 50, "aspect": 1}
+    path.write_text(json.dumps({"seconds": 1, "render_height": 8, "render_width": 8, "camera_path": [camera]}))
+    monkeypatch.setattr(render, "eval_setup", lambda *_, **__: (None, Ours(), None, None))
+    monkeypatch.setattr(render, "_render_trajectory_video", _render_trajectory_video)
+    command = render.RenderCameraPath(load_config=tmp_path / "config.yml", camera_path_filename=path)
+    assert sentence_of(command.main) is None
 
 
 def train_loop(config):

@@ -53,14 +53,15 @@ def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks"
     Raises:
         SemfieldError: it is no run of one scene with classes by semantic-flow.
     """
+    from semfield_ns.cli.one_scene import read_run
+
+    read_run(load_config)
     from nerfstudio.utils.eval_utils import eval_setup
     from rich.progress import track
 
-    from semfield_ns.cli.one_scene import read_run
     from semfield_ns.semantic_flow.editor import track_objects
     from semfield_ns.semantic_flow.model import SemanticFlowModel
 
-    read_run(load_config)
     config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
     model = pipeline.model
     if not isinstance(model, SemanticFlowModel):

@@ -167,6 +167,11 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
                 f"The protocol {protocol} is for runs with labels {SCHEDULES[protocol]}P%, but this run was "
                 f"trained with {parser.labels}: use the protocol unlabelled."
             )
+        if protocol == "adaptation" and config.load_checkpoint is None:
+            raise SemfieldError(
+                "The protocol adaptation is for runs that began with --load-checkpoint, and this one did not: use the "
+                "protocol auto."
+            )
         parser.eval_frames = frames_of(protocol)
         return config
 

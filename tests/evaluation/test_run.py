@@ -65,6 +65,8 @@ def test_a_run_is_compared_on_the_frames_whose_labels_were_hidden(trained_run, t
     assert 0 < found["rows"][0]["flow_error"] < 20
     with pytest.raises(SemfieldError, match="labels first-P%"):
         evaluate_run(trained_run, "tracking")
+    with pytest.raises(SemfieldError, match="began with --load-checkpoint"):
+        evaluate_run(trained_run, "adaptation")
     # The flow of a synthetic scene is exact: following it beats copying.
     assert found["rows"][2]["miou"] > found["rows"][1]["miou"]
     assert (tmp_path / "out" / "evaluation.md").read_text().strip() in result.stdout
