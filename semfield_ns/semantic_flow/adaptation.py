@@ -47,7 +47,8 @@ class Transfer:
         new = f", new classes {', '.join(self.new_classes)}" if self.new_classes else ""
         return (
             f"Taken from the checkpoint: {self.taken:,} parameters ({', '.join(parts)}) with the classes "
-            f"{', '.join(self.classes) or 'none'}; fresh: {self.fresh:,} parameters (encodings, latent code){new}."
+            f"{', '.join(self.classes) or 'none'}; "
+            f"this scene's own: {self.fresh:,} parameters (encodings, latent code){new}."
         )
 
 
