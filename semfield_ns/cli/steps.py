@@ -164,9 +164,10 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
         what: name of the work, for the error.
 
     Raises:
-        SemfieldError: the command does not exit with 0.
+        SemfieldError: the command does not exit with 0. The message ends with the last line that it printed.
     """
     wait_for_earlier(log)
+    last = ""
     # FORCE_COLOR: rich draws its bars although its output is no terminal, and we read them.
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
     # OpenMP threads that wait busily take the core from one another as soon as anything else runs on the machine.
@@ -191,11 +192,12 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
                         progress(share)
                     if share is None or not re.search("[━╸╺]", line):
                         print(line, file=sink, flush=True)
+                        last = line.strip()
             except BaseException:
                 child.terminate()
                 raise
     if child.returncode != 0:
-        raise SemfieldError(f"{what} failed with exit code {child.returncode}: see the end of {log}.")
+        raise SemfieldError(f"{what} failed with exit code {child.returncode}: see the end of {log}. {last}".rstrip())
 
 
 def wait_for_earlier(log: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_child_reports_progress_and_its_log_has_no_bars(tmp_path):
 def test_a_child_that_fails_is_one_sentence_with_its_log(tmp_path):
     log = tmp_path / "child.log"
     code = "import sys; print('the reason', file=sys.stderr); sys.exit(3)"
-    with pytest.raises(SemfieldError, match=rf"The child failed with exit code 3: see the end of {log}\."):
+    with pytest.raises(SemfieldError, match=rf"The child failed with exit code 3: see the end of {log}\. the reason$"):
         run_child([sys.executable, "-c", code], log, lambda share: None, "The child")
     assert "the reason" in log.read_text()
 
