@@ -97,14 +97,17 @@ def _unreadable_config(error: BaseException, frames: list[FrameType]) -> str | N
 
 def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str | None:
     """A sentence for a checkpoint of ours that Nerfstudio does not find or `torch.load` cannot read, else None."""
-    loaders = [frame for frame in frames if frame.f_code.co_name in ("eval_load_checkpoint", "_load_checkpoint")]
+    names = ("eval_load_checkpoint", "_load_checkpoint", "_read_checkpoint")
+    loaders = [frame for frame in frames if frame.f_code.co_name in names]
     if not loaders:
         return None
     values = loaders[0].f_locals
-    # A function of (config, pipeline) when a run is opened, a method of the trainer when one is resumed.
+    # A function of (config, pipeline) when a run is opened, a method of the trainer when one is resumed or adapted: then
+    # there may be no pipeline yet.
     owner = values.get("self")
     config = values.get("config", getattr(owner, "config", None))
-    if not _is_ours(values.get("pipeline", getattr(owner, "pipeline", None))):
+    pipeline = values.get("pipeline") or getattr(owner, "pipeline", None) or getattr(config, "pipeline", None)
+    if not _is_ours(pipeline):
         return None
     path: Path | None = values.get("load_path") or getattr(config, "load_checkpoint", None)
     in_torch_load = any(frame.f_globals.get("__name__") == "torch.serialization" for frame in frames)

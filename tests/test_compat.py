@@ -173,6 +173,15 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path):
     assert sentence is not None and "none.ckpt" in sentence and "no checkpoint" in sentence
 
 
+def test_a_missing_checkpoint_to_adapt_is_named(tmp_path: Path):
+    from semfield_ns.semantic_flow.trainer import SemanticFlowTrainer
+
+    trainer = object.__new__(SemanticFlowTrainer)
+    for pipeline, sentence in ((Ours(), f"There is no checkpoint {tmp_path / 'none.ckpt'}"), (Theirs(), "None")):
+        trainer.config = SimpleNamespace(pipeline=pipeline, load_checkpoint=tmp_path / "none.ckpt")
+        assert str(sentence_of(trainer._read_checkpoint, tmp_path / "none.ckpt")).startswith(sentence)
+
+
 @pytest.mark.parametrize("text", ["[{kind: remove}]", "a: [", "!!python/object:no_such_module.X {}"])
 def test_what_is_no_config_is_named(tmp_path: Path, text: str):
     from nerfstudio.utils.eval_utils import eval_setup

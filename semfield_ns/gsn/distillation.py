@@ -23,6 +23,14 @@ class Distilled(NamedTuple):
     colors: FixedPCA
     tokens: TokenStore
 
+    def absent(self) -> str:
+        """Why the teacher cannot be had; empty if it can."""
+        try:
+            self.tokens.cache  # noqa: B018 (made here, where its weights are looked for)
+        except SemfieldError as error:
+            return str(error)
+        return ""
+
     def prepare(self, images: int) -> None:
         """Fits the shared projection and the colours, unless a checkpoint brought them."""
         if not bool(self.projection.fitted):

@@ -17,6 +17,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -181,6 +182,9 @@ class GSNModel(Model):
         """Before each step: which stage it belongs to."""
         if training_callback_attributes.optimizers is not None:
             follow_stages(training_callback_attributes.optimizers.schedulers.values(), self.config.stage_one_steps)
+        for absent in filter(None, (each.absent() for each in self.distilled)):
+            needed = f"Training goes on without it for {self.config.stage_one_steps:,} steps, and then ends."
+            CONSOLE.print(f"{absent} {needed}", style="bold yellow", markup=False)
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.set_step)]
 
     def set_step(self, step: int) -> None:

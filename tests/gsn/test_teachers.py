@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn import runs
@@ -54,11 +55,14 @@ def test_other_teachers_do_not_know_words(root):
         model.text_features(["ball"])
 
 
-def test_training_without_the_weights_says_what_to_do(root):
+def test_training_without_the_weights_says_what_to_do(root, capsys):
     constants = pytest.importorskip("huggingface_hub.constants")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         pipeline = small_config(root, teacher="dinov2").pipeline.setup(device="cpu")
+        pipeline.model.get_training_callbacks(TrainingCallbackAttributes(None, None, pipeline, None))
+        said = " ".join(capsys.readouterr().out.split())  # not only after all steps of the first stage
+        assert "No weights of facebook/dinov2-large" in said and "goes on without it for 4 steps" in said
         pipeline.model.set_step(0)  # colour needs no teacher
         with pytest.raises(SemfieldError, match=r"facebook/dinov2-large.*dinov2:FOLDER.*classical"):
             pipeline.model.set_step(4)
