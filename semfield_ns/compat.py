@@ -102,8 +102,8 @@ def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str
     if not loaders:
         return None
     values = loaders[0].f_locals
-    # A function of (config, pipeline) when a run is opened, a method of the trainer when one is resumed or adapted: then
-    # there may be no pipeline yet.
+    # A function of (config, pipeline) where a run is opened; a method of the trainer when one is resumed or adapted.
+    # Then there may be no pipeline yet.
     owner = values.get("self")
     config = values.get("config", getattr(owner, "config", None))
     pipeline = values.get("pipeline") or getattr(owner, "pipeline", None) or getattr(config, "pipeline", None)
