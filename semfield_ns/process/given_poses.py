@@ -14,7 +14,7 @@ from semfield_ns.process.colmap import load_pycolmap, mean_error, read_model
 from semfield_ns.process.frames import FEWEST
 from semfield_ns.process.geometry import Camera, Pose, camera_to_world
 from semfield_ns.process.models import ModelCard
-from semfield_ns.process.registration import FrameNames, Registration, match_name
+from semfield_ns.process.registration import FrameNames, Registration, match_images, match_name
 
 
 def import_poses(path: Path, frames: Sequence[FrameNames], size: tuple[int, int], source_count: int) -> Registration:
@@ -75,14 +75,17 @@ def _import_transforms(path: Path, frames: Sequence[FrameNames]) -> Registration
     from semfield_ns.scenes.formats.transforms import read_transforms
 
     scene = read_transforms(path)
-    cameras, poses = {}, {}
-    for frame in scene.train + scene.test:
-        number = match_name(frame.image_path.name, frames)
-        if number is not None:
-            cameras[number] = Camera(
-                frame.fx, frame.fy, frame.cx, frame.cy, frame.width, frame.height, frame.distortion
-            )
-            poses[number] = frame.c2w
+    # Held out are frames of the video, or views of other cameras that are numbered by its moments.
+    train, test = ({frame.image_path: frame for frame in part} for part in (scene.train, scene.test))
+    images = match_images(train, frames)
+    rest = [frame for frame in frames if frame.number not in images]
+    found = {number: train[image] for number, image in images.items()}
+    found |= {number: test[image] for number, image in match_images(test, rest).items()}
+    cameras = {
+        number: Camera(frame.fx, frame.fy, frame.cx, frame.cy, frame.width, frame.height, frame.distortion)
+        for number, frame in found.items()
+    }
+    poses = {number: frame.c2w for number, frame in found.items()}
     points = np.zeros((0, 3)) if scene.points is None else scene.points
     seen = {number: list(range(len(points))) for number in poses}  # which are hidden is not known
     return _given(poses, cameras, path.name, points=points, seen=seen)

@@ -18,7 +18,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, read_image, read_json, write_json
 from semfield_ns.process.flow import flow_file, read_rgb
 from semfield_ns.process.frames import Rgb, frame_name
-from semfield_ns.process.registration import FrameNames, match_name
+from semfield_ns.process.registration import FrameNames, match_images, match_name
 from semfield_ns.scenes.flow import read_flow, warp_labels
 from semfield_ns.scenes.labels import IGNORE, LabelMap, SemanticClass
 
@@ -137,12 +137,10 @@ def _lines(path: Path) -> list[str]:
 def _read_ids(
     label_map: LabelMap, pngs: Sequence[Path], frames: Sequence[FrameNames], size: tuple[int, int]
 ) -> dict[int, Ids]:
-    labels = {}
-    for png in pngs:
-        number = match_name(png.name, frames)
-        if number is not None:
-            labels[number] = label_map.read(png, size[::-1], f"label image of frame {number}", resize=True)
-    return labels
+    return {
+        number: label_map.read(png, size[::-1], f"label image of frame {number}", resize=True)
+        for number, png in match_images(pngs, frames).items()
+    }
 
 
 def _from_label_studio(
@@ -215,13 +213,11 @@ def _from_tracks(path: Path, folders: Sequence[Path], frames: Sequence[FrameName
 def _from_object_ids(path: Path, pngs: Sequence[Path], frames: Sequence[FrameNames], size: tuple[int, int]) -> Imported:
     """SAM 2 with one PNG of object ids a frame, 0 for none."""
     read: dict[int, np.ndarray] = {}
-    for png in pngs:
-        number = match_name(png.name, frames)
-        if number is not None:
-            image = read_image(png, "object ids")
-            if image.mode not in ("1", "L", "P"):
-                raise SemfieldError(f"{png} is a {image.mode} image: PNGs of object ids are grey or have a palette.")
-            read[number] = cv2.resize(np.array(image).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    for number, png in match_images(pngs, frames).items():
+        image = read_image(png, "object ids")
+        if image.mode not in ("1", "L", "P"):
+            raise SemfieldError(f"{png} is a {image.mode} image: PNGs of object ids are grey or have a palette.")
+        read[number] = cv2.resize(np.array(image).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     objects = sorted({int(v) for ids in read.values() for v in np.unique(ids)} - {0})
     names = _object_names(path, [str(v) for v in objects])
     distinct = sorted(set(names), key=names.index)

@@ -4,7 +4,7 @@ Poses are OpenGL camera-to-world.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, read_npz
 from semfield_ns.process.geometry import Camera, Pose
 from semfield_ns.process.models import ModelCard
@@ -127,3 +128,23 @@ def match_name(name: str, frames: Sequence[FrameNames]) -> int | None:
         if digits and int(digits) == frame.index:
             return frame.number
     return None
+
+
+def match_images(images: Iterable[Path], frames: Sequence[FrameNames]) -> dict[int, Path]:
+    """The image of each picked frame, as far as there is one; the others are left out.
+
+    Raises:
+        SemfieldError: the names of two images are those of one frame.
+    """
+    found: dict[int, Path] = {}
+    for image in images:
+        number = match_name(image.name, frames)
+        if number is None:
+            continue
+        if number in found:
+            raise SemfieldError(
+                f"{found[number]} and {image.name} both seem to be of frame {number:04d}, by their names: leave images "
+                "of other cameras out."
+            )
+        found[number] = image
+    return found

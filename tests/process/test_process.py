@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from semfield_ns.cli.process import digest, process
+from semfield_ns.errors import SemfieldError
 from semfield_ns.io import read_image, write_png
 from semfield_ns.process.flow import flow_file
 from semfield_ns.process.given_poses import import_poses
@@ -139,6 +140,27 @@ def test_the_result_of_ns_process_data_is_taken_as_it_is(scene, tmp_path):
     assert len(read.train) == 10 and len(read.points) == len(theirs.points) and read.depth_kind == "metric"
     assert np.allclose([f.c2w for f in read.train], [f.c2w for f in theirs.train])
     assert read.train[3].dynamic_mask_path and read.train[3].flow_fwd_path
+
+
+def test_held_out_views_of_other_cameras_are_not_taken_for_frames(tmp_path):
+    frames = []
+    for name, x in (("000", 0.0), ("002", 1.0), ("004", 2.0), ("006", 3.0), ("held_03_002", 9.0), ("008", 4.0)):
+        write_png(tmp_path / "images" / f"{name}.png", np.zeros((6, 8, 3), np.uint8))
+        c2w = np.eye(4)
+        c2w[0, 3] = x
+        frames.append({"file_path": f"images/{name}.png", "transform_matrix": c2w.tolist(), "time": float(name[-3:])})
+    frames[4]["camera_id"] = "other"
+    scene = {"fl_x": 8, "fl_y": 8, "cx": 4, "cy": 3, "w": 8, "h": 6, "near": 1, "far": 9, "frames": frames}
+    held = {
+        "train_filenames": [f["file_path"] for f in frames[:4]],
+        "test_filenames": [f["file_path"] for f in frames[4:]],
+    }
+    (tmp_path / "transforms.json").write_text(json.dumps(scene | held))
+    found = import_poses(tmp_path, FRAMES, (8, 6), 10)
+    assert {number: c2w[0, 3] for number, c2w in found.poses.items()} == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4}
+    (tmp_path / "transforms.json").write_text(json.dumps(scene))
+    with pytest.raises(SemfieldError, match=r"002\.png and held_03_002\.png both seem to be of frame 0001"):
+        import_poses(tmp_path, FRAMES, (8, 6), 10)
 
 
 def test_poses_of_arrays(tmp_path):
