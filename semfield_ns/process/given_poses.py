@@ -14,7 +14,7 @@ from semfield_ns.process.colmap import load_pycolmap, mean_error, read_model
 from semfield_ns.process.frames import FEWEST
 from semfield_ns.process.geometry import Camera, Pose, camera_to_world
 from semfield_ns.process.models import ModelCard
-from semfield_ns.process.registration import FrameNames, Registration, match_images, match_name
+from semfield_ns.process.registration import FrameNames, Registration, match_images
 
 
 def import_poses(path: Path, frames: Sequence[FrameNames], size: tuple[int, int], source_count: int) -> Registration:
@@ -104,8 +104,8 @@ def _import_colmap(path: Path, frames: Sequence[FrameNames]) -> Registration:
         model = pycolmap.Reconstruction(str(path))
     except (RuntimeError, ValueError) as error:
         raise SemfieldError(f"{path} is not a whole COLMAP model ({reason(error)}).") from error
-    by_name = {image.name: match_name(image.name, frames) for image in model.images.values()}
-    names = [next((name for name, n in by_name.items() if n == frame.number), "") for frame in frames]
+    images = match_images([Path(image.name) for image in model.images.values()], frames)
+    names = [images[frame.number].as_posix() if frame.number in images else "" for frame in frames]
     cameras, poses, points, seen = read_model(model, names)
     figures = {"reprojection_error_px": mean_error(model)} if len(points) else {}
     return _given(poses, cameras, f"COLMAP ({path.name})", points=points, seen=seen, figures=figures)

@@ -24,7 +24,7 @@ from semfield_ns.process.geometry import Fit, View, fit_depth, relative_pose, sa
 from semfield_ns.process.given_poses import import_poses
 from semfield_ns.process.labels import Imported, import_labels, write_template
 from semfield_ns.process.models import ModelCard
-from semfield_ns.process.registration import match_name
+from semfield_ns.process.registration import match_images
 from semfield_ns.process.structure import refine, register
 from semfield_ns.process.workspace import Workspace, read_mask
 from semfield_ns.scenes.flow import Mask, read_flow
@@ -99,20 +99,20 @@ class Work(Workspace):
 
     def _moving(self) -> Iterator[tuple[int, Mask]]:
         if self.settings.masks is not None:
-            for number in self.kept:
-                yield number, self._given_mask(self.settings.masks, number)
+            yield from self._given_masks(self.settings.masks)
             return
         for number, views, fit in self._fits():
             rgb = read_rgb(self.images, number)
             evidence, weight = motion.not_static(fit, views, motion.texture(rgb))
             yield number, motion.to_mask(motion.smoothed(evidence, weight), rgb)
 
-    def _given_mask(self, folder: Path, number: int) -> Mask:
-        found = [path for path in sorted(folder.glob("*.png")) if match_name(path.name, self.names) == number]
-        if not found:
-            raise SemfieldError(f"{capital(str(folder))} has no mask {frame_name(number)}.png for a picked frame.")
-        values = np.array(read_image(found[0], "motion mask").convert("L"))
-        return np.asarray(cv2.resize(values, self.picked.size, interpolation=cv2.INTER_NEAREST) > 0)
+    def _given_masks(self, folder: Path) -> Iterator[tuple[int, Mask]]:
+        images = match_images(sorted(folder.glob("*.png")), self.names)
+        for number in self.kept:
+            if number not in images:
+                raise SemfieldError(f"{capital(str(folder))} has no mask {frame_name(number)}.png for a picked frame.")
+            values = np.array(read_image(images[number], "motion mask").convert("L"))
+            yield number, np.asarray(cv2.resize(values, self.picked.size, interpolation=cv2.INTER_NEAREST) > 0)
 
     def _bridge_gaps(self) -> None:
         """Flow across frames that have no pose, which the scene leaves out."""

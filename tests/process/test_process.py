@@ -128,6 +128,28 @@ def test_poses_can_be_brought_along(scene, tmp_path):
 
 
 @pytest.mark.slow
+def test_motion_masks_can_be_brought_along(scene, tmp_path):
+    video, done = scene
+    folder, masks = tmp_path / "scene", tmp_path / "masks"
+    shutil.copytree(done, folder)
+    marked = np.zeros((90, 120), np.uint8)  # half the size of the frames
+    marked[:30, :40] = 255
+    for number in range(9):
+        write_png(masks / f"{number:04d}.png", marked)
+    with pytest.raises(SemfieldError, match=r"has no mask 0009\.png"):
+        process(video, folder, models="classical", threads=1, masks=masks)
+    write_png(masks / "0009.png", marked)
+    write_png(masks / "other_0009.png", marked)
+    with pytest.raises(SemfieldError, match=r"0009\.png and other_0009\.png both seem to be of frame 0009"):
+        process(video, folder, models="classical", threads=1, masks=masks)
+    (masks / "other_0009.png").unlink()
+    process(video, folder, models="classical", threads=1, masks=masks)
+    frame = read_transforms(folder / "transforms.json").train[3]
+    moving = np.asarray(read_image(frame.dynamic_mask_path)) > 0
+    assert moving[:58, :78].all() and not moving[64:, :].any() and not moving[:, 84:].any()
+
+
+@pytest.mark.slow
 def test_the_result_of_ns_process_data_is_taken_as_it_is(scene, tmp_path):
     from nerfstudio.process_data.colmap_utils import colmap_to_json
 
