@@ -124,9 +124,9 @@ def play(served: Served, browsers: list[Browser], actions: int, seed: int = 7) -
             browser.look(chance.uniform(-0.4, 0.4), chance.uniform(-0.1, 0.1))
         elif action == 5:
             sliders = [panel.l_threshold, panel.m_growth, served.viewer.control_panel._time]
-            served.press(chance.choice(sliders), browser, chance.random())
+            served.press_at_once(chance.choice(sliders), browser, chance.random())
         else:
-            served.press(chance.choice(buttons[: chance.choice([often, len(buttons)])]), browser)
+            served.press_at_once(chance.choice(buttons[: chance.choice([often, len(buttons)])]), browser)
         if number % EPOCH == 0:
             browsers[1].socket.close()
             browsers[1] = Browser(served, 0.2)

@@ -110,12 +110,19 @@ class Served:
         """Waits until all that pages have sent is done: on a busy machine that takes its time."""
         quiet = 0
         end = time.monotonic() + 120
-        while quiet < 5:
+        while quiet < 4:
             assert time.monotonic() < end, f"{self._under_way} messages are still under way"
-            time.sleep(0.1)
+            time.sleep(0.05)
             quiet = quiet + 1 if self._under_way == 0 else 0
 
     def press(self, element: Any, browser: "Browser", value: Any = True) -> None:
+        """Presses after all that came before is done: viser has a thread for each message, and a late one would still
+        say what it did."""
+        self.settle()
+        self.press_at_once(element, browser, value)
+
+    def press_at_once(self, element: Any, browser: "Browser", value: Any = True) -> None:
+        """Presses like somebody who does not wait."""
         browser.send("GuiUpdateMessage", id=element.gui_handle._impl.id, updates={"value": value})
 
     def stop(self) -> None:
