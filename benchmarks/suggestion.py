@@ -70,6 +70,7 @@ def main(cache: Path = Path("outputs/table"), count: int = 2, draws: int = 3, se
         seeds: Of the trainings.
     """
     print("| scene, seed | suggested | per-image mIoU | random, mean (each) |\n|---|---|---|---|")
+    means = []
     for scene in SYNTHETIC:
         folder = scene_folder(scene, Path(), cache)
         for seed in range(seeds):
@@ -81,8 +82,10 @@ def main(cache: Path = Path("outputs/table"), count: int = 2, draws: int = 3, se
             found = [run(scene, folder, sorted([0, *extra]), seed)["miou"] for extra in (chosen, *others)]
             shared = set.intersection(*(set(miou) for miou in found))
             ours, *theirs = (float(np.mean([miou[frame] for frame in shared])) for miou in found)
+            means.append((ours, np.mean(theirs)))
             each = ", ".join(f"{value:.3f}" for value in theirs)
             print(f"| {scene.name}, {seed} | {chosen} | {ours:.3f} | {np.mean(theirs):.3f} ({each}) |", flush=True)
+    print("| mean | | {:.3f} | {:.3f} |".format(*np.mean(means, axis=0)))
     print(f"\n{machine()}")
 
 

@@ -70,8 +70,11 @@ class SemfieldPipeline(VanillaPipeline):
         # The rooms of the viewer and of exports sit above this module: they are imported where they meet.
         from semfield_ns.export.from_viewer import take_home
         from semfield_ns.viewer.panel import SegmentationPanel
+        from semfield_ns.viewer.picking import add_picking
         from semfield_ns.viewer.segmenter import segment_model
 
+        if hasattr(self.model, "editing"):
+            add_picking(self.model.editing)
         self.segmenter = segment_model(self.model, config.session)
         if self.segmenter is not None:
             # Nerfstudio finds the viewer's controls among the attributes.

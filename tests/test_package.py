@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "rendering": set(),
     "teachers": {"scenes"},
     "evaluation": {"scenes", "rendering", "segmentation", "viewer"},
-    "semantic_flow": {"scenes", "teachers", "rendering", "evaluation", "viewer"},
+    "semantic_flow": {"scenes", "teachers", "rendering", "evaluation"},
     "gsn": {"scenes", "teachers", "rendering", "evaluation", "segmentation"},
     "process": {"scenes", "rendering"},
     "segmentation": {"scenes", "teachers", "rendering"},

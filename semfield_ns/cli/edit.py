@@ -13,7 +13,7 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
         load_config: config.yml of a trained run of semantic-flow.
         edits: JSON or YAML list of edits, such as [{kind: remove, target: ball}]. Kinds: remove, move, duplicate,
             mirror, recolor, background. Fields: target (a class, an object such as ball#2, or nothing for all that
-            moves), translation, axis, degrees, scale, color.
+            moves), box (where it is), translation, axis, degrees, scale, color.
         output_dir: Folder of the new run; its config.yml opens like that of any other run.
     """
     import torch

@@ -17,7 +17,6 @@ from torch import nn
 from semfield_ns.errors import SemfieldError
 from semfield_ns.rendering.panel import Legend, plain
 from semfield_ns.semantic_flow.edits import Edit, Kind, edits_json
-from semfield_ns.viewer.link import Client, ClientButton, ScreenPoint, ViewerLink
 
 EVERYTHING = "all that moves"
 
@@ -25,7 +24,8 @@ EVERYTHING = "all that moves"
 class EditPanel(nn.Module):
     """Controls that make edits.
 
-    Nerfstudio shows the elements in alphabetical order of the attributes' names, hence the letters.
+    Nerfstudio shows the elements in alphabetical order of the attributes' names, hence the letters. `b_pick` is
+    added where there is a viewer that knows whose clicks are whose.
 
     Args:
         classes: names of the classes that may move.
@@ -41,17 +41,15 @@ class EditPanel(nn.Module):
         classes: Sequence[str],
         edits: Sequence[Edit],
         change: Callable[[Sequence[Edit]], Sequence[str]],
-        pick: Callable[[Cameras, ScreenPoint], str],
+        pick: Callable[[Cameras, tuple[float, float]], str],
     ) -> None:
         super().__init__()
-        self.link = ViewerLink(lambda: None, lambda _: None)
         self._pick = pick
         self._edits = tuple(edits)
         self._classes = list(classes)
         self._change = change
         options = [EVERYTHING, *self._classes]
         self.a_target = ViewerDropdown("Edit", EVERYTHING, options, hint="A class, or one object once they are known")
-        self.b_pick = ClientButton("Pick by a click", self._begin_picking)
         self.c_translation = ViewerVec3("Translation", (0.0, 0.0, 0.0), step=0.05, hint="In the scene's own units")
         self.d_axis = ViewerVec3("Axis", (0.0, 0.0, 1.0), step=0.1, hint="Of the rotation, or normal of the mirror")
         self.e_degrees = ViewerNumber("Degrees", 0.0, hint="Of the rotation about the object's own centre")
@@ -69,24 +67,15 @@ class EditPanel(nn.Module):
         self.q_save = ViewerButton("Save edits", lambda _: self._save())
         self.r_list = Legend("Edits", describe(self._edits))
 
-    def _begin_picking(self, client: Client) -> None:
-        if client is not None:
-            self.link.take_pointer(client, "click", lambda points: self._picked(client, points[0]))
-            self._tell("Click on something that moves.")
+    def pick(self, camera: Cameras, at: tuple[float, float]) -> tuple[str, Sequence[str]]:
+        """The object that a camera shows at a place, and all objects by name; see `pick` of the class."""
+        return self._pick(camera, at), self._change(self._edits)
 
-    def _picked(self, client: Client, at: ScreenPoint) -> None:
-        self.link.give_pointer_back(client)
-        self._tell("Working ...")
-        try:
-            camera = self.link.camera(client).cameras()
-            with self.link.lock:
-                name = self._pick(camera, at)
-                self._offer(self._change(self._edits))
-        except SemfieldError as error:
-            self._tell(str(error))
-            return
+    def choose(self, name: str, objects: Sequence[str]) -> None:
+        """One of the objects is what the next edits are of."""
+        self._offer(objects)
         self.a_target.value = name
-        self._tell(f"Picked {name}.")
+        self.tell(f"Picked {name}.")
 
     def _offer(self, objects: Sequence[str]) -> None:
         self.a_target.set_options([EVERYTHING, *self._classes, *objects])
@@ -106,16 +95,16 @@ class EditPanel(nn.Module):
                 color=tuple(channel / 255 for channel in self.g_color.value),  # type: ignore[arg-type]
             )
         except SemfieldError as error:
-            self._tell(str(error))
+            self.tell(str(error))
             return
         self._set((*self._edits, edit))
 
     def _set(self, edits: tuple[Edit, ...]) -> None:
-        self._tell("Working ...")
+        self.tell("Working ...")
         try:
             objects = self._change(edits)
         except SemfieldError as error:
-            self._tell(str(error))
+            self.tell(str(error))
             return
         self._edits = edits
         if objects:
@@ -136,11 +125,12 @@ class EditPanel(nn.Module):
             with atomic_path(path) as temporary:
                 temporary.write_text(edits_json(self._edits), encoding="utf-8")
         except (OSError, SemfieldError) as error:
-            self._tell(f"The edits could not be saved to {path}: {error}")
+            self.tell(f"The edits could not be saved to {path}: {error}")
             return
-        self._tell(f"Saved to {path.resolve()}")
+        self.tell(f"Saved to {path.resolve()}")
 
-    def _tell(self, message: str) -> None:
+    def tell(self, message: str) -> None:
+        """Shows a sentence below the list of edits."""
         self.r_list.change(f"{describe(self._edits)}\n\n{plain(message)}")
 
 

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from semfield_ns.viewer.picking import add_picking
 from tests.semantic_flow.test_editing import solid_model
 from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path, ball_pipeline(solid_model()), max_res=16)
+    model = solid_model()
+    add_picking(model.editing)  # as the pipeline does
+    served = Served(tmp_path, ball_pipeline(model), max_res=16)
     yield served
     served.stop()
 
