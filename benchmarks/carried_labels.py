@@ -15,9 +15,9 @@ from table import DATA, SCENES, TASKS, scene_folder
 from training import Job, machine
 
 from semfield_ns.evaluation.run import Truth, score
+from semfield_ns.labelling.evidence import frame_flow
+from semfield_ns.labelling.propagation import Reliability, measure, merge, rehearsal_gaps, sides
 from semfield_ns.semantic_flow.datamanager import FlowDataset
-from semfield_ns.semantic_flow.evidence import frame_flow
-from semfield_ns.semantic_flow.propagation import Reliability, measure, merge, rehearsal_gaps, sides
 
 
 def main(data: Path = DATA, cache: Path = Path("outputs/table"), share: int = 25) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from table import SYNTHETIC, predict, scene_folder
 from training import Job, train
 
-from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
+from semfield_ns.labelling.baselines import chained_flow, nearest_labelled
 from semfield_ns.rendering.palette import colorize_labels
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 from rich.progress import track
 from training import machine
 
+from semfield_ns.editing.edits import Edit
 from semfield_ns.io import read_json
 from semfield_ns.scenes.synthetic import make_scene
-from semfield_ns.semantic_flow.edits import Edit
 
 EDITS = {
     "as it is": (),
@@ -69,7 +69,7 @@ def main(load_config: Path, views: int = 12, pictures: Path | None = None) -> No
     print(f"\n{scene.name}, {len(chosen)} held-out views\n\n| edit | PSNR, dB |\n|---|---|")
     rows = []
     for name, edits in EDITS.items():
-        model.editor.change(model, edits)
+        model.editor.change(edits)
         truth, errors = edited_truth(scene, edits), []
         for index in track(chosen, description=name, transient=True):
             wanted = torch.from_numpy(truth.render(places[index][0], time=places[index][1])["rgb"])

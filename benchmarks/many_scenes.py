@@ -16,7 +16,7 @@ import tyro
 from completion import save
 from training import Job, machine, train
 
-from semfield_ns.evaluation.metrics import ConfusionMatrix
+from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.scenes.synthetic import write_scene
 
 RESULTS = Path(__file__).parent / "results" / "many_scenes.json"

@@ -13,7 +13,7 @@ from training import machine
 
 from semfield_ns.cli.evaluate import true_instances
 from semfield_ns.cli.objects import followed
-from semfield_ns.evaluation.instances import instance_score
+from semfield_ns.metrics.instances import instance_score
 from semfield_ns.rendering.palette import object_color
 
 

@@ -29,8 +29,8 @@ from training import Job, machine, train
 from view_registration import registered
 
 from semfield_ns.cli.process import process
-from semfield_ns.evaluation.metrics import ConfusionMatrix
 from semfield_ns.io import atomic_path, read_image, read_json, write_json, write_png
+from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.process.frames import frame_name
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig, scheduled
 from semfield_ns.scenes.formats import read_scene

@@ -12,7 +12,7 @@ import torch
 import tyro
 from training import Job, machine, train
 
-from semfield_ns.evaluation.metrics import ConfusionMatrix
+from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.scenes.synthetic import write_scene
 
 

@@ -28,11 +28,12 @@ from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.simulation import simulate_strokes
-from semfield_ns.segmentation.views import FeatureView, KnownViews, ModelViews
+from semfield_ns.segmentation.views import FeatureView, KnownViews
+from semfield_ns.sessions.masks import open_run, scene_views
+from semfield_ns.sessions.segmenter import Segmenter
+from semfield_ns.sessions.session import Session
+from semfield_ns.sessions.views import ModelViews
 from semfield_ns.teachers.classical import ClassicalTeacher
-from semfield_ns.viewer.masks import open_run, scene_views
-from semfield_ns.viewer.segmenter import Segmenter
-from semfield_ns.viewer.session import Session
 
 WIDTH, HEIGHT, FEATURES, STROKES = 504, 378, 64, 20
 

@@ -21,7 +21,8 @@ from semfield_ns.evaluation.strokes import evaluate_strokes
 from semfield_ns.gsn.runs import attach, newest_checkpoint
 from semfield_ns.io import read_npz, write_json, write_npz, write_png
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.views import FeatureView, ModelViews
+from semfield_ns.segmentation.views import FeatureView
+from semfield_ns.sessions.views import ModelViews
 
 
 class StoredViews(ModelViews):

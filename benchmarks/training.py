@@ -17,7 +17,7 @@ from nerfstudio.engine.optimizers import Optimizers
 from rich.progress import track
 
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
-from semfield_ns.semantic_flow.adaptation import for_adaptation, transfer
+from semfield_ns.semantic_flow.many_scenes.adaptation import for_adaptation, transfer
 from semfield_ns.semantic_flow.pipeline import decode_classes
 
 Head = Literal["flow", "point"]

@@ -21,8 +21,8 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.sessions.masks import open_run
 from semfield_ns.viewer.live import LiveSegmentation
-from semfield_ns.viewer.masks import open_run
 from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 
 REPEATS = 20

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
-from functools import partial
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,12 +18,18 @@ from torchvision.utils import save_image
 
 from semfield_ns import compat
 from semfield_ns.errors import SemfieldError
+from semfield_ns.scene_model import SceneModel
+from semfield_ns.sessions.segmenter import Segmenter, segment_model
 
 # Whoever loads one of our methods gets here before any checkpoint is read.
 compat.allow_nerfstudio_checkpoints()
 
 INFO_KEY = "_semfield_info"
 """Entry of the state dict with what the model said of itself, as JSON text in a uint8 tensor."""
+
+ATTACHMENTS = "semfield_ns.attachments"
+"""Group of entry points that are called with every pipeline, such as the panels of the viewer: what this module does
+not have to know."""
 
 KEYS_SHOWN = 3
 
@@ -67,18 +73,12 @@ class SemfieldPipeline(VanillaPipeline):
 
     def __init__(self, config: SemfieldPipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
-        # The rooms of the viewer and of exports sit above this module: they are imported where they meet.
-        from semfield_ns.export.from_viewer import take_home
-        from semfield_ns.viewer.panel import SegmentationPanel
-        from semfield_ns.viewer.picking import add_picking
-        from semfield_ns.viewer.segmenter import segment_model
-
-        if hasattr(self.model, "editing"):
-            add_picking(self.model.editing)
-        self.segmenter = segment_model(self.model, config.session)
-        if self.segmenter is not None:
-            # Nerfstudio finds the viewer's controls among the attributes.
-            self.segmentation = SegmentationPanel(self.model, self.segmenter.session, partial(take_home, self))
+        model = self.model
+        self.segmenter: Segmenter | None = None
+        if isinstance(model, SceneModel) and model.can_be_segmented:
+            self.segmenter = segment_model(model, config.session)
+        for hook in entry_points(group=ATTACHMENTS):
+            hook.load()(self)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The weights, and what the model says of itself under `INFO_KEY`."""

@@ -26,30 +26,38 @@ OPTIONAL = ("transformers", "tinycudann", "pycolmap")
 MAX_EXTRA_SHARE = 0.1
 """of the seconds that Nerfstudio needs alone; a slow or busy machine is slow with both"""
 
-# Rooms that a room may import, besides itself and the modules beside the rooms.
-MAY_IMPORT = {
+# What each room, and each module beside the rooms, may import besides itself and `EVERYWHERE`: from low to high.
+EVERYWHERE = {"errors", "io"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "io": set(),
+    "compat": set(),
+    "__init__": {"compat"},
     "scenes": set(),
     "rendering": set(),
+    "metrics": {"compat"},
     "teachers": {"scenes"},
-    "evaluation": {"scenes", "rendering", "segmentation", "viewer"},
-    "semantic_flow": {"scenes", "teachers", "rendering", "evaluation"},
-    "gsn": {"scenes", "teachers", "rendering", "evaluation", "segmentation"},
-    "process": {"scenes", "rendering"},
+    "labelling": {"scenes", "teachers"},
     "segmentation": {"scenes", "teachers", "rendering"},
-    "viewer": {"scenes", "rendering", "segmentation"},
-    "export": {"scenes", "rendering", "segmentation", "viewer", "semantic_flow"},
+    "editing": {"scenes"},
+    "scene_model": {"scenes", "segmentation", "editing"},
+    "sessions": {"scenes", "rendering", "segmentation", "scene_model"},
+    "process": {"scenes", "rendering"},
+    "pipeline": {"compat", "scene_model", "sessions"},
+    "semantic_flow": {
+        *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "editing", "scene_model", "pipeline")
+    },
+    "gsn": {"compat", "scenes", "teachers", "rendering", "metrics", "segmentation", "scene_model", "pipeline"},
+    "export": {"scenes", "rendering", "segmentation", "sessions", "editing", "scene_model"},
+    "evaluation": {
+        *("scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "sessions", "scene_model")
+    },
+    "viewer": {"scenes", "rendering", "segmentation", "sessions", "editing", "export", "scene_model"},
+    "method_configs": {"scenes", "semantic_flow", "gsn", "pipeline"},
     "cli": {
-        "scenes",
-        "teachers",
-        "rendering",
-        "evaluation",
-        "semantic_flow",
-        "gsn",
-        "process",
-        "segmentation",
-        "viewer",
-        "export",
-        "method_configs",
+        *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "editing"),
+        *("scene_model", "sessions", "process", "pipeline", "semantic_flow", "gsn", "export", "evaluation"),
+        *("viewer", "method_configs"),
     },
 }
 
@@ -130,15 +138,101 @@ def normalised(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def test_lower_rooms_never_import_upper_ones():
+def module_name(path: Path) -> str:
+    """The dotted name that a source file is imported by."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    if parts[0] == "method_configs":
+        parts.insert(0, "semfield_ns")
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def room_of(name: str) -> str:
+    """The room, or the module beside the rooms, that a dotted name of the package belongs to."""
+    return name.split(".")[1]
+
+
+def own_imports(path: Path, at_import: bool) -> set[str]:
+    """Names of our modules that a source file imports.
+
+    Args:
+        path: of the file.
+        at_import: leave out what is imported by functions only, or for types only.
+    """
+    known = {module_name(other) for other in sources()}
+    tree = ast.parse(path.read_text())
+    if at_import:
+        tree = AtImport().visit(tree)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("semfield_ns."):
+                found.add(name if name in known else name.rpartition(".")[0])
+    return {name for name in found if name != "semfield_ns"}
+
+
+class AtImport(ast.NodeTransformer):
+    """Takes away what does not run when a module is imported."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        return None
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if "TYPE_CHECKING" in ast.dump(node.test) else node
+
+
+def test_no_module_imports_an_upper_room():
     wrong = []
     for path in sources():
-        room = path.relative_to(ROOT).parts[1]
-        if (ROOT / "semfield_ns" / room).is_dir():
-            used = {name.split(".")[1] for name in imports(path) if name.startswith("semfield_ns.")}
-            rooms = {name for name in used if (ROOT / "semfield_ns" / name).is_dir() or name == "method_configs"}
-            wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in rooms - MAY_IMPORT[room] - {room}]
+        room = room_of(module_name(path))
+        allowed = MAY_IMPORT[room] | EVERYWHERE | {room}
+        used = own_imports(path, at_import=False)
+        wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in used if room_of(name) not in allowed]
     assert wrong == []
+
+
+def test_rooms_are_in_order():
+    order = list(MAY_IMPORT)
+    assert all(order.index(low) < order.index(room) for room, lows in MAY_IMPORT.items() for low in lows)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    arrows = {module_name(path): own_imports(path, at_import=True) for path in sources()}
+    done: set[str] = set()
+
+    def walk(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join([*way[way.index(name) :], name])
+        if name not in done:
+            for other in sorted(arrows.get(name, ())):
+                walk(other, (*way, name))
+            done.add(name)
+
+    for name in arrows:
+        walk(name, ())
+
+
+@pytest.mark.parametrize("name", ["semfield_ns.semantic_flow.model", "semfield_ns.gsn.model"])
+def test_models_import_no_user_interface(name: str):
+    # By our own imports: Nerfstudio's own base model imports viser.
+    arrows = {module_name(path): path for path in sources()}
+    seen, waiting = set(), [name]
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module not in arrows:
+            continue
+        seen.add(module)
+        foreign = [other for other in imports(arrows[module]) if other.startswith(("viser", "nerfstudio.viewer"))]
+        assert foreign == [], module
+        waiting += own_imports(arrows[module], at_import=True)
+    assert {room_of(module) for module in seen}.isdisjoint({"viewer", "export", "cli"})
+    code = f"import sys, {name}; print(*(m for m in sys.modules if m.startswith('semfield_ns.')))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert name in loaded and {room_of(module) for module in loaded}.isdisjoint({"viewer", "export", "cli"})
 
 
 def test_config_modules_keep_their_annotations():

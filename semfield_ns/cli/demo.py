@@ -219,7 +219,6 @@ class DemoPlan:
         os.replace(partial, self.video)
 
     def draw(self, progress: Progress) -> None:
-        from semfield_ns.evaluation.metrics import ConfusionMatrix
         from semfield_ns.evaluation.report import (
             confusion_matrix_png,
             logged_seconds,
@@ -227,6 +226,7 @@ class DemoPlan:
             training_curves_png,
         )
         from semfield_ns.io import write_json
+        from semfield_ns.metrics.confusion import ConfusionMatrix
 
         curves, confusion = self.figures
         training_curves_png(self.run_dir, curves)

@@ -20,8 +20,8 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
     import yaml
 
     from semfield_ns.cli.one_scene import read_run
+    from semfield_ns.editing.edits import edits_json, read_edits, require_classes
     from semfield_ns.io import atomic_path
-    from semfield_ns.semantic_flow.edits import edits_json, read_edits, require_classes
     from semfield_ns.semantic_flow.pipeline import decode_classes
 
     config = read_run(load_config)

@@ -88,8 +88,8 @@ def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
 
 def _evaluate_objects(load_config: Path, output_dir: Path) -> None:
     from semfield_ns.cli.objects import followed
-    from semfield_ns.evaluation.instances import instance_score
     from semfield_ns.io import atomic_path, write_json
+    from semfield_ns.metrics.instances import instance_score
 
     pipeline, tracks, images = followed(load_config)
     truth = true_instances(pipeline, images)
@@ -115,8 +115,8 @@ def true_instances(pipeline: Any, images: Sequence[Int[np.ndarray, "H W"]]) -> d
     Raises:
         SemfieldError: there are none, or they show nothing that may move.
     """
-    from semfield_ns.evaluation.instances import at_size, moving_instances
     from semfield_ns.io import read_image
+    from semfield_ns.metrics.instances import at_size, moving_instances
     from semfield_ns.scenes.formats import read_scene
     from semfield_ns.scenes.labels import IGNORE
 

@@ -106,7 +106,7 @@ def _open(
     from semfield_ns.cli.segment import path_views
     from semfield_ns.export.sources import ClassViews, FolderViews, SessionViews, at_time
     from semfield_ns.export.world import affine
-    from semfield_ns.viewer.masks import open_run, scene_views
+    from semfield_ns.sessions.masks import open_run, scene_views
 
     if segmentation is not None:
         return FolderViews(segmentation), np.eye(4), Path()

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
-    from semfield_ns.semantic_flow.objects import ObjectTracks
+    from semfield_ns.editing.objects import ObjectTracks
 
 
 def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
@@ -59,21 +59,19 @@ def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks"
     from nerfstudio.utils.eval_utils import eval_setup
     from rich.progress import track
 
-    from semfield_ns.semantic_flow.editor import track_objects
-    from semfield_ns.semantic_flow.model import SemanticFlowModel
+    from semfield_ns.editing.editor import track_objects
+    from semfield_ns.scene_model import require_moving
 
     config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
-    model = pipeline.model
-    if not isinstance(model, SemanticFlowModel):
-        raise SemfieldError(f"{load_config} is a run of {config.method_name}: objects are followed by semantic-flow.")
+    model = require_moving(pipeline.model, config.method_name, "objects are followed")
     tracks = track_objects(model, scale, partial(track, description="Views", transient=True))
-    shapes = [(int(camera.height), int(camera.width)) for camera in model.frames.cameras(scale)]
+    shapes = [(int(camera.height), int(camera.width)) for camera in model.time_cameras(scale)]
     return pipeline, tracks, [tracks.id_image(step, shape) for step, shape in enumerate(shapes)]
 
 
 def described(tracks: "ObjectTracks", world: Float[np.ndarray, "3 4"]) -> list[dict[str, Any]]:
     """What objects.json says of the tracks; `world` leads from the scene's own world to the model's."""
-    from semfield_ns.semantic_flow.edits import own_world
+    from semfield_ns.editing.edits import own_world
 
     result = []
     for number, (name, entry) in enumerate(zip(tracks.names, tracks.objects, strict=True), start=1):

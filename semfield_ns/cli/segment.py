@@ -7,7 +7,7 @@ from semfield_ns.cli.hints import viewer_line
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
-    from semfield_ns.viewer.masks import NamedView
+    from semfield_ns.sessions.masks import NamedView
 
 Views = Literal["train", "test", "all"]
 
@@ -39,8 +39,8 @@ def segment(
     import yaml
 
     from semfield_ns.io import atomic_path
-    from semfield_ns.viewer.masks import open_run, scene_views, write_masks
-    from semfield_ns.viewer.session import read_session, session_json
+    from semfield_ns.sessions.masks import open_run, scene_views, write_masks
+    from semfield_ns.sessions.session import read_session, session_json
 
     if not 0 < scale <= 8:
         raise SemfieldError(f"The scale of pictures is above 0 and at most 8, not {scale}.")
@@ -76,7 +76,7 @@ def path_views(file: Path) -> "list[NamedView]":
 
     from semfield_ns.io import read_json
     from semfield_ns.segmentation.cameras import ViewCamera
-    from semfield_ns.viewer.masks import NamedView
+    from semfield_ns.sessions.masks import NamedView
 
     content: Any = read_json(file)
     try:

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.metrics import ConfusionMatrix
 from semfield_ns.io import atomic_path
+from semfield_ns.metrics.confusion import ConfusionMatrix
 
 Curve = tuple[list[int], list[float]]
 MAX_ANNOTATED_CLASSES = 15

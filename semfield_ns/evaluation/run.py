@@ -11,11 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.baselines import chained_flow, nearest_labelled
-from semfield_ns.evaluation.metrics import ConfusionMatrix, end_point_error, image_miou
-from semfield_ns.evaluation.per_frame import linear_head
 from semfield_ns.evaluation.protocol import SCHEDULES, Protocol, frames_of
 from semfield_ns.evaluation.suggestion import suggest, uncertainty
+from semfield_ns.labelling.baselines import chained_flow, nearest_labelled
+from semfield_ns.labelling.classifier import linear_head
+from semfield_ns.metrics.confusion import ConfusionMatrix, end_point_error, image_miou
+from semfield_ns.scene_model import MovingSceneModel, require_moving
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
     from nerfstudio.utils.eval_utils import eval_setup
     from rich.progress import track
 
-    from semfield_ns.evaluation.image_quality import image_quality
+    from semfield_ns.metrics.images import image_quality
     from semfield_ns.rendering.palette import colorize_labels
 
     if not config_path.is_file():
@@ -175,11 +176,11 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
         parser.eval_frames = frames_of(protocol)
         return config
 
-    _, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=choose)
+    config, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=choose)
     model, dataset, training = pipeline.model, pipeline.datamanager.eval_dataset, pipeline.datamanager.train_dataset
     assert dataset is not None and training is not None, "the data manager sets both up"
-    if suggest_frames and not hasattr(model, "frames"):
-        raise SemfieldError("Frames to label are suggested for runs of semantic-flow: this run is of another method.")
+    if suggest_frames:
+        require_moving(model, config.method_name, "frames to label are suggested")
     label_map = dataset.metadata.get("label_map")
     if label_map is None:
         raise SemfieldError(f"The scene of {config_path} has no classes: use ns-eval for its colours.")
@@ -203,7 +204,7 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
             truth.moving[frame] = (item["dynamic_mask"][..., 0] > 0.5).numpy()
         color = item["image"][..., :3]
         images.append(image_quality(outputs["rgb"], color))
-        if video and hasattr(model, "induced_flow"):
+        if video and isinstance(model, MovingSceneModel):
             images[-1]["flow_error"] = _flow_error(model, dataset.cameras[index : index + 1], training[frame])
         wrong = ((predicted != labels) & (labels >= 0))[..., None].expand(-1, -1, 3).float()
         shown = [color, outputs["rgb"], colorize_labels(labels, palette), colorize_labels(predicted, palette), wrong]
@@ -234,7 +235,7 @@ def _suggested(model: Any, training: Any, count: int) -> list[str]:
     return [frames[index].image_path.stem for index in suggest(unsure, count)]
 
 
-def _flow_error(model: Any, camera: Any, given: dict[str, Tensor]) -> float:
+def _flow_error(model: MovingSceneModel, camera: Any, given: dict[str, Tensor]) -> float:
     """Mean over both directions, where the given flow is valid and there is a neighbour; else NaN."""
     errors = []
     for step, key in ((1, "flow_forward"), (-1, "flow_backward")):

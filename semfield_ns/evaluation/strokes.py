@@ -22,18 +22,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.instances import at_size
 from semfield_ns.io import read_image
+from semfield_ns.metrics.instances import at_size
+from semfield_ns.scene_model import SceneModel
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame
 from semfield_ns.segmentation.appearance import appearances
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Stroke
 from semfield_ns.segmentation.simulation import simulate_strokes
-from semfield_ns.segmentation.views import FeatureView, ModelViews, Pictures
-from semfield_ns.viewer.masks import NamedView, open_run, scene_views
-from semfield_ns.viewer.segmenter import Segmenter
-from semfield_ns.viewer.session import Session
+from semfield_ns.segmentation.views import FeatureView, Pictures
+from semfield_ns.sessions.masks import NamedView, open_run, scene_views
+from semfield_ns.sessions.segmenter import Segmenter
+from semfield_ns.sessions.session import Session
+from semfield_ns.sessions.views import ModelViews
 
 THIS_RUN = "this run"
 UPPER = "upper reference: teacher on the held-out picture"
@@ -119,25 +121,21 @@ class PictureViews(ModelViews):
     """Views with the features that the teacher finds in the pictures themselves; the rest is rendered.
 
     Args:
-        model: of a run of gsn.
+        model: that knows its pictures' features.
         rendered: renders the views.
         images: image files by camera.
     """
 
     def __init__(
-        self, model: Any, rendered: Callable[[ViewCamera], FeatureView], images: Mapping[ViewCamera, str | None]
+        self, model: SceneModel, rendered: Callable[[ViewCamera], FeatureView], images: Mapping[ViewCamera, str | None]
     ) -> None:
         super().__init__(model)
         self._rendered, self._images = rendered, images
-        frames = model.library.scenes[model.shown].frames
-        self._index = {str(frame.image_path): number for number, frame in enumerate(frames)}
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
         """See `ViewProvider`."""
-        view, size = self._rendered(camera), (camera.height, camera.width)
-        image = self.model.library.image(self.model.shown, self._image(camera)).permute(2, 0, 1)[None].float() / 255
-        rgb = F.interpolate(image, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-        return replace(view, rgb=rgb.to(view.rgb), features=self.features(camera))
+        view = self._rendered(camera)
+        return replace(view, rgb=self._picture(camera)["rgb"].to(view.rgb), features=self.features(camera))
 
     def pictures(self) -> Pictures | None:
         """None: the picture itself is known."""
@@ -145,11 +143,10 @@ class PictureViews(ModelViews):
 
     def features(self, camera: ViewCamera) -> Float[Tensor, "H W F"]:
         """The teacher's features of the picture that a camera took, of unit norm."""
-        size = (camera.height, camera.width)
-        return F.normalize(self.model.distilled[0].upright(self.model.shown, self._image(camera), size), dim=-1)
+        return F.normalize(self._picture(camera)["features"], dim=-1)
 
-    def _image(self, camera: ViewCamera) -> int:
-        return self._index[str(self._images[camera])]
+    def _picture(self, camera: ViewCamera) -> Mapping[str, Tensor]:
+        return self.model.picture_outputs(Path(str(self._images[camera])), (camera.height, camera.width))
 
 
 @torch.no_grad()
@@ -182,7 +179,7 @@ def evaluate_strokes(
     truths = true_ids(data_of(config), [*train, *test])
     run = Segmenter(Session(), provide(model), BUDGET)
     pictures = None
-    if hasattr(model, "distilled") and model.knows_features:
+    if "features" in model.picture_outputs(Path(str(train[0].image)), (8, 8)):
         pictures = PictureViews(model, run.view, {view.camera: view.image for view in (*train, *test)})
     found = StrokeEvaluation([], {})
     for seed in track(list(seeds), description="Strokes", transient=True):

@@ -13,11 +13,13 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.views import Label, LabelledView
 from semfield_ns.io import read_image, read_json
+from semfield_ns.scene_model import MovingSceneModel, SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.views import surface_points
 
 if TYPE_CHECKING:
-    from semfield_ns.semantic_flow.objects import ObjectTracks
-    from semfield_ns.viewer.masks import NamedView
+    from semfield_ns.editing.objects import ObjectTracks
+    from semfield_ns.sessions.masks import NamedView
 
 
 class SessionViews:
@@ -67,13 +69,15 @@ class ClassViews:
         SemfieldError: the run has no classes.
     """
 
-    def __init__(self, model: Any, views: "Sequence[NamedView]") -> None:
-        if getattr(model, "label_map", None) is None:
+    def __init__(self, model: SceneModel, views: "Sequence[NamedView]") -> None:
+        if model.label_map is None:
             raise SemfieldError("This run has no classes: draw on its objects in the viewer and give the session.")
         self.model, self.views = model, in_time(views)
         classes = model.label_map.classes
-        self.tracks: ObjectTracks | None = model.editor.tracks(model) if model.label_map.dynamic.any() else None
-        self.labels = [Label(n, entry.name, tuple(entry.color), n, 0) for n, entry in enumerate(classes, start=1)]
+        self.tracks: ObjectTracks | None = None
+        if isinstance(model, MovingSceneModel) and model.label_map.dynamic.any():
+            self.tracks = model.editor.tracks()
+        self.labels = [Label(n, entry.name, entry.color, n, 0) for n, entry in enumerate(classes, start=1)]
         self._first_object = len(classes) + 1
         objects = [] if self.tracks is None else zip(self.tracks.names, self.tracks.objects, strict=True)
         for number, (name, entry) in enumerate(objects, start=1):
@@ -87,7 +91,7 @@ class ClassViews:
         for named in self.views:
             raw = self.model.raw_outputs_for_camera(named.camera.cameras())
             classes = raw["logits"].argmax(dim=-1)
-            points = raw["surface"]
+            points = surface_points(raw, named.camera.cameras())
             ids = classes + 1
             if self.tracks is not None and self.tracks.objects:
                 ids = self._divide(ids, points, raw["dynamic_weight"][..., 0] > 0.5, named.camera)
@@ -97,9 +101,8 @@ class ClassViews:
 
     def _divide(self, ids: Tensor, points: Tensor, moving: Tensor, camera: ViewCamera) -> Int[Tensor, "H W"]:
         """Ids of objects where things move and there is an object of the class."""
-        assert self.tracks is not None
-        time = torch.tensor([[camera.time or 0.0]], device=points.device)
-        frame = round(float(self.model.frames.to_frames(time)))
+        assert self.tracks is not None and isinstance(self.model, MovingSceneModel)
+        frame = round(self.model.step_of(camera.time or 0.0))
         nearest = self.tracks.nearest(points[moving], ids[moving] - 1, frame)
         of_class = torch.tensor([entry.class_id for entry in self.tracks.objects], device=ids.device) + 1
         result = ids.clone()
@@ -118,7 +121,7 @@ class FolderViews:
     """
 
     def __init__(self, folder: Path) -> None:
-        from semfield_ns.viewer.masks import MANIFEST
+        from semfield_ns.sessions.masks import MANIFEST
 
         self.folder = folder
         path = folder / MANIFEST

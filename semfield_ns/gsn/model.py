@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -30,11 +29,11 @@ from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
-from semfield_ns.gsn.scene_panel import ScenePanel
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.views import Pictures
 from semfield_ns.teachers.registry import teacher_dim
@@ -96,12 +95,10 @@ class GSNModelConfig(ModelConfig):
     """Rays rendered at once in evaluation and in the viewer."""
 
 
-class GSNModel(Model):
+class GSNModel(SceneModel):
     """A thin Nerfstudio model around `GSNNetwork`."""
 
     config: GSNModelConfig
-    annotator: Any = None
-    """A `Segmenter`, which adds the masks of a session to the outputs; set by the pipeline."""
 
     def populate_modules(self) -> None:
         """Builds the network, and what it reads the scenes by."""
@@ -124,13 +121,9 @@ class GSNModel(Model):
                 parts = self.further[name] = Further(teacher_dim(teacher), dim)
                 self.distilled.append(self._distilled(f"features_{name}", teacher, parts.projection, parts.colors))
         self.maps = BoundedCache(config.map_budget * _MEGABYTE)
-        self.panel = ScenePanel([scene.name for scene in self.library.scenes], self.shown, self.show)
+        self.scene_names = [scene.name for scene in self.library.scenes]
         self.stage = 1
         self.evaluating = False
-
-    def show(self, scene: int) -> None:
-        """Renders another scene from now on, where a camera does not say which one it belongs to."""
-        self.shown = scene
 
     def render_key(self) -> int:
         """Changes when the same camera sees something else, though the weights are the same."""
@@ -349,12 +342,21 @@ class GSNModel(Model):
         taken = same_camera(camera, posed.cameras, posed.train)
         if taken is None:
             return {}
-        size = (int(camera.height.reshape(-1)[0]), int(camera.width.reshape(-1)[0]))
-        image = self.library.image(self.shown, taken).to(self.device).permute(2, 0, 1)[None].float() / 255
+        return self._picture(taken, (int(camera.height.reshape(-1)[0]), int(camera.width.reshape(-1)[0])))
+
+    @torch.no_grad()
+    def picture_outputs(self, path: Path, size: tuple[int, int]) -> dict[str, Float[Tensor, "height width channels"]]:
+        """The "rgb" and "features" of any picture of the shown scene, as far as known; empty where it is no such."""
+        frames = self.library.scenes[self.shown].frames
+        known = [index for index, frame in enumerate(frames) if frame.image_path == path]
+        return self._picture(known[0], size) if known else {}
+
+    def _picture(self, index: int, size: tuple[int, int]) -> dict[str, Tensor]:
+        image = self.library.image(self.shown, index).to(self.device).permute(2, 0, 1)[None].float() / 255
         image = F.interpolate(image, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
         if not self.knows_features:
             return {"rgb": image}
-        return {"rgb": image, "features": self.distilled[0].upright(self.shown, taken, size)}
+        return {"rgb": image, "features": self.distilled[0].upright(self.shown, index, size)}
 
     @torch.no_grad()
     def pictures(self) -> Pictures | None:
@@ -371,14 +373,6 @@ class GSNModel(Model):
         size = max(2, round(first.height * side)), max(2, round(first.width * side))
         features = torch.stack([self.distilled[0].upright(self.shown, index, size) for index in chosen])
         return Pictures(cameras, F.normalize(features, dim=-1), posed.near, posed.far)
-
-    @torch.no_grad()
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """The outputs of the contract for one camera, and where there is a session, its masks."""
-        if self.annotator is None:
-            return self.present(self.raw_outputs_for_camera(camera))
-        raw = self.annotator.raw_outputs(camera, self.raw_outputs_for_camera)
-        return self.present(raw) | self.annotator.annotate(camera, raw)
 
     def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:
         """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3. They depend on no camera."""
@@ -415,7 +409,7 @@ class GSNModel(Model):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR, SSIM, LPIPS (where its weights are at hand), and the cosine to the teacher's features of the image."""
-        from semfield_ns.evaluation.image_quality import image_quality
+        from semfield_ns.metrics.images import image_quality
 
         truth = batch["image"][..., :3].to(outputs["rgb"])
         metrics = image_quality(outputs["rgb"], truth)

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -114,66 +114,6 @@ class ViewProvider(Protocol):
         """
 
 
-class ModelViews:
-    """Views of a loaded model of this package.
-
-    Args:
-        model: has `raw_outputs_for_camera(camera)` with "rgb", "features" and "depth" (along the ray) or "surface"
-            (world points), and possibly "logits" and "dynamic_weight". May have `trace_points(points, time, to)`, for
-            scenes that move; `image_outputs(cameras)`, "rgb" and "features" of a training image, if that is its camera;
-            `render_key()`, what renders depend on besides weights; `pictures()`, see `ViewProvider`; and
-            `text_features(texts)`.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self._pictures: tuple[Hashable, Pictures | None] | None = None
-
-    def version(self) -> Hashable:
-        """See `ViewProvider`."""
-        # torch counts the changes in place of every tensor: what optimizers and loaded checkpoints do.
-        weights = sum(tensor._version for tensor in (*self.model.parameters(), *self.model.buffers()))
-        return weights, self.model.render_key() if hasattr(self.model, "render_key") else None
-
-    def render_view(self, camera: ViewCamera) -> FeatureView:
-        """See `ViewProvider`."""
-        cameras = camera.cameras()
-        training = self.model.training
-        self.model.eval()
-        try:
-            raw = self.model.raw_outputs_for_camera(cameras)
-        finally:
-            self.model.train(training)
-        return self.view_of(raw, cameras)
-
-    def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
-        """See `ViewProvider`. Where the camera is that of a training image, the image and its features are used."""
-        if hasattr(self.model, "image_outputs"):
-            raw = raw | self.model.image_outputs(cameras)
-        return view_of_outputs(raw, cameras)
-
-    def pictures(self) -> Pictures | None:
-        """See `ViewProvider`; kept until weights change."""
-        version = self.version()
-        if self._pictures is None or self._pictures[0] != version:
-            self._pictures = version, self.model.pictures() if hasattr(self.model, "pictures") else None
-        return self._pictures[1]
-
-    def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:
-        """See `ViewProvider`."""
-        if time is None or to is None or time == to or not hasattr(self.model, "trace_points"):
-            return points
-        return self.model.trace_points(points, time, to)
-
-    def text_features(self, texts: list[str]) -> Tensor:
-        """See `ViewProvider`."""
-        if not hasattr(self.model, "text_features"):
-            raise SemfieldError(
-                "This model's features do not know words: text queries need a run of gsn with a CLIP teacher."
-            )
-        return self.model.text_features(texts)
-
-
 class KnownViews:
     """A provider of views that are known beforehand, such as those of plain pictures; see `picture_views`.
 
@@ -240,7 +180,7 @@ def view_of_outputs(raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
     """The view that a model's raw outputs for one camera amount to.
 
     Args:
-        raw: [H, W, channels] each; see `ModelViews`.
+        raw: [H, W, channels] each: "rgb", "features" or "logits", "surface" or "depth".
         cameras: the camera that looked, of shape [1].
 
     Raises:
@@ -268,7 +208,7 @@ def surface_points(
     """World points that a render shows.
 
     Args:
-        raw: "surface", or "depth" along the rays; see `ModelViews`.
+        raw: "surface", or "depth" along the rays, [H, W, channels].
         cameras: the camera that looked, of shape [1].
         pixels: (row, column) of those asked for; by default all, [H, W, 3].
     """

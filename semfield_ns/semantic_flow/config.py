@@ -7,8 +7,8 @@ from typing import Any, Literal
 from nerfstudio.models.base_model import ModelConfig
 
 from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation
+from semfield_ns.semantic_flow.fields.warp import WarpKind
 from semfield_ns.semantic_flow.losses import LossWeights
-from semfield_ns.semantic_flow.warp import WarpKind
 
 
 def _model() -> type:
@@ -92,7 +92,7 @@ class SemanticFlowModelConfig(ModelConfig):
     loss_weights: LossWeights = field(default_factory=LossWeights)
     """Coefficients of the losses."""
     edits: Path | None = None
-    """Edits of the scene to render with, a JSON or YAML list (see `semfield_ns.semantic_flow.edits`)."""
+    """Edits of the scene to render with, a JSON or YAML list (see `semfield_ns.editing.edits`)."""
     eval_num_rays_per_chunk: int = 4096
     """Rays rendered at once in evaluation and in the viewer."""
     shared: Literal["semantics", "networks"] = "networks"
@@ -103,6 +103,6 @@ class SemanticFlowModelConfig(ModelConfig):
         """The model; that of several scenes where the metadata has several."""
         if "scenes" not in kwargs["metadata"]:
             return super().setup(**kwargs)
-        from semfield_ns.semantic_flow.many_scenes import ManyScenesModel
+        from semfield_ns.semantic_flow.many_scenes.model import ManyScenesModel
 
         return ManyScenesModel(self, **kwargs)

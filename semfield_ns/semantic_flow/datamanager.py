@@ -12,10 +12,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.labelling.evidence import gather_evidence
 from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
-from semfield_ns.semantic_flow.evidence import gather_evidence
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import content_key, mapped_stack, scene_features
@@ -85,7 +85,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
         folders = self.scene_folders()
         if not folders:
             return super().setup(**kwargs)
-        from semfield_ns.semantic_flow.many_scenes_data import ManyScenesDataManager
+        from semfield_ns.semantic_flow.many_scenes.data import ManyScenesDataManager
 
         return ManyScenesDataManager(self, folders, **kwargs)
 

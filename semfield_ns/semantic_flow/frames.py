@@ -1,30 +1,18 @@
 """The video that flow features are read from: cameras, times and encoder features of the training frames."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
-from semfield_ns.evaluation.per_frame import Linear
+from semfield_ns.labelling.classifier import Linear
+from semfield_ns.labelling.evidence import Votes
 from semfield_ns.rendering.projection import gather_bilinear, inside, project
 
 SEARCH_OFFSETS = (1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
 """frames that are asked, in this order, for a point that is covered"""
-
-
-@dataclass
-class Votes:
-    """What labelled frames before and after each frame say about its pixels; see `propagation`.
-
-    Labelled frames have them too, from other labelled frames.
-    """
-
-    labels: UInt8[Tensor, "frames 2 height width"]
-    evidence: Float[Tensor, "frames 2 height width"]
-    """For these labels, in log-likelihood; 0 where nothing is said."""
 
 
 class SourceFrames(nn.Module):

@@ -13,46 +13,46 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
 from nerfstudio.model_components.renderers import DepthRenderer, SemanticRenderer
-from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.metrics import ConfusionMatrix, image_miou
+from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
 from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
-from semfield_ns.rendering.panel import SemanticPanel
-from semfield_ns.semantic_flow import objectives
+from semfield_ns.scene_model import MovingSceneModel
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
-from semfield_ns.semantic_flow.edit_panel import EditPanel
-from semfield_ns.semantic_flow.editor import SceneEditor
+from semfield_ns.semantic_flow.edited.editor import FieldEditor
 from semfield_ns.semantic_flow.encodings import PlanesEncoding
-from semfield_ns.semantic_flow.fields import DynamicField, FlowField, SamplingDensity, StaticField
+from semfield_ns.semantic_flow.fields.branches import DynamicField, FlowField, SamplingDensity, StaticField
+from semfield_ns.semantic_flow.fields.radiance import Radiance, RadianceBranches
+from semfield_ns.semantic_flow.fields.warp import build_warp
+from semfield_ns.semantic_flow.flow_attention.heads import (
+    SemanticHeads,
+    Trajectory,
+    neighbouring_steps,
+    trace_neighbours,
+)
+from semfield_ns.semantic_flow.flow_attention.tracing import trace
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.presentation import screen_flow
-from semfield_ns.semantic_flow.radiance import Radiance, RadianceBranches
-from semfield_ns.semantic_flow.semantics import SemanticHeads, Trajectory, neighbouring_steps, trace_neighbours
-from semfield_ns.semantic_flow.tracing import trace
-from semfield_ns.semantic_flow.warp import build_warp
-from semfield_ns.semantic_flow.warped import has_neighbour, random_step, render_warped
+from semfield_ns.semantic_flow.training import objectives
+from semfield_ns.semantic_flow.training.warped import has_neighbour, random_step, render_warped
 
 
-class SemanticFlowModel(Model):
+class SemanticFlowModel(MovingSceneModel):
     """A thin Nerfstudio model around the fields of this package."""
 
     config: SemanticFlowModelConfig
     collider: Any
     """A `DepthRangeCollider`; as Nerfstudio declares it, it could only be None."""
     palette: Tensor
-    annotator: Any = None
-    """A `Segmenter`, which adds the masks of a session to the outputs; set by the pipeline."""
 
     def populate_modules(self) -> None:
         """Builds fields, sampler, renderers and semantic heads from the config and the scene's metadata."""
@@ -118,7 +118,6 @@ class SemanticFlowModel(Model):
                 evidence=config.evidence,
             )
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
-            self.classes = SemanticPanel(self.label_map.names, self.label_map.colors)
         self.initial_sampler = LinearDisparitySampler()
         self.proposals = nn.ModuleList(
             SamplingDensity(warp, config.proposal_encoding, num_frames) for _ in config.num_proposal_samples
@@ -133,11 +132,7 @@ class SemanticFlowModel(Model):
         self.render_sum = SemanticRenderer()
         self.render_depth = DepthRenderer(method="expected")
         self.feature_colors = FixedPCA(self.frames.feature_dim).fit(self.frames.features, seed=0)
-        self.editor = SceneEditor(config.edits, metadata["world"])
-        if self.label_map is not None:
-            moving = [entry.name for entry in self.label_map.classes if entry.dynamic]
-            change, pick = partial(self.editor.change, self), partial(self.editor.object_at, self)
-            self.editing = EditPanel(moving, self.editor.edits, change, pick)
+        self.editor = FieldEditor(self, config.edits, metadata["world"])
         self.stage = 2
         self.confusion_matrix: ConfusionMatrix | None = None
 
@@ -299,7 +294,7 @@ class SemanticFlowModel(Model):
         surface in world units; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
         """
         if edited and self.editor.edits:
-            radiance = self.editor.scene(self).radiance(bundle)
+            radiance = self.editor.scene().radiance(bundle)
         else:
             radiance, *_ = self.radiance(bundle, with_dynamic=True)
         dynamic, weights = radiance.dynamic, radiance.weights
@@ -347,7 +342,7 @@ class SemanticFlowModel(Model):
         if self.heads is not None:
             logits = raw["logits"]
             labels = logits.argmax(dim=-1)
-            visible = self.classes.visible_classes().to(labels.device)[labels][..., None]
+            visible = self.visible_classes().to(labels.device)[labels][..., None]
             color = colorize_labels(labels, self.palette)
             # A hidden class shows the scene, dimmed, so that one still sees where it is.
             outputs["semantics_colormap"] = torch.where(visible, color, 0.25 * outputs["rgb"])
@@ -367,9 +362,7 @@ class SemanticFlowModel(Model):
 
         A camera without a time gets that of the nearest point of the training path.
         """
-        camera = camera.to(self.device)
-        if camera.times is None:
-            camera.times = self.frames.time_near(camera.camera_to_worlds.reshape(-1, 3, 4)[0]).reshape(1, 1)
+        camera = self.timed(camera.to(self.device))
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         height, width = bundle.origins.shape[:2]
         if self.collider is not None:
@@ -381,20 +374,28 @@ class SemanticFlowModel(Model):
                 chunks.setdefault(name, []).append(value)
         return {name: torch.cat(parts).reshape(height, width, -1) for name, parts in chunks.items()}
 
-    @torch.no_grad()
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
-        """The outputs of the contract for one camera (see `present`), and where there is a session, its masks."""
-        if self.annotator is None:
-            return self.present(self.raw_outputs_for_camera(camera), camera.to(self.device))
+    def timed(self, camera: Cameras) -> Cameras:
+        """The camera; one without a time gets that of the nearest point of the training path."""
         if camera.times is None:
             camera.times = self.frames.time_near(camera.camera_to_worlds.reshape(-1, 3, 4)[0]).reshape(1, 1)
-        raw = self.annotator.raw_outputs(camera, self.raw_outputs_for_camera)
-        return self.present(raw, camera.to(self.device)) | self.annotator.annotate(camera, raw)
+        return camera
+
+    def unedited_outputs(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
+        """What one camera sees without edits."""
+        return self.raw_outputs_for_camera(camera, edited=False)
+
+    def time_cameras(self, scale: float = 1.0) -> list[Cameras]:
+        """The camera of each time step, in order."""
+        return list(self.frames.cameras(scale))
+
+    def step_of(self, time: float) -> float:
+        """The time step, a fraction between two, of a time in [0, 1]."""
+        return float(self.frames.to_frames(self.frames.times.new_tensor([[time]])))
 
     @torch.no_grad()
     def trace_points(self, points: Float[Tensor, "N 3"], time: float, to: float) -> Float[Tensor, "N 3"]:
         """Where world points of one time in [0, 1] are at another one, frame by frame along the velocity field."""
-        now, end = (float(self.frames.to_frames(self.frames.times.new_tensor([[t]]))) for t in (time, to))
+        now, end = self.step_of(time), self.step_of(to)
         points = points.to(self.device)
         while now != end:
             step = min(1.0, end - now) if end > now else max(-1.0, end - now)
@@ -409,8 +410,8 @@ class SemanticFlowModel(Model):
         None where there is no such frame. Flow of what is not in front of both cameras is 0.
         """
         raw = self.raw_outputs_for_camera(camera)
-        assert camera.times is not None, "the line above gives it one"
-        now = float(self.frames.to_frames(camera.times.reshape(1, 1).to(self.device)))
+        assert camera.times is not None, "cameras of training frames have times"
+        now = self.step_of(float(camera.times))
         target = round(now) + step
         if not 0 <= target < len(self.frames):
             return None
@@ -447,7 +448,7 @@ class SemanticFlowModel(Model):
         Where there is an `output_path`, the confusion matrix is written into it.
         """
         matrix = self.confusion_matrix
-        if matrix is None or matrix.total == 0:
+        if matrix is None or matrix.total == 0 or self.label_map is None:
             return {}
         if output_path is not None:
             matrix.save(output_path / "confusion_matrix.json", self.label_map.names)
@@ -461,12 +462,12 @@ class SemanticFlowModel(Model):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR, SSIM, LPIPS (where its weights are at hand) and the image's own mIoU; pictures beside their truth."""
-        from semfield_ns.evaluation.image_quality import image_quality
+        from semfield_ns.metrics.images import image_quality
 
         truth = batch["image"][..., :3].to(outputs["rgb"])
         metrics = image_quality(outputs["rgb"], truth)
         images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
-        if "semantics" in batch and self.heads is not None:
+        if "semantics" in batch and self.label_map is not None:
             labels = batch["semantics"][..., 0].to(self.device)
             predicted = outputs["semantics"][..., 0].long()
             if bool((labels >= 0).any()):

@@ -39,7 +39,7 @@ class SemanticFlowTrainer(Trainer):
         """See Nerfstudio's trainer."""
         config = self.config
         if config.load_dir is None and config.load_checkpoint is not None and not resumes(config):
-            from semfield_ns.semantic_flow.adaptation import for_adaptation
+            from semfield_ns.semantic_flow.many_scenes.adaptation import for_adaptation
 
             self._source = self._read_checkpoint(config.load_checkpoint)
             manager: Any = config.pipeline.datamanager
@@ -70,7 +70,7 @@ class SemanticFlowTrainer(Trainer):
         if self._source is None:
             super()._load_checkpoint()
             return
-        from semfield_ns.semantic_flow.adaptation import transfer
+        from semfield_ns.semantic_flow.many_scenes.adaptation import transfer
 
         state = self._source["pipeline"]
         names = [entry.name for entry in decode_classes(state)]
@@ -81,7 +81,7 @@ class SemanticFlowTrainer(Trainer):
 
     def _write_configs(self) -> None:
         """config.yml anew, with what setup found out; and one a scene where there are several."""
-        from semfield_ns.semantic_flow.many_scenes_data import ManyScenesDataManager, member_config
+        from semfield_ns.semantic_flow.many_scenes.data import ManyScenesDataManager, member_config
 
         write_config(self.config, self.base_dir / "config.yml")
         manager: Any = self.pipeline.datamanager

@@ -22,11 +22,12 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
-from semfield_ns.segmentation.views import FeatureView, ModelViews
-from semfield_ns.viewer.actions import SessionState
+from semfield_ns.segmentation.views import FeatureView
+from semfield_ns.sessions.actions import SessionState
+from semfield_ns.sessions.segmenter import Segmentation, Segmenter, knows_features
+from semfield_ns.sessions.session import Session
+from semfield_ns.sessions.views import ModelViews
 from semfield_ns.viewer.link import ViewerLink, give_rays, in_one_piece
-from semfield_ns.viewer.segmenter import Segmentation, Segmenter, knows_features
-from semfield_ns.viewer.session import Session
 from semfield_ns.viewer.tools import in_camera, lift, resized, same_view
 
 STRIP_SECONDS = 0.2

@@ -12,9 +12,8 @@ from nerfstudio.viewer.viewer_elements import ViewerNumber, ViewerText
 from torch import nn
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.rendering.panel import Legend, plain
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
-from semfield_ns.viewer.actions import (
+from semfield_ns.sessions.actions import (
     Clear,
     DeleteObject,
     ErasePrompt,
@@ -25,6 +24,8 @@ from semfield_ns.viewer.actions import (
     SetParts,
     SetThreshold,
 )
+from semfield_ns.sessions.session import Session
+from semfield_ns.viewer.legend import Legend, plain
 from semfield_ns.viewer.link import (
     Client,
     ClientButton,
@@ -35,7 +36,6 @@ from semfield_ns.viewer.link import (
     ViewerLink,
 )
 from semfield_ns.viewer.live import LiveSegmentation
-from semfield_ns.viewer.session import Session
 from semfield_ns.viewer.tools import PolyLine, box_between, pixel, stroke_at
 
 OVERLAY = "segmentation_overlay"

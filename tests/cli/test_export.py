@@ -65,12 +65,12 @@ def test_points_and_splats_are_in_the_world_of_the_scene(exported):
 @pytest.mark.slow
 def test_a_session_is_exported_from_its_run_and_from_its_masks(trained_run, tmp_path, monkeypatch):
     from semfield_ns.segmentation.prompts import Stroke
-    from semfield_ns.viewer.actions import AddObject, AddPrompt
-    from semfield_ns.viewer.masks import open_run, scene_views
-    from semfield_ns.viewer.session import session_json
+    from semfield_ns.sessions.actions import AddObject, AddPrompt
+    from semfield_ns.sessions.masks import open_run, scene_views
+    from semfield_ns.sessions.session import session_json
 
     opened = open_run(trained_run)
-    monkeypatch.setattr("semfield_ns.viewer.masks.open_run", lambda _: opened)  # once is enough
+    monkeypatch.setattr("semfield_ns.sessions.masks.open_run", lambda _: opened)  # once is enough
     pipeline = opened[1]
     camera = scene_views(pipeline, "train")[0].camera
     stroke = Stroke(camera=camera, points=((20.0, 30.0), (30.0, 32.0)), positive=True)

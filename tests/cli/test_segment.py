@@ -10,7 +10,7 @@ from PIL import Image
 
 from semfield_ns.cli import main
 from semfield_ns.errors import SemfieldError
-from semfield_ns.viewer.masks import open_run, scene_views, write_masks
+from semfield_ns.sessions.masks import open_run, scene_views, write_masks
 from tests.runs import run_command
 
 pytestmark = pytest.mark.slow

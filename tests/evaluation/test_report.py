@@ -7,7 +7,6 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.metrics import ConfusionMatrix
 from semfield_ns.evaluation.report import (
     comparison_table,
     confusion_matrix_png,
@@ -16,6 +15,7 @@ from semfield_ns.evaluation.report import (
     read_scalars,
     training_curves_png,
 )
+from semfield_ns.metrics.confusion import ConfusionMatrix
 
 
 def log(folder, steps, value, start):

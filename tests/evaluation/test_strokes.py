@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from semfield_ns.evaluation.strokes import METHODS, Figures, Sample, StrokeEvaluation, choose_view, compare, targets
-from semfield_ns.viewer.masks import NamedView
+from semfield_ns.sessions.masks import NamedView
 from tests.segmentation.scene import camera
 
 

@@ -18,6 +18,7 @@ from semfield_ns.gsn.normalisation import bounds
 from semfield_ns.method_configs.gsn import gsn_paper
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.formats.ply import read_ply_points
+from semfield_ns.viewer.scene_panel import ScenePanel
 from tests.gsn.builders import write_scenes
 from tests.runs import run_command
 
@@ -82,10 +83,11 @@ def test_a_trained_run_is_opened_without_being_attached(trained, tmp_path):
     )
     assert len(list((tmp_path / "video").glob("*.jpg"))) >= 5
     model = runs.open_run(trained)
-    assert model.panel.scene.value == "scene_0"
+    panel = ScenePanel(model)
+    assert panel.scene.value == "scene_0"
     camera = model.library.scenes[0].cameras[torch.tensor([0])]
     first = model.get_outputs_for_camera(camera)["rgb"]
-    model.panel.scene.cb_hook(ViewerDropdown("Scene", "scene_1", ["scene_0", "scene_1"]))
+    panel.scene.cb_hook(ViewerDropdown("Scene", "scene_1", ["scene_0", "scene_1"]))
     assert model.render_key() == 1 and not torch.equal(first, model.get_outputs_for_camera(camera)["rgb"])
 
 

@@ -9,9 +9,9 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.parts import part_ids, part_prototypes
 from semfield_ns.segmentation.refine import load_sam2, refine, spread_points
 from semfield_ns.segmentation.views import FeatureView
-from semfield_ns.viewer.actions import SetParts
-from semfield_ns.viewer.segmenter import Segmenter
-from semfield_ns.viewer.session import Session
+from semfield_ns.sessions.actions import SetParts
+from semfield_ns.sessions.segmenter import Segmenter
+from semfield_ns.sessions.session import Session
 from tests.segmentation.scene import BallScene, camera, iou
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from semfield_ns.segmentation.segment import segment
 from semfield_ns.segmentation.silhouettes import silhouettes
 from semfield_ns.segmentation.views import FeatureView, Pictures
-from semfield_ns.viewer.segmenter import Segmenter
-from semfield_ns.viewer.session import Session
+from semfield_ns.sessions.segmenter import Segmenter
+from semfield_ns.sessions.session import Session
 from tests.segmentation.scene import BallScene, camera, iou
 
 

@@ -8,9 +8,9 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.scene_box import SceneBox
 
+from semfield_ns.labelling.evidence import Votes
 from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flow_paper, semantic_flow_tiny
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
-from semfield_ns.semantic_flow.frames import Votes
 
 FRAMES, HEIGHT, WIDTH = 5, 12, 16
 CLASSES = LabelMap(

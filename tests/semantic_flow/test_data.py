@@ -6,11 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
-from semfield_ns.scenes.labels import IGNORE
-from semfield_ns.scenes.synthetic import write_scene
-from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSamplerConfig
-from semfield_ns.semantic_flow.propagation import (
+from semfield_ns.labelling.propagation import (
     Carried,
     Flow,
     Reliability,
@@ -20,6 +16,10 @@ from semfield_ns.semantic_flow.propagation import (
     rehearsal_gaps,
     sides,
 )
+from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
+from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.scenes.synthetic import write_scene
+from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSamplerConfig
 
 
 def shift(dx: float, height: int = 4, width: int = 8) -> Flow:

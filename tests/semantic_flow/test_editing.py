@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from semfield_ns.errors import SemfieldError
-from semfield_ns.semantic_flow.editing import carried_back, tint
-from semfield_ns.semantic_flow.edits import (
+from semfield_ns.editing.edits import (
     Edit,
     ObjectState,
     Placement,
@@ -17,7 +15,9 @@ from semfield_ns.semantic_flow.edits import (
     read_edits,
     require_classes,
 )
-from semfield_ns.semantic_flow.objects import FrameView, MovingObject, ObjectTracks, find_objects
+from semfield_ns.editing.objects import FrameView, MovingObject, ObjectTracks, find_objects
+from semfield_ns.errors import SemfieldError
+from semfield_ns.semantic_flow.edited.layers import carried_back, tint
 from tests.semantic_flow.conftest import FRAMES, make_cameras, make_model
 
 OBJECTS = {
@@ -213,7 +213,7 @@ def test_a_moved_object_looks_the_same_to_a_camera_that_moved_with_it():
     camera = make_cameras()[2:3]
     before = model.raw_outputs_for_camera(camera)
     shift = (0.3, -0.2, 0.4)
-    model.editor.change(model, [Edit("move", "ball", translation=shift)])
+    model.editor.change([Edit("move", "ball", translation=shift)])
     followed = make_cameras()[2:3]
     followed.camera_to_worlds[:, :, 3] += torch.tensor(shift)
     after = model.raw_outputs_for_camera(followed)
@@ -227,12 +227,12 @@ def test_a_moved_object_looks_the_same_to_a_camera_that_moved_with_it():
 def test_what_is_removed_leaves_nothing_of_itself():
     model = solid_model()
     camera = make_cameras()[2:3]
-    model.editor.change(model, [Edit("remove", "ball#1")])
+    model.editor.change([Edit("remove", "ball#1")])
     removed = model.raw_outputs_for_camera(camera)
     assert float(removed["dynamic_weight"].max()) < 1e-2
     assert float(removed["accumulation"].max()) < 2e-2
     assert all(bool(torch.isfinite(value).all()) for value in removed.values())
-    model.editor.change(model, ())
+    model.editor.change(())
     assert float(model.raw_outputs_for_camera(camera)["dynamic_weight"].min()) > 0.5
 
 
@@ -241,9 +241,9 @@ def test_scaled_and_mirrored_copies_stand_beside_the_original():
     camera = make_cameras()[2:3]
     plain = model.raw_outputs_for_camera(camera)
     model.editor.change(
-        model, [Edit("duplicate", "ball", translation=(0, 0, 1), degrees=20, scale=0.5), Edit("mirror", axis=(1, 0, 0))]
+        [Edit("duplicate", "ball", translation=(0, 0, 1), degrees=20, scale=0.5), Edit("mirror", axis=(1, 0, 0))]
     )
-    assert len(model.editor.scene(model).copies) == 2
+    assert len(model.editor.scene().copies) == 2
     edited = model.raw_outputs_for_camera(camera)
     assert all(bool(torch.isfinite(value).all()) for value in edited.values())
     assert not torch.allclose(edited["rgb"], plain["rgb"], atol=1e-2)
@@ -266,22 +266,24 @@ def test_rays_carried_back_meet_the_points_that_were_placed():
 
 def test_edits_that_cannot_be_applied_change_nothing():
     model = solid_model()
-    model.editor.change(model, [Edit("remove", "ball")])
+    model.editor.change([Edit("remove", "ball")])
     with pytest.raises(SemfieldError, match="no 'wall' moves"):
-        model.editor.change(model, [Edit("remove", "wall")])
+        model.editor.change([Edit("remove", "wall")])
     assert model.editor.edits == (Edit("remove", "ball"),)
+    model.train()
     with pytest.raises(SemfieldError, match="training is done"):
-        model.editor.change(model.train(), [Edit("remove", "ball")])
+        model.editor.change([Edit("remove", "ball")])
 
 
 def test_a_click_tells_the_object_that_is_seen_there_also_where_it_was_put():
     model = solid_model()
     camera, middle = make_cameras()[2:3], (0.5, 0.5)
-    assert model.editor.object_at(model, camera, middle) == "ball#1"
-    model.editor.change(model, [Edit("remove", "ball")])
+    assert model.editor.object_at(camera, middle) == "ball#1"
+    model.editor.change([Edit("remove", "ball")])
     with pytest.raises(SemfieldError, match="Nothing that moves"):
-        model.editor.object_at(model, camera, middle)
-    model.editor.change(model, [Edit("move", "ball", translation=(0.3, -0.2, 0.4))])
-    assert model.editor.object_at(model, camera, middle) == "ball#1"
+        model.editor.object_at(camera, middle)
+    model.editor.change([Edit("move", "ball", translation=(0.3, -0.2, 0.4))])
+    assert model.editor.object_at(camera, middle) == "ball#1"
+    model.train()
     with pytest.raises(SemfieldError, match="training is done"):
-        model.editor.object_at(model.train(), camera, middle)
+        model.editor.object_at(camera, middle)

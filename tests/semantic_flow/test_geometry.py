@@ -5,10 +5,10 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from semfield_ns.rendering.projection import gather_bilinear, project
+from semfield_ns.semantic_flow.fields.warp import ContractionWarp, PerspectiveWarp, build_warp
+from semfield_ns.semantic_flow.flow_attention.heads import neighbouring_steps, trace_neighbours
+from semfield_ns.semantic_flow.flow_attention.tracing import trace
 from semfield_ns.semantic_flow.frames import SourceFrames
-from semfield_ns.semantic_flow.semantics import neighbouring_steps, trace_neighbours
-from semfield_ns.semantic_flow.tracing import trace
-from semfield_ns.semantic_flow.warp import ContractionWarp, PerspectiveWarp, build_warp
 from tests.semantic_flow.conftest import FRAMES, HEIGHT, WIDTH, make_cameras, make_model
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from semfield_ns.labelling.evidence import videos
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import window_size
-from semfield_ns.semantic_flow.evidence import videos
 from semfield_ns.semantic_flow.frames import SourceFrames, same_camera_neighbours
 from semfield_ns.teachers.cache import mapped_stack
 from tests.semantic_flow.conftest import make_cameras
@@ -98,9 +98,9 @@ def two_cameras():
 def test_flow_is_compared_in_the_rays_own_camera():
     """Points that stand still: the flow of each camera's own motion is explained exactly, for both cameras."""
     from semfield_ns.rendering.projection import project
-    from semfield_ns.semantic_flow.blending import BlendedWeights
-    from semfield_ns.semantic_flow.objectives import Targets, induced_flow_loss
-    from semfield_ns.semantic_flow.radiance import Radiance, StaticSamples
+    from semfield_ns.semantic_flow.fields.blending import BlendedWeights
+    from semfield_ns.semantic_flow.fields.radiance import Radiance, StaticSamples
+    from semfield_ns.semantic_flow.training.objectives import Targets, induced_flow_loss
 
     cameras, names = two_cameras()
     frames = SourceFrames(cameras, torch.zeros(6, 2, 2, 1), camera_ids=names)

@@ -11,9 +11,10 @@ from semfield_ns.method_configs.semantic_flow import semantic_flow_paper, semant
 from semfield_ns.pipeline import INFO_KEY, encode_info
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
 from semfield_ns.scenes.synthetic import write_scene
-from semfield_ns.semantic_flow.adaptation import for_adaptation, resampled, transfer
-from semfield_ns.semantic_flow.many_scenes import ManyScenesModel, share
+from semfield_ns.semantic_flow.many_scenes.adaptation import for_adaptation, resampled, transfer
+from semfield_ns.semantic_flow.many_scenes.model import ManyScenesModel, share
 from semfield_ns.semantic_flow.pipeline import decode_classes, encode_classes, member_state
+from semfield_ns.viewer.scene_panel import ScenePanel
 from tests.runs import run_command
 from tests.semantic_flow.conftest import CLASSES, make_batch, make_metadata, make_model
 
@@ -78,8 +79,9 @@ def test_the_scene_of_a_camera_is_rendered():
         shown.append(model.get_outputs_for_camera(camera)["rgb"])
     assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[1], shown[2])
     camera.metadata = None
-    model.scene.value = "b"
-    model.scene.cb_hook(model.scene)
+    panel = ScenePanel(model)
+    panel.scene.value = "b"
+    panel.scene.cb_hook(panel.scene)
     assert torch.equal(model.get_outputs_for_camera(camera)["rgb"], shown[2])
 
 
@@ -93,7 +95,7 @@ def test_transfer_matches_classes_by_name():
     state = {f"_model.{key}": value for key, value in source.state_dict().items()}
     target = make_model(latent_dim=4)
     target.label_map = LabelMap((SemanticClass("box", (0, 0, 9), True), SemanticClass("tree", (0, 9, 0))))
-    from semfield_ns.semantic_flow.semantics import SemanticHeads
+    from semfield_ns.semantic_flow.flow_attention.heads import SemanticHeads
 
     config = target.config
     dims = target.frames.feature_dim, target.branches.static.out_dim, target.branches.dynamic.out_dim

@@ -9,8 +9,8 @@ from nerfstudio.utils.colormaps import ColormapOptions, apply_colormap
 from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flow_paper, semantic_flow_tiny
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
-from semfield_ns.semantic_flow.blending import alpha, blend, single_weights
-from semfield_ns.semantic_flow.semantics import trace_neighbours
+from semfield_ns.semantic_flow.fields.blending import alpha, blend, single_weights
+from semfield_ns.semantic_flow.flow_attention.heads import trace_neighbours
 from tests.semantic_flow.conftest import make_batch, make_cameras, make_model
 
 CONTRACT = {

@@ -18,22 +18,24 @@ from torch import Tensor, nn
 from websockets.sync.client import connect
 
 from semfield_ns.method_configs.viewer import local_viewer
+from semfield_ns.scene_model import SceneModel
+from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.panel import SegmentationPanel
-from semfield_ns.viewer.session import Session
 from tests.runs import free_port
 from tests.segmentation.scene import BallScene
 
 LOOK_BACK = vtf.SO3.from_x_radians(np.pi)
 
 
-class BallModel(nn.Module):
+class BallModel(SceneModel):
     """The ball scene as a model, with a weight that changes what is seen a little."""
 
     def __init__(self) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.device_indicator_param = nn.Parameter(torch.empty(0), requires_grad=False)
         self.weight = nn.Parameter(torch.zeros(1), requires_grad=False)
-        self.scene, self.device, self.renders = BallScene(), torch.device("cpu"), 0
+        self.scene, self.renders = BallScene(), 0
 
     def raw_outputs_for_camera(self, camera: Any) -> dict[str, Tensor]:
         from semfield_ns.segmentation.cameras import ViewCamera
@@ -46,9 +48,6 @@ class BallModel(nn.Module):
 
     def present(self, raw: dict[str, Tensor], camera: Any = None) -> dict[str, Tensor]:
         return {"rgb": raw["rgb"], "depth": raw["depth"], "accumulation": torch.ones_like(raw["depth"])}
-
-    def get_outputs_for_camera(self, camera: Any, obb_box: Any = None) -> dict[str, Tensor]:
-        return self.present(self.raw_outputs_for_camera(camera))
 
 
 def write_session(session: Session, folder: Path, what: str, link: ViewerLink) -> str:
@@ -71,6 +70,7 @@ class Served:
     """A viewer that shows a pipeline."""
 
     def __init__(self, folder: Path, pipeline: Any, training: bool = False, max_res: int = 64) -> None:
+        self.pipeline = pipeline
         self.model, self.panel, self.lock = pipeline.model, pipeline.segmentation, threading.Lock()
         self.session = self.panel._actions.session
         self.port, self.pages = free_port(), 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from semfield_ns.viewer.edit_panel import EditPanel
 from semfield_ns.viewer.picking import add_picking
 from tests.semantic_flow.test_editing import solid_model
 from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
@@ -13,14 +14,16 @@ from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     model = solid_model()
-    add_picking(model.editing)  # as the pipeline does
-    served = Served(tmp_path, ball_pipeline(model), max_res=16)
+    pipeline = ball_pipeline(model)
+    pipeline.editing = EditPanel(["ball"], lambda: model.editor)
+    add_picking(pipeline.editing)  # as `attach` does
+    served = Served(tmp_path, pipeline, max_res=16)
     yield served
     served.stop()
 
 
 def test_a_click_picks_the_object_that_the_next_edits_are_of(served: Served):
-    editing, browser = served.model.editing, Browser(served)
+    editing, browser = served.pipeline.editing, Browser(served)
     wait_for(lambda: served.viewer.viser_server.get_clients())
     served.press(editing.b_pick, browser)
     wait_for(lambda: browser.got("Click on something that moves"))

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.live import LiveSegmentation
-from semfield_ns.viewer.session import Session
 from tests.segmentation.scene import camera
 from tests.viewer.played import BallModel
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from semfield_ns.segmentation.prompts import Box, Stroke
-from semfield_ns.viewer.session import read_session
+from semfield_ns.sessions.session import read_session
 from tests.viewer.fuzz import check_that_it_works, exceptions, open_pages, play, served_ball
 from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 

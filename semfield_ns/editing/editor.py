@@ -1,0 +1,149 @@
+"""The edits of a scene: where they come from, and what is found out about the scene when the first one is asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+from semfield_ns.editing.edits import Edit, read_edits
+from semfield_ns.editing.objects import FrameView, ObjectTracks, find_objects
+from semfield_ns.errors import SemfieldError
+from semfield_ns.scenes.labels import LabelMap
+
+SEARCH_SCALE = 0.5
+"""of the training pictures, at which objects are looked for"""
+
+
+class VideoScene(Protocol):
+    """What editing asks of a model; a `scene_model.MovingSceneModel`."""
+
+    training: bool
+    label_map: LabelMap | None
+
+    def time_cameras(self, scale: float = 1.0) -> list[Cameras]:
+        """The camera of each time step, with pictures `scale` times the size."""
+
+    def unedited_outputs(self, camera: Cameras) -> dict[str, Float[Tensor, "H W channels"]]:
+        """What a camera sees without edits: "logits", "dynamic_weight", "surface", "scene_flow_forward"."""
+
+
+class SceneEditor(ABC):
+    """Edits, and the objects that they speak of.
+
+    Args:
+        model: whose scene is edited.
+        path: a file of edits, or None.
+        world: the scene's own world -> the model's world.
+    """
+
+    def __init__(self, model: VideoScene, path: Path | None, world: Float[np.ndarray, "3 4"]) -> None:
+        self.model = model
+        self.world = world
+        self.edits: tuple[Edit, ...] = () if path is None else read_edits(path)
+        self._tracks: ObjectTracks | None = None
+        self._scene: Any = None
+
+    @abstractmethod
+    def build(self, edits: Sequence[Edit]) -> Any:
+        """The edited scene, in the method's own form.
+
+        Raises:
+            SemfieldError: an edit names what is not there.
+        """
+
+    @abstractmethod
+    def find_object(self, scene: Any, camera: Cameras, row: float, column: float) -> int:
+        """Number of the object that an edited scene shows at a place, px; negative where nothing moves."""
+
+    def change(self, edits: Sequence[Edit]) -> list[str]:
+        """Other edits from now on; returns the names of the scene's objects.
+
+        Raises:
+            SemfieldError: an edit names what is not there, or the model is being trained; the edits stay as they were.
+        """
+        if not edits:
+            self.edits, self._scene = (), None
+            return [] if self._tracks is None else self._tracks.names
+        if self.model.training:
+            raise SemfieldError("A scene is edited when its training is done: open the run with ns-viewer.")
+        self._scene = self.build(edits)
+        self.edits = tuple(edits)
+        return self.tracks().names
+
+    @torch.no_grad()
+    def object_at(self, camera: Cameras, at: tuple[float, float]) -> str:
+        """The name of the moving object that a picture shows, with the edits, at a place.
+
+        Args:
+            camera: one camera with a time.
+            at: x right and y down, as shares of the picture's sides.
+
+        Raises:
+            SemfieldError: nothing that moves is seen there, or the model is being trained.
+        """
+        if self.model.training:
+            raise SemfieldError("Objects are looked for when training is done: open the run with ns-viewer.")
+        scene = self.scene() if self.edits else self.build(())
+        number = self.find_object(scene, camera, at[1] * float(camera.height), at[0] * float(camera.width))
+        if number < 0:
+            raise SemfieldError("Nothing that moves is seen there.")
+        return self.tracks().names[number]
+
+    def forget(self) -> None:
+        """The weights have changed: objects have to be found again."""
+        self._tracks = self._scene = None
+
+    def tracks(self) -> ObjectTracks:
+        """The moving objects as the model sees them; renders every training frame, small, the first time."""
+        if self._tracks is None:
+            self._tracks = track_objects(self.model)
+        return self._tracks
+
+    def scene(self) -> Any:
+        """The edited scene, in the method's own form.
+
+        Raises:
+            SemfieldError: an edit names what is not there.
+        """
+        if self._scene is None:
+            self._scene = self.build(self.edits)
+        return self._scene
+
+
+@torch.no_grad()
+def track_objects(
+    model: VideoScene, scale: float = SEARCH_SCALE, watch: Callable[[Any], Iterable[Any]] = iter
+) -> ObjectTracks:
+    """Renders the training frames, unedited, and links the moving parts of each class.
+
+    Args:
+        model: a trained model.
+        scale: of the renders, against the training pictures.
+        watch: goes through the list of views, as `rich.progress.track` does.
+
+    Raises:
+        SemfieldError: the scene has no classes.
+    """
+    if model.label_map is None:
+        raise SemfieldError("This scene has no classes: objects are found by their class, so give it labels.")
+    views = []
+    for camera in watch(model.time_cameras(scale)):
+        raw = model.unedited_outputs(camera)
+        views.append(
+            FrameView(
+                labels=raw["logits"].argmax(dim=-1).cpu().numpy(),
+                moving=(raw["dynamic_weight"][..., 0] > 0.5).cpu().numpy(),
+                surface=raw["surface"].double().cpu().numpy(),
+                forward=raw["scene_flow_forward"].double().cpu().numpy(),
+            )
+        )
+    flags = model.label_map.dynamic
+    # A scene that does not say which classes move: whatever moves.
+    classes = np.flatnonzero(flags) if flags.any() else np.arange(len(flags))
+    return ObjectTracks(find_objects(views, classes.tolist()), model.label_map.names, len(views))

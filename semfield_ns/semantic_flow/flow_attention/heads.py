@@ -1,0 +1,125 @@
+"""From samples on rays to class logits: trajectories, features along them, and the heads that read them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from semfield_ns.semantic_flow.fields.branches import FlowField
+from semfield_ns.semantic_flow.flow_attention.attention import FlowAttention, SemanticNetwork
+from semfield_ns.semantic_flow.flow_attention.tracing import trace
+from semfield_ns.semantic_flow.frames import SourceFrames
+
+
+@dataclass
+class Trajectory:
+    """Points and where they are in the neighbouring frames; world units, times in frames."""
+
+    points: Float[Tensor, "rays samples 3"]
+    time: Float[Tensor, "rays 1 1"]
+    now: Float[Tensor, "rays samples 3"]
+    """At the frame nearest to `time`; the points themselves at whole frames."""
+    before: Float[Tensor, "rays samples 3"]
+    after: Float[Tensor, "rays samples 3"]
+    steps: Int[Tensor, "rays 3"]
+    """The frames before, after and now."""
+
+    @property
+    def durations(self) -> Float[Tensor, "rays 3"]:
+        """Frames from `time` to each of `steps`."""
+        return self.steps - self.time[:, 0]
+
+
+def neighbouring_steps(time: Float[Tensor, "rays 1"], num_frames: int) -> Int[Tensor, "rays 3"]:
+    """The frames before, after and nearest to a time. At the ends of the clip the missing one repeats the nearest."""
+    now = time.round().long().clamp(0, num_frames - 1)
+    return torch.cat([(now - 1).clamp(min=0), (now + 1).clamp(max=num_frames - 1), now], dim=-1)
+
+
+def trace_neighbours(
+    points: Float[Tensor, "rays samples 3"], time: Float[Tensor, "rays 1"], flow: FlowField, num_frames: int
+) -> Trajectory:
+    """Traces points to the neighbouring frames, both ways."""
+    steps = neighbouring_steps(time, num_frames)
+    clock = time[:, None]
+    durations = (steps - time)[:, None, :, None]
+    now = points if bool((steps[:, 2:] == time).all()) else trace(points, clock, durations[:, :, 2], flow.velocity)
+    return Trajectory(
+        points=points,
+        time=clock,
+        now=now,
+        before=trace(points, clock, durations[:, :, 0], flow.velocity),
+        after=trace(points, clock, durations[:, :, 1], flow.velocity),
+        steps=steps,
+    )
+
+
+class SemanticHeads(nn.Module):
+    """Logits of the static and of the dynamic branch.
+
+    With `kind="flow"` the dynamic branch reads the attended flow feature and the static branch the image feature of the
+    nearest frame; with "point" both read only the fields' own features (the point-based head that the paper compares
+    with). With `evidence` the networks correct what the pixel of the frame at that time tells before any training.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["flow", "point"],
+        num_classes: int,
+        feature_dim: int,
+        static_dim: int,
+        dynamic_dim: int,
+        token_dim: int = 64,
+        attention_heads: int = 4,
+        hidden: int = 128,
+        evidence: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self.evidence = evidence and kind == "flow"
+        flow_dim = static_context = 0
+        if kind == "flow":
+            self.attention = FlowAttention(feature_dim, token_dim, attention_heads)
+            flow_dim, static_context = self.attention.out_dim, feature_dim + 1
+        self.static = SemanticNetwork(static_context, static_dim, num_classes, hidden)
+        self.dynamic = SemanticNetwork(flow_dim, dynamic_dim, num_classes, hidden)
+        if self.evidence:
+            # Corrections begin at nothing: noise at the start would cost rare classes, which training hardly sees.
+            for network in (self.static, self.dynamic):
+                for parameter in network.layers[-1].parameters():
+                    nn.init.zeros_(parameter)
+
+    def static_logits(
+        self,
+        points: Float[Tensor, "rays samples 3"],
+        step: Int[Tensor, "rays"],
+        field: Tensor,
+        frames: SourceFrames,
+    ) -> Float[Tensor, "rays samples classes"]:
+        """Logits of points that do not move, with the image feature of frame `step`.
+
+        Where something that moves covers the point in that frame, the feature would be that thing's: then it is of the
+        nearest frame that shows the point.
+        """
+        if self.kind == "point":
+            return self.static(None, field)
+        shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
+        features, visible = frames.gather(points, shown)
+        logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
+        return logits + frames.evidence(points, step[:, None].expand(points.shape[:-1])) if self.evidence else logits
+
+    def dynamic_logits(
+        self, trajectory: Trajectory, field: Tensor, frames: SourceFrames
+    ) -> Float[Tensor, "rays samples classes"]:
+        """Logits of moving points from the features along their trajectories."""
+        if self.kind == "point":
+            return self.dynamic(None, field)
+        traced = torch.stack([trajectory.before, trajectory.after, trajectory.now], dim=-2)
+        steps = trajectory.steps[:, None, :].expand(traced.shape[:-1])
+        features, visible = frames.gather(traced, steps)
+        durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
+        context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
+        logits = self.dynamic(context, field)
+        return logits + frames.evidence(trajectory.now, steps[..., 2]) if self.evidence else logits

@@ -1,0 +1,258 @@
+"""Which loss sees which rays: from a render and a batch to a dict named as the fields of `LossWeights`."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.semantic_flow import losses
+from semfield_ns.semantic_flow.fields.blending import blend
+from semfield_ns.semantic_flow.fields.radiance import Radiance
+from semfield_ns.semantic_flow.flow_attention.heads import Trajectory
+from semfield_ns.semantic_flow.frames import SourceFrames
+from semfield_ns.semantic_flow.training.warped import WarpedRender
+
+
+@dataclass
+class Targets:
+    """What a batch of training rays should show, on the model's device."""
+
+    rgb: Float[Tensor, "rays 3"]
+    pixels: Float[Tensor, "rays 2"]
+    """Of the rays, x right and y down, centres at +0.5."""
+    camera: Int[Tensor, "rays"]
+    dynamic: Bool[Tensor, "rays 1"]
+    static: Bool[Tensor, "rays 1"]
+    """Both all true where the scene has no motion masks: then every ray may be either."""
+    masked: bool
+    """Whether the scene has motion masks."""
+    depth: Float[Tensor, "rays 1"] | None
+    """Distance along the ray in world units ("metric"), or raw disparity; 0 where unknown."""
+    labels: Int[Tensor, "rays"] | None
+    propagated: Int[Tensor, "rays"] | None
+    confidence: Float[Tensor, "rays"] | None
+    flow: dict[int, Float[Tensor, "rays 3"]]
+    """Step (+1 or -1) -> (dx, dy, valid)."""
+
+    @staticmethod
+    def from_batch(batch: dict[str, Tensor], directions_norm: Tensor, metric: bool, device: torch.device) -> "Targets":
+        """Reads a batch of the data manager.
+
+        Args:
+            batch: per-ray values gathered by the pixel sampler.
+            directions_norm: [rays, 1], distance along the ray per unit of depth along the optical axis.
+            metric: whether "depth" is depth (else disparity).
+            device: where the model is.
+        """
+        value = {key: entry.to(device) for key, entry in batch.items() if isinstance(entry, Tensor)}
+        rgb = value["image"][..., :3]
+        everywhere = torch.ones_like(rgb[:, :1], dtype=torch.bool)
+        mask = value.get("dynamic_mask")
+        depth = value.get("depth")
+        if depth is not None and metric:
+            depth = depth * directions_norm
+        propagated = value.get("propagated_label")
+        return Targets(
+            rgb=rgb,
+            pixels=value["indices"][:, [2, 1]].float() + 0.5,
+            camera=value["indices"][:, 0],
+            dynamic=everywhere if mask is None else mask > 0.5,
+            static=everywhere if mask is None else (mask >= 0) & (mask <= 0.5),
+            masked=mask is not None,
+            depth=depth,
+            labels=value["semantics"][:, 0] if "semantics" in value else None,
+            propagated=None if propagated is None else propagated[:, 0].long(),
+            confidence=None if propagated is None else propagated[:, 1],
+            flow={s: value[k] for s, k in ((1, "flow_forward"), (-1, "flow_backward")) if k in value},
+        )
+
+
+@dataclass
+class TrainingRender:
+    """What a training step renders; the flow part is None in stage 1."""
+
+    radiance: Radiance
+    """All samples."""
+    kept: Radiance
+    """The samples that flows and semantics are computed at."""
+    rgb: Float[Tensor, "rays 3"]
+    logits: Float[Tensor, "rays classes"] | None
+    logits_static: Float[Tensor, "rays classes"] | None
+    logits_dynamic: Float[Tensor, "rays classes"] | None
+    evidence: Float[Tensor, "rays samples classes"] | None
+    """What the heads only correct at the kept samples, if they do."""
+    trajectory: Trajectory | None
+
+
+def radiance_losses(render: TrainingRender, targets: Targets, metric: bool, thickness: float) -> dict[str, Tensor]:
+    """Colour, depth and blending."""
+    full = render.radiance
+    dynamic = full.dynamic
+    staged = dynamic is not None
+    everywhere = torch.ones_like(targets.static)
+    result = {"rgb": losses.color(render.rgb, targets.rgb, everywhere if staged else targets.static)}
+    known = None
+    if targets.depth is not None:
+        known = targets.depth > 0
+        # Disparity is compared up to a scale and shift of the rays that it is compared on: together, to order them.
+        rays = known & (everywhere if staged and not metric else targets.static)
+        result["depth"] = _depth_loss(full.weights.total, full, targets, rays, metric)
+    if dynamic is None:
+        return result
+    rgb_dynamic = (full.dynamic_weights * dynamic.color).sum(dim=-2)
+    result["rgb_dynamic"] = losses.color(rgb_dynamic, targets.rgb, targets.dynamic)
+    if targets.depth is not None and known is not None:
+        moving = known & targets.dynamic
+        result["depth_dynamic"] = _depth_loss(full.dynamic_weights, full, targets, moving, metric)
+        if metric:
+            # The static branch is held: it would learn to stand in for what moves.
+            blended = blend(full.static.alpha.detach(), dynamic.alpha, dynamic.blending)
+            result["depth_dynamic"] = result["depth_dynamic"] + _depth_loss(
+                blended.total, full, targets, moving, metric
+            )
+            result["depth_blending"] = losses.depth_blending(
+                dynamic.blending, full.distance, targets.depth, moving, thickness
+            )
+    result["entropy"] = losses.entropy(full.weights.dynamic, dynamic.blending)
+    if targets.masked:
+        rgb_static = (full.static_weights * full.static.color).sum(dim=-2)
+        result["rgb_static"] = losses.color(rgb_static, targets.rgb, targets.static)
+        rendered = full.weights.dynamic.sum(dim=-2)
+        result["mask"] = losses.blending_mask(dynamic.blending, rendered, targets.dynamic, targets.static)
+        front, back = _disparity(full.dynamic_weights, full), _disparity(full.static_weights, full)
+        result["depth_order"] = losses.depth_order(front, back, targets.static)
+    return result
+
+
+def _disparity(weights: Tensor, radiance: Radiance) -> Float[Tensor, "rays 1"]:
+    return (weights / radiance.distance.clamp(min=1e-6)).sum(dim=-2)
+
+
+def _depth_loss(weights: Tensor, radiance: Radiance, targets: Targets, mask: Tensor, metric: bool) -> Tensor:
+    assert targets.depth is not None
+    if metric:
+        return losses.surface_depth(weights, radiance.distance, targets.depth, mask)
+    return losses.normalised_disparity(_disparity(weights, radiance), targets.depth, targets.camera, mask)
+
+
+def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tensor]:
+    """Cross-entropies against given labels, and on rays without one against what carried labels or evidence tell."""
+    if targets.labels is None or render.logits is None:
+        return {}
+    assert render.logits_static is not None and render.logits_dynamic is not None, "logits come together"
+    static, dynamic = targets.static[:, 0].float(), targets.dynamic[:, 0].float()
+    unlabelled = (targets.labels == IGNORE).float()
+    # A ray that no motion mask speaks of may be of either branch.
+    held_static, held_dynamic = unlabelled * (static >= dynamic), unlabelled * (dynamic >= static)
+    kept = render.kept
+    if kept.dynamic is None:
+        result = {"semantics_static": losses.cross_entropy(render.logits_static, targets.labels, static)}
+        if render.evidence is not None:
+            result["semantics_evidence"] = _correction(
+                render.logits_static, render.evidence, kept.static_weights, held_static
+            )
+        return result
+    result = {
+        "semantics": losses.cross_entropy(render.logits, targets.labels, torch.ones_like(static)),
+        "semantics_static": losses.cross_entropy(render.logits_static, targets.labels, static),
+        "semantics_dynamic": losses.cross_entropy(render.logits_dynamic, targets.labels, dynamic),
+    }
+    if render.evidence is not None:
+        result["semantics_evidence"] = (
+            _correction(render.logits, render.evidence, kept.weights.total, unlabelled)
+            + 0.5 * _correction(render.logits_static, render.evidence, kept.static_weights, held_static)
+            + 0.5 * _correction(render.logits_dynamic, render.evidence, kept.dynamic_weights, held_dynamic)
+        )
+    elif targets.propagated is not None and targets.confidence is not None:
+        unlabelled = unlabelled * targets.confidence
+        result["semantics_propagated"] = (
+            losses.cross_entropy(render.logits, targets.propagated, unlabelled)
+            + 0.5 * losses.cross_entropy(render.logits_static, targets.propagated, unlabelled * static)
+            + 0.5 * losses.cross_entropy(render.logits_dynamic, targets.propagated, unlabelled * dynamic)
+        )
+    return result
+
+
+def _correction(
+    logits: Float[Tensor, "rays classes"],
+    evidence: Float[Tensor, "rays samples classes"],
+    weights: Float[Tensor, "rays samples 1"],
+    rays: Float[Tensor, "rays"],
+) -> Float[Tensor, ""]:
+    """How far rendered logits are from those of the evidence alone, rendered with the same weights."""
+    told = (weights * evidence).sum(dim=-2).detach().softmax(dim=-1)
+    return losses.divergence(logits, told, rays)
+
+
+def induced_flow_loss(
+    kept: Radiance, trajectory: Trajectory | None, targets: Targets, frames: SourceFrames, limit: float
+) -> dict[str, Tensor]:
+    """Where the surface goes, projected into the neighbouring frames, against the given optical flow.
+
+    The surface point of a ray is the weighted mean of its samples, the dynamic ones where they are traced to. In stage
+    1 nothing is traced: on static rays the flow of the camera alone supervises depth.
+    """
+    total = []
+    normaliser = kept.weights.total.sum(dim=-2).clamp(min=1e-4)
+    for step, flow in targets.flow.items():
+        # Flow goes to the next picture of the ray's own camera.
+        target = frames.neighbour(targets.camera.to(kept.time.device), step)
+        mask = (flow[:, 2:] > 0.5) & (target >= 0)[:, None]
+        moved = kept.points
+        if trajectory is not None:
+            moved = torch.where(
+                targets.dynamic[:, None], trajectory.after if step > 0 else trajectory.before, kept.points
+            )
+        elif targets.masked:
+            mask = mask & targets.static
+        surface = (kept.weights.static * kept.points + kept.weights.dynamic * moved).sum(dim=-2) / normaliser
+        pixels, depth = frames.project_into(surface, target.clamp(min=0))
+        mask = mask & (depth[:, None] > 0)
+        total.append(losses.induced_flow(pixels, targets.pixels + flow[:, :2], mask, limit))
+    return {"flow": torch.stack(total).sum()} if total else {}
+
+
+def scene_flow_losses(kept: Radiance, trajectory: Trajectory, targets: Targets) -> dict[str, Tensor]:
+    """Regularisers of the velocity field at the samples."""
+    forward, backward = trajectory.after - trajectory.points, trajectory.before - trajectory.points
+    inner = (trajectory.steps[:, 1] - trajectory.steps[:, 0] == 2).float()[:, None, None]
+    everywhere = torch.ones_like(inner)
+    result = {
+        "flow_slow": losses.length(forward, everywhere) + losses.length(backward, everywhere),
+        "flow_temporal": losses.length(forward + backward, inner),
+    }
+    if kept.points.shape[1] > 1:
+        result["flow_spatial"] = losses.along_ray(forward, kept.distance) + losses.along_ray(backward, kept.distance)
+    if targets.masked:
+        static = targets.static[:, None]
+        result["static_flow"] = losses.length(forward, static) + losses.length(backward, static)
+    return result
+
+
+def warped_losses(
+    warped: WarpedRender, origin: Tensor, targets: Targets, rays: Tensor, semantic: bool, num_frames: int
+) -> dict[str, Tensor]:
+    """Losses of the render at a neighbouring frame.
+
+    Args:
+        warped: of the rays `rays`.
+        origin: [rays, samples, 3], where the samples are now.
+        targets: of the whole batch.
+        rays: indices into the batch.
+        semantic: whether there are logits and labels.
+        num_frames: length of the video.
+    """
+    dynamic = targets.dynamic[rays]
+    inner = (warped.trajectory.steps[:, 1] - warped.trajectory.steps[:, 0] == 2).float()[:, None, None]
+    result = {
+        "rgb_warp": losses.color(warped.rgb, targets.rgb[rays], dynamic),
+        "flow_cycle": losses.length(warped.returned - origin, torch.ones_like(inner)),
+        "flow_second_order": losses.length(warped.acceleration, inner),
+    }
+    if semantic and warped.logits is not None and targets.labels is not None:
+        flow = targets.flow.get(warped.step)
+        valid = torch.ones_like(targets.rgb[rays, 0]) if flow is None else (flow[rays, 2] > 0.5).float()
+        result["semantics_warp"] = losses.cross_entropy(warped.logits, targets.labels[rays], valid)
+    return result

@@ -1,0 +1,151 @@
+"""Masks of a session as files: what the viewer's export button and `semfield segment` write."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.io import write_json, write_png
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.refine import refine
+from semfield_ns.sessions.segmenter import Segmentation, Segmenter
+
+MANIFEST = "segmentation.json"
+
+
+@dataclass(frozen=True)
+class NamedView:
+    """A view that masks are written of."""
+
+    name: str
+    """of its files, unique"""
+    camera: ViewCamera
+    image: str | None = None
+    """file of the picture that was taken from there"""
+
+    def scaled(self, factor: float) -> "NamedView":
+        """The same view at another resolution."""
+        return replace(self, camera=self.camera.scaled(factor))
+
+
+def open_run(load_config: Path) -> tuple[Any, Any]:
+    """Configuration and pipeline of a run, with its newest checkpoint.
+
+    Raises:
+        SemfieldError: there is none.
+    """
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    if not load_config.is_file():
+        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
+    return config, pipeline
+
+
+def scene_views(pipeline: Any, which: Literal["train", "test", "all"] = "all") -> list[NamedView]:
+    """The cameras of a run's scene: of the training images, of those held out, or of both.
+
+    Views are named after their images; where two images have one name, by their folders too.
+
+    Raises:
+        SemfieldError: there is none.
+    """
+    datasets = []
+    if which in ("train", "all"):
+        datasets.append(pipeline.datamanager.train_dataset)
+    if which in ("test", "all"):
+        datasets.append(pipeline.datamanager.eval_dataset)
+    found: dict[Path, ViewCamera] = {}
+    for dataset in datasets:
+        for index, path in enumerate(dataset.image_filenames):
+            found.setdefault(Path(path), ViewCamera.of(dataset.cameras, index))
+    if not found:
+        raise SemfieldError(f"The scene has no {which} images: choose other views.")
+    stems = [path.stem for path in found]
+    unique = len(set(stems)) == len(stems)
+    names = stems if unique else ["_".join(path.with_suffix("").parts[-2:]) for path in found]
+    return [
+        NamedView(name, camera, str(path))
+        for name, (path, camera) in sorted(zip(names, found.items(), strict=True), key=lambda entry: entry[1][0])
+    ]
+
+
+def write_masks(
+    segmenter: Segmenter, views: Sequence[NamedView], folder: Path, refine_with: str | None = None
+) -> dict[str, Any]:
+    """Writes, for each view, masks/NAME.png (ids: 0 is no object, n the n-th object) and overlay/NAME.png.
+
+    Where an object is divided, parts/NAME.png has the numbers of its parts.
+
+    segmentation.json lists the objects (id, name, color) and the views (name, mask, overlay, image, camera). All
+    pictures are of the session as it is when the first one is made.
+
+    Args:
+        segmenter: session and model.
+        views: to write.
+        folder: for the files.
+        refine_with: a SAM 2 model, hub id or folder, that makes every mask sharper.
+
+    Returns:
+        What segmentation.json holds.
+
+    Raises:
+        SemfieldError: the session has no object, two views have one name, or a file cannot be written.
+    """
+    from rich.progress import track
+
+    state = segmenter.session.state
+    if not state.objects:
+        raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
+    names = [view.name for view in views]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SemfieldError(f"Two views are called {twice!r}: their masks would overwrite each other.")
+    divided = any(entry.parts > 1 for entry in state.objects)
+    entries = []
+    for view in track(views, description="Masks", transient=True):
+        found = segmenter.segment_view(segmenter.view(view.camera), state)
+        if refine_with is not None:
+            found = refined(found, refine_with)
+        write_png(folder / "masks" / f"{view.name}.png", id_image(found))
+        write_png(folder / "overlay" / f"{view.name}.png", (found.overlay * 255).round().byte().cpu().numpy())
+        if divided:
+            write_png(folder / "parts" / f"{view.name}.png", found.parts.byte().cpu().numpy())
+        entries.append(
+            {
+                "name": view.name,
+                "mask": f"masks/{view.name}.png",
+                "overlay": f"overlay/{view.name}.png",
+                **({"parts": f"parts/{view.name}.png"} if divided else {}),
+                "image": view.image,
+                "camera": asdict(view.camera),
+            }
+        )
+    manifest = {
+        "objects": [
+            {"id": number, "name": entry.name, "color": list(entry.color)}
+            for number, entry in enumerate(state.objects, start=1)
+        ],
+        "views": entries,
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def id_image(found: Segmentation) -> np.ndarray:
+    """Ids as an 8-bit image [H, W]."""
+    return found.ids.byte().cpu().numpy()
+
+
+def refined(found: Segmentation, model: str) -> Segmentation:
+    """The same with masks that SAM 2 has made sharper; a pixel that two objects want stays with the first of them."""
+    taken = torch.zeros_like(found.masks[0])
+    masks = []
+    for mask in found.masks:
+        masks.append(refine(found.rgb, mask, model, mask.device) & ~taken)
+        taken = taken | masks[-1]
+    return replace(found, masks=torch.stack(masks), parts=torch.where(taken, found.parts, 0))

@@ -1,0 +1,346 @@
+"""A session and a model -> masks of any view. The viewer, `ns-render` and `semfield segment` all come through here.
+
+    segmenter = Segmenter(session, ModelViews(model))
+    found = segmenter.segment(camera)     # renders the view unless it is kept
+    found.ids, found.overlay
+
+A view is rendered once and kept until its camera, its time or the weights change, so a further stroke costs only
+matching. Results depend on the log, the weights and the camera alone: every stroke's own view is rendered from the
+camera in the log, at the resolution in which it was drawn.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+from semfield_ns.scene_model import SceneModel
+from semfield_ns.segmentation.appearance import Appearance, appearances
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.components import supported_parts
+from semfield_ns.segmentation.parts import part_ids, part_prototypes
+from semfield_ns.segmentation.prompts import Box, TextQuery
+from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
+from semfield_ns.segmentation.silhouettes import Silhouettes, silhouettes
+from semfield_ns.segmentation.views import FeatureView, ViewProvider
+from semfield_ns.sessions.actions import ObjectState, SessionState
+from semfield_ns.sessions.session import Session, read_session
+from semfield_ns.sessions.views import ModelViews
+
+BUDGET = 512 << 20
+COARSE_SIDE = 64
+"""pixels of the longer side of a first, coarse mask"""
+MIN_PART_SHARE = 0.0005
+"""of a picture: smaller parts of masks are noise"""
+OVERLAY_ALPHA = 0.55
+PART_SHADE, PART_SHADES = 0.22, 4
+"""how much darker each further part is, and how many shades there are"""
+REFRESH_SECONDS = 30.0
+"""how old the strokes' features may be while weights change under them, in training"""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The objects of a session in one view."""
+
+    camera: ViewCamera
+    rgb: Float[Tensor, "H W 3"]
+    objects: tuple[ObjectState, ...]
+    scores: Float[Tensor, "O H W"]
+    """in [0, 1]"""
+    masks: Bool[Tensor, "O H W"]
+    """of the objects in their order; no pixel is in two"""
+    parts: Int[Tensor, "H W"]
+    """of the object that a pixel is of, from 1, where it is divided; else 0. The same number in every view"""
+
+    @cached_property
+    def ids(self) -> Int[Tensor, "H W"]:
+        """0 for no object, n for the n-th of `objects`."""
+        numbers = torch.arange(1, len(self.masks) + 1, device=self.masks.device)
+        return (self.masks * numbers[:, None, None]).sum(dim=0)
+
+    @cached_property
+    def overlay(self) -> Float[Tensor, "H W 3"]:
+        """The picture with the objects in their colours, and bright outlines."""
+        table = torch.tensor([(0, 0, 0), *(entry.color for entry in self.objects)]).to(self.rgb) / 255
+        inside = self.ids > 0
+        # Parts are shades of their object's colour; the first, and an object without parts, has the colour itself.
+        shade = 1 - PART_SHADE * (self.parts[inside] - 1).clamp(min=0).remainder(PART_SHADES)
+        color = table[self.ids[inside]] * shade[:, None]
+        mixed = self.rgb[inside] * (1 - OVERLAY_ALPHA) + color * OVERLAY_ALPHA
+        overlay = self.rgb.clone()
+        overlay[inside] = torch.where(outline(self.ids)[inside][:, None], 0.25 + 0.75 * color, mixed)
+        return overlay
+
+
+class Segmenter:
+    """Masks of a session, by a model. Threads may share it; renders are the caller's to guard against training.
+
+    Args:
+        session: what is drawn into it counts from then on.
+        provider: renders views.
+        budget: bytes of rendered views that are kept, the last ones used. One of 504 by 378 pixels with 64 features
+            takes 54 MB.
+    """
+
+    def __init__(self, session: Session, provider: ViewProvider, budget: int = BUDGET) -> None:
+        self.session, self.provider = session, provider
+        self._budget = budget
+        self._lock = RLock()
+        self._views: OrderedDict[tuple[ViewCamera, Hashable], tuple[FeatureView, dict[str, Tensor]]] = OrderedDict()
+        self._outlines: WeakKeyDictionary[FeatureView, Silhouettes] = WeakKeyDictionary()
+        self._compiled: tuple[SessionState, Hashable, Compiled, float] | None = None
+
+    # ------------------------------------------------------------------------------------------------- views
+
+    def view(self, camera: ViewCamera) -> FeatureView:
+        """What a camera sees, with superpixels; rendered unless it is kept."""
+        key = (camera, self.provider.version())
+        kept = self._find(key)
+        if kept is not None:
+            return kept[0]
+        with torch.no_grad():
+            view = self.provider.render_view(camera).prepare()
+        self._keep(key, view, {})
+        return view
+
+    def raw_outputs(self, cameras: Cameras, render: Callable[[Cameras], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What a model renders for a camera; kept while there are objects, so that a stroke does not render again."""
+        if not self.session.state.objects:
+            return render(cameras)
+        key = (ViewCamera.of(cameras), self.provider.version())
+        kept = self._find(key)
+        if kept is not None and kept[1]:
+            return kept[1]
+        raw = render(cameras)
+        if knows_features(raw):
+            self._keep(key, self.provider.view_of(raw, cameras).prepare(), raw)
+        return raw
+
+    def _find(self, key: tuple[ViewCamera, Hashable]) -> tuple[FeatureView, dict[str, Tensor]] | None:
+        with self._lock:
+            if key not in self._views:
+                return None
+            self._views.move_to_end(key)
+            return self._views[key]
+
+    def _keep(self, key: tuple[ViewCamera, Hashable], view: FeatureView, raw: dict[str, Tensor]) -> None:
+        with self._lock:
+            self._views[key] = (view, raw)
+            for old in [other for other in self._views if other[1] != key[1]]:
+                del self._views[old]
+            while len(self._views) > 1 and sum(_size(*kept) for kept in self._views.values()) > self._budget:
+                self._views.popitem(last=False)
+
+    def outlines(self, view: FeatureView) -> Silhouettes | None:
+        """What the pictures of the scene say of a view; looked up once."""
+        pictures = self.provider.pictures()
+        if pictures is None or view.points is None:
+            return None
+        with self._lock:
+            found = self._outlines.get(view)
+        if found is None or found.pictures is not pictures:
+            found = silhouettes(view, pictures)
+            with self._lock:
+                self._outlines[view] = found
+        return found
+
+    def forget(self) -> None:
+        """Drops everything that was rendered."""
+        with self._lock:
+            self._views.clear()
+            self._compiled = None
+
+    # ------------------------------------------------------------------------------------------------- masks
+
+    def segment(self, camera: ViewCamera) -> Segmentation:
+        """The session's objects in the view of a camera, at its resolution."""
+        return self.segment_view(self.view(camera))
+
+    def segment_coarse_first(self, camera: ViewCamera, longest_side: int = COARSE_SIDE) -> Iterator[Segmentation]:
+        """A small mask soon, then the one of the camera's resolution."""
+        factor = longest_side / max(camera.width, camera.height)
+        if factor < 1:
+            yield self.segment(camera.scaled(factor))
+        yield self.segment(camera)
+
+    @torch.no_grad()
+    def segment_view(self, view: FeatureView, state: SessionState | None = None) -> Segmentation:
+        """The session's objects in a view that is rendered already.
+
+        Args:
+            view: of this provider's weights.
+            state: of the session, the current one if None.
+        """
+        state = self.session.state if state is None else state
+        compiled = self.compile(state)
+        objects = state.objects
+        if not objects:
+            nothing = view.rgb.new_zeros(0, *view.rgb.shape[:2])
+            nowhere = torch.zeros(view.rgb.shape[:2], dtype=torch.long, device=view.rgb.device)
+            return Segmentation(view.camera, view.rgb, (), nothing, nothing.bool(), nowhere)
+        known = compiled.own.get(view.camera)
+        if known is not None and len(compiled.evidence) == 1 and view is compiled.evidence[0].view:
+            scores, supported = known
+        else:
+            others = [entry for entry in compiled.evidence if entry.view.camera != view.camera]
+            scores, supported = segment(
+                view,
+                compiled.objects,
+                seeds_of(view, objects),
+                others,
+                self.provider.trace,
+                [entry.growth for entry in objects],
+                self.outlines(view),
+            )
+        masks = self._masks(scores, supported, objects)
+        parts = torch.zeros_like(masks[0], dtype=torch.long)
+        for mask, centroids in zip(masks, self._parts(compiled, objects), strict=True):
+            if centroids is not None:
+                parts += part_ids(view, mask, centroids)
+        return Segmentation(view.camera, view.rgb, objects, scores, masks, parts)
+
+    def _masks(self, scores: Tensor, supported: Tensor, objects: Sequence[ObjectState]) -> Tensor:
+        _, masks = choose(scores, [entry.threshold for entry in objects])
+        smallest = round(MIN_PART_SHARE * masks[0].numel())
+        return torch.stack(
+            [supported_parts(mask, where, smallest) for mask, where in zip(masks, supported, strict=True)]
+        )
+
+    def _parts(self, compiled: "Compiled", objects: Sequence[ObjectState]) -> list[Tensor | None]:
+        """Prototypes of the parts of every object that is divided, from the views that were drawn in."""
+        if all(entry.parts == 1 for entry in objects) or not compiled.evidence:
+            return [None] * len(objects)
+        views = [entry.view for entry in compiled.evidence]
+        masks = [self._masks(*compiled.own[view.camera], objects) for view in views]
+        return [
+            part_prototypes(views, [mask[index] for mask in masks], entry.parts) if entry.parts > 1 else None
+            for index, entry in enumerate(objects)
+        ]
+
+    def annotate(self, cameras: Cameras, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs "similarity" [H,W,1], "segmentation" [H,W,1] (0 or 1) and "segmentation_overlay" [H,W,3] of a render.
+
+        Nothing where the session has no objects, or the model no features yet.
+        """
+        if not self.session.state.objects or not knows_features(raw):
+            return {}
+        kept = self._find((ViewCamera.of(cameras), self.provider.version()))
+        view = kept[0] if kept is not None else self.provider.view_of(raw, cameras)
+        found = replace(self.segment_view(view), rgb=raw["rgb"].float().clamp(0, 1))
+        return {
+            "similarity": found.scores.amax(dim=0)[..., None],
+            "segmentation": (found.ids > 0).float()[..., None],
+            "segmentation_overlay": found.overlay,
+        }
+
+    # ----------------------------------------------------------------------------------------------- prompts
+
+    @torch.no_grad()
+    def compile(self, state: SessionState) -> "Compiled":
+        """What a state's prompts amount to under the current weights; kept until one of them changes."""
+        version = self.provider.version()
+        with self._lock:
+            if self._compiled is not None:
+                of_state, of_version, compiled, since = self._compiled
+                # While a model is trained, every step changes the weights: strokes are not rendered anew each time.
+                fresh = of_version == version or time.monotonic() - since < REFRESH_SECONDS
+                if of_state is state and fresh:
+                    return compiled
+        compiled = self._compile(state)
+        with self._lock:
+            self._compiled = (state, version, compiled, time.monotonic())
+        return compiled
+
+    def _compile(self, state: SessionState) -> "Compiled":
+        views: dict[ViewCamera, FeatureView] = {}
+        for _, _, prompt in state.prompts:
+            if not isinstance(prompt, TextQuery) and prompt.camera not in views:
+                views[prompt.camera] = self.view(prompt.camera)
+        prompts = [[prompt for _, prompt in entry.prompts] for entry in state.objects]
+        looks = appearances(prompts, views, self.provider.text_features)
+        growth = [entry.growth for entry in state.objects]
+        own, evidence = {}, []
+        for camera, view in views.items():
+            found = segment(view, looks, seeds_of(view, state.objects), (), self.provider.trace, growth)
+            own[camera] = found
+            evidence.append(Evidence(view, found[0]))
+        return Compiled(looks, evidence, own)
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """The prompts of a state under some weights."""
+
+    objects: list[Appearance]
+    evidence: list[Evidence]
+    own: dict[ViewCamera, tuple[Tensor, Tensor]]
+    """scores and support of the views that were drawn in, by themselves"""
+
+
+def segment_model(model: SceneModel, session: Path | None) -> Segmenter:
+    """Gives a model the outputs of a session: a saved one, or a new one that stays empty until somebody draws.
+
+    Raises:
+        SemfieldError: the file is no session.
+    """
+    segmenter = Segmenter(Session(() if session is None else read_session(session)), ModelViews(model))
+    model.annotator = segmenter
+    return segmenter
+
+
+def knows_features(raw: dict[str, Tensor]) -> bool:
+    """Whether a render has something to compare strokes by."""
+    return "features" in raw or "logits" in raw
+
+
+def _size(view: FeatureView, raw: dict[str, Tensor]) -> int:
+    tensors = [view.rgb, view.features, *raw.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def seeds_of(view: FeatureView, objects: Sequence[ObjectState]) -> Seeds | None:
+    """What was drawn in a view: strokes of one object are not the others."""
+    height, width = view.rgb.shape[:2]
+    positive = torch.zeros(len(objects), height, width, dtype=torch.bool)
+    negative = torch.zeros_like(positive)
+    for index, entry in enumerate(objects):
+        for _, prompt in entry.prompts:
+            if isinstance(prompt, TextQuery) or prompt.camera != view.camera:
+                continue
+            pixels = prompt.pixels(height, width)
+            if isinstance(prompt, Box):
+                negative[index] |= ~pixels if prompt.positive else pixels
+            elif prompt.positive:
+                positive[index] |= pixels
+            else:
+                negative[index] |= pixels
+    if not bool((positive | negative).any()):
+        return None
+    for index in range(len(objects)):
+        others = torch.arange(len(objects)) != index
+        negative[index] |= positive[others].any(dim=0) & ~positive[index]
+    return Seeds(positive.to(view.rgb.device), negative.to(view.rgb.device))
+
+
+def outline(ids: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    """Pixels of objects that touch something else."""
+    around = F.pad(ids[None, None].float(), (1, 1, 1, 1), mode="replicate")[0, 0]
+    most, least = (_around(around, pick) for pick in (torch.maximum, torch.minimum))
+    return (ids > 0) & (most != least)
+
+
+def _around(values: Float[Tensor, "H+2 W+2"], pick: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "H W"]:
+    """What is picked of every 3x3 neighbourhood; a few times as fast as pooling."""
+    rows = pick(pick(values[:-2], values[1:-1]), values[2:])
+    return pick(pick(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])

@@ -1,0 +1,35 @@
+"""Gives a pipeline its panels: the entry point `semfield_ns.attachments`."""
+
+from functools import partial
+from typing import Any
+
+from semfield_ns.scene_model import MovingSceneModel, SceneModel
+from semfield_ns.viewer.edit_panel import EditPanel
+from semfield_ns.viewer.legend import SemanticPanel
+from semfield_ns.viewer.panel import SegmentationPanel
+from semfield_ns.viewer.picking import add_picking
+from semfield_ns.viewer.scene_panel import ScenePanel
+from semfield_ns.viewer.take_home import take_home
+
+
+def attach(pipeline: Any) -> None:
+    """Sets the panels as attributes of a pipeline: Nerfstudio's viewer finds them there.
+
+    Args:
+        pipeline: a `SemfieldPipeline`; one whose model is not of this package gets none.
+    """
+    model = pipeline.model
+    if not isinstance(model, SceneModel):
+        return
+    if model.label_map is not None:
+        pipeline.classes = SemanticPanel(model.label_map.names, model.label_map.colors)
+        model.class_switches = pipeline.classes.visible_classes
+    editing = None
+    if isinstance(model, MovingSceneModel) and model.label_map is not None:
+        moving = [entry.name for entry in model.label_map.classes if entry.dynamic]
+        editing = pipeline.editing = EditPanel(moving, lambda: model.editor)
+        add_picking(editing)
+    if len(model.scene_names) > 1:
+        pipeline.scenes = ScenePanel(model, editing)
+    if pipeline.segmenter is not None:
+        pipeline.segmentation = SegmentationPanel(model, pipeline.segmenter.session, partial(take_home, pipeline))

@@ -1,0 +1,65 @@
+"""What the viewer's export buttons do: the same as `semfield segment` and `semfield export`, with a session at hand."""
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.export.clouds import CloudWriter
+from semfield_ns.export.masks import CocoWriter, VideoWriter
+from semfield_ns.export.sources import SessionViews
+from semfield_ns.export.world import affine
+from semfield_ns.io import write_json
+from semfield_ns.sessions.masks import scene_views, write_masks
+from semfield_ns.sessions.segmenter import Segmenter
+from semfield_ns.sessions.session import Session
+from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.live import GuardedViews
+
+FRAMES_A_SECOND = 12.0
+
+
+def take_home(pipeline: Any, session: Session, folder: Path, what: str, link: ViewerLink) -> str:
+    """Writes a session's results for all images of a run's scene; training and the viewer go on meanwhile.
+
+    Args:
+        pipeline: of the run.
+        session: a copy that nobody changes.
+        folder: of the results; "masks" are those of `semfield segment`, others go to a folder named like the format.
+        what: "masks", "video", "coco" or "points".
+        link: to the viewer, whose lock guards the model.
+
+    Returns:
+        A sentence that says what was written.
+
+    Raises:
+        SemfieldError: the session has no objects, or something cannot be written.
+    """
+    if not session.state.objects:
+        raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
+    # A segmenter of its own, as on the command line: what is kept for the viewer is rendered in other pieces.
+    segmenter = Segmenter(session, GuardedViews(pipeline.model, link))
+    views = scene_views(pipeline)
+    folder.mkdir(parents=True, exist_ok=True)
+    session.save(folder / "session.json")
+    if what == "masks":
+        write_masks(segmenter, views, folder)
+        return f"Wrote {len(views)} masks to {folder}"
+    found = SessionViews(segmenter, views)
+    target = folder / what
+    with ExitStack() as files:
+        writer: VideoWriter | CocoWriter | CloudWriter
+        if what == "video":
+            writer = VideoWriter(target, found.labels, FRAMES_A_SECOND, files)
+        elif what == "coco":
+            writer = CocoWriter(target, found.labels)
+        else:
+            outputs = pipeline.datamanager.train_dataset._dataparser_outputs
+            to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
+            writer = CloudWriter(target, found.labels, to_model)
+        for view in found:
+            writer.add(view)
+        written = writer.finish()
+    write_json(target / "labels.json", [asdict(label) for label in found.labels])
+    return f"Wrote {', '.join(path.name for path in written)} to {target}"
