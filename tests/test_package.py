@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "scenes": set(),
     "rendering": set(),
     "teachers": {"scenes"},
+    "gaussians": set(),
     "evaluation": {"scenes", "rendering", "segmentation", "viewer"},
     "semantic_flow": {"scenes", "teachers", "rendering", "evaluation"},
     "gsn": {"scenes", "teachers", "rendering", "evaluation", "segmentation"},
