@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scenes": set(),
     "rendering": set(),
     "metrics": {"compat"},
+    "gaussians": set(),
     "teachers": {"scenes"},
     "labelling": {"scenes", "teachers"},
     "segmentation": {"scenes", "teachers", "rendering"},
