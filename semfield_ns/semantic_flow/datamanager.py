@@ -155,6 +155,10 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
 
     def setup_train(self) -> None:
         """Says what the scene lacks, then sets up Nerfstudio's loaders."""
+        self._say_what_is_absent()
+        super().setup_train()
+
+    def _say_what_is_absent(self) -> None:
         sample = self.train_dataset[0]
         absent = {
             "flow_forward": "no optical flow: flow losses are off",
@@ -165,7 +169,6 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         for key, message in absent.items():
             if key not in sample:
                 CONSOLE.log(f"This scene has {message}.")
-        super().setup_train()
 
     @property
     def dynamic_fraction(self) -> float:

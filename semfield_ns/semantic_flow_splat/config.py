@@ -1,0 +1,65 @@
+"""What can be set of the model. The presets differ in these values only."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nerfstudio.models.base_model import ModelConfig
+
+from semfield_ns.gaussians.backends import Backend
+
+
+def _model() -> type:
+    from semfield_ns.semantic_flow_splat.model import SemanticFlowSplatModel
+
+    return SemanticFlowSplatModel
+
+
+@dataclass
+class SplatLossWeights:
+    """Coefficients of the losses; 0 switches a loss off. Means are over pixels, Gaussians or time steps."""
+
+    rgb: float = 0.8
+    """Mean absolute error of colours in [0, 1]."""
+    ssim: float = 0.2
+    """1 - structural similarity."""
+    depth: float = 0.05
+    """Relative error of depth along the optical axis, where metric depth is given."""
+    mask: float = 0.05
+    """Rendered share of moving Gaussians against the motion mask."""
+    accumulation: float = 0.02
+    """Light that gets through: every pixel shows something."""
+    flow: float = 0.0
+    """Optical flow to the neighbouring frames against the given flow, in parts of the picture's width."""
+    acceleration: float = 0.3
+    """Squared change of the step from frame to frame, in world units."""
+    rigidity: float = 0.0
+    """Squared change, from frame to frame, of the distance vectors between neighbours, in world units."""
+    presence: float = 0.05
+    """Squared change of the presence from frame to frame."""
+    semantics: float = 0.1
+    """Cross-entropy of labels."""
+    semantics_carried: float = 0.05
+    """Cross-entropy of carried labels on frames without a label of their own, times how far they can be trusted."""
+
+
+@dataclass
+class SemanticFlowSplatModelConfig(ModelConfig):
+    """Semantic Flow on Gaussians that move."""
+
+    _target: type = field(default_factory=_model)
+    default_near: float = 0.1
+    """Nearest content, scene units, of a scene that does not tell its depth range."""
+    default_far: float = 100.0
+    """Furthest content, scene units, of a scene that does not tell its depth range."""
+    max_gaussians: int = 500_000
+    """The most Gaussians."""
+    harmonics_degree: int = 2
+    """Of the spherical harmonics of colours: 0 is the same colour from everywhere, 3 the most."""
+    backend: Backend = "auto"
+    """"cpu" (numba), "gsplat" (CUDA), or whatever fits the device."""
+    loss_weights: SplatLossWeights = field(default_factory=SplatLossWeights)
+    """Coefficients of the losses."""
+    edits: Path | None = None
+    """Edits of the scene to render with, a JSON or YAML list (see `semfield_ns.editing.edits`)."""
+    enable_collider: bool = False
+    """Off: pictures are rendered whole."""

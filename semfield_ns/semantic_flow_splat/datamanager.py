@@ -1,0 +1,132 @@
+"""The data manager of semantic-flow-splat: whole pictures of a video, with everything that is known of their pixels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.semantic_flow.datamanager import (
+    FlowDataset,
+    SemanticFlowDataManager,
+    SemanticFlowDataManagerConfig,
+    window_size,
+)
+from semfield_ns.semantic_flow_splat.start import Start, start
+from semfield_ns.semantic_flow_splat.depths import video_depths
+from semfield_ns.semantic_flow_splat.video import longest_video, read_frame
+
+MAX_START_FRAMES = 120
+"""frames that are looked at for a start, spread over the video where it is longer"""
+
+
+@dataclass
+class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
+    """Whole pictures of one dynamic scene."""
+
+    _target: type = field(default_factory=lambda: SplatDataManager)
+
+    def setup(self, **kwargs: Any) -> Any:
+        """The data manager.
+
+        Raises:
+            SemfieldError: `data` is a folder of several scenes.
+        """
+        folders = self.scene_folders()
+        if folders:
+            raise SemfieldError(
+                f"{self.data} holds {len(folders)} scenes, and semantic-flow-splat learns one a run: give one of them, "
+                f"such as {next(iter(folders.values()))}, or use semantic-flow."
+            )
+        return self._target(self, **kwargs)
+
+
+class SplatDataManager(SemanticFlowDataManager):
+    """Gives one camera and its whole picture a step."""
+
+    config: SplatDataManagerConfig
+
+    def create_train_dataset(self) -> FlowDataset:
+        """The training frames; `metadata["start"]` makes Gaussians of them."""
+        dataset = super().create_train_dataset()
+        dataset.metadata["start"] = lambda near, far, most: start_of(dataset, near, far, most)
+        return dataset
+
+    def setup_train(self) -> None:
+        """Says what the scene lacks."""
+        self._say_what_is_absent()
+        self._order = self._drawn()
+        self._kept: dict[int, dict[str, Any]] = {}
+
+    def setup_eval(self) -> None:
+        """Nothing is read before it is asked for."""
+        self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(
+            input_dataset=self.eval_dataset, device=self.device
+        )
+        self._eval_views = iter(())
+
+    def _drawn(self) -> Iterator[int]:
+        """Frames in random order, each once before any comes again; of a long video, window by window."""
+        count = len(self.train_dataset)
+        window, fits = window_size(count, self.train_dataset.size(0), self.config.memory_budget)
+        while True:
+            chosen = torch.randperm(count)[:window].tolist()
+            self._kept = {}
+            steps = count if fits else self.config.window_steps
+            while steps > 0:
+                order = torch.randperm(len(chosen)).tolist()
+                yield from (chosen[place] for place in order[:steps])
+                steps -= len(order)
+                if fits:
+                    steps = count
+
+    def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """A camera of shape [1], and everything about the pixels of its frame [H, W, ...]."""
+        index = next(self._order)
+        if index not in self._kept:
+            self._kept[index] = self.train_dataset[index]
+        camera = self.train_dataset.cameras[index : index + 1].to(self.device)
+        camera.metadata = {"frame": torch.tensor([[index]])}
+        batch = {
+            name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            for name, value in self._kept[index].items()
+        }
+        return camera, batch
+
+    def next_eval(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """A held-out camera and its picture."""
+        return self.next_eval_image(step)
+
+    def next_eval_image(self, step: int) -> tuple[Cameras, dict[str, Any]]:
+        """A held-out camera and its picture; one after the other."""
+        found = next(self._eval_views, None)
+        if found is None:
+            self._eval_views = iter(self.fixed_indices_eval_dataloader)
+            found = next(self._eval_views)
+        return found
+
+    def get_train_rays_per_batch(self) -> int:
+        """Pixels of a step."""
+        height, width = self.train_dataset.size(0)
+        return height * width
+
+
+def start_of(dataset: FlowDataset, near: float, far: float, max_gaussians: int) -> Start:
+    """Gaussians to begin with, from the frames of the camera that has most.
+
+    Args:
+        dataset: training frames.
+        near: depth of the nearest content, world units.
+        far: depth of the furthest content.
+        max_gaussians: the most of them.
+    """
+    times = dataset.cameras.times
+    assert times is not None, "cameras of a video have times"
+    known, steps = torch.unique(times[:, 0], return_inverse=True)
+    video = longest_video(dataset.metadata["camera_ids"])
+    frames = [read_frame(dataset, index, int(steps[index])) for index in video]
+    depths = video_depths(frames, dataset.metadata["depth_kind"], near, far)
+    return start(frames, depths, len(known), max_gaussians)

@@ -1,0 +1,75 @@
+"""The losses, each a pure function of what was rendered and what was given; a loss over nothing is zero."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from semfield_ns.scenes.labels import IGNORE
+
+
+def over(values: Float[Tensor, "*batch"], where: Bool[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Mean of the values where something is given; 0 (with its graph) where that is nowhere."""
+    return (values * where).sum() / where.sum().clamp(min=1)
+
+
+def similarity_loss(rgb: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> Float[Tensor, ""]:
+    """1 - SSIM, with the usual window of 11 pixels; 0 for pictures that are smaller."""
+    from pytorch_msssim import ssim
+
+    if min(rgb.shape[:2]) < 11:
+        return rgb.sum() * 0
+    first, second = (image.permute(2, 0, 1)[None] for image in (rgb, truth))
+    return 1 - ssim(first, second, data_range=1.0, size_average=True)
+
+
+def relative_depth_loss(depth: Float[Tensor, "H W"], given: Float[Tensor, "H W"]) -> Float[Tensor, ""]:
+    """Relative error of depth along the optical axis, where it is given (above 0)."""
+    return over((depth - given).abs() / given.clamp(min=1e-6), given > 0)
+
+
+def mask_loss(moving: Float[Tensor, "H W"], mask: Float[Tensor, "H W"]) -> Float[Tensor, ""]:
+    """Rendered share of moving Gaussians against a mask: 1 moving, 0 still, -1 not known."""
+    return over((moving - mask).abs(), mask >= 0)
+
+
+def flow_loss(flow: Float[Tensor, "H W 2"], given: Float[Tensor, "H W 3"]) -> Float[Tensor, ""]:
+    """Mean absolute error of flow, in parts of the picture's width, where the given one is valid."""
+    return over((flow - given[..., :2]).abs().sum(dim=-1) / flow.shape[1], given[..., 2] > 0.5)
+
+
+def acceleration_loss(tracks: Float[Tensor, "M T 3"]) -> Float[Tensor, ""]:
+    """Squared second difference of ways over time."""
+    if tracks.shape[1] < 3 or len(tracks) == 0:
+        return tracks.sum() * 0
+    return (tracks[:, 2:] - 2 * tracks[:, 1:-1] + tracks[:, :-2]).square().sum(dim=-1).mean()
+
+
+def rigidity_loss(tracks: Float[Tensor, "M T 3"], neighbours: Int[Tensor, "M K"]) -> Float[Tensor, ""]:
+    """Squared change over time of what lies between neighbours."""
+    if tracks.shape[1] < 2 or neighbours.numel() == 0:
+        return tracks.sum() * 0
+    steps = tracks[:, 1:] - tracks[:, :-1]
+    return (steps[neighbours] - steps[:, None]).square().sum(dim=-1).mean()
+
+
+def change_loss(values: Float[Tensor, "M T"]) -> Float[Tensor, ""]:
+    """Squared first difference over time."""
+    if values.shape[1] < 2 or len(values) == 0:
+        return values.sum() * 0
+    return (values[:, 1:] - values[:, :-1]).square().mean()
+
+
+def label_loss(logits: Float[Tensor, "H W C"], labels: Int[Tensor, "H W"]) -> Float[Tensor, ""]:
+    """Cross-entropy where there is a label (not `IGNORE`)."""
+    values = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="none")
+    return over(values, labels.flatten() != IGNORE)
+
+
+def carried_label_loss(logits: Float[Tensor, "H W C"], carried: Float[Tensor, "H W 2"]) -> Float[Tensor, ""]:
+    """Cross-entropy of class ids (first channel), times how far they are trusted (second channel; 0 for not at all).
+
+    A mean over all pixels, so that what is trusted little counts little.
+    """
+    classes, trust = carried[..., 0].long().flatten(), carried[..., 1].flatten()
+    return (F.cross_entropy(logits.flatten(0, 1), classes, reduction="none") * trust).mean()

@@ -1,0 +1,125 @@
+"""Gaussians that move: still ones have one position, moving ones a position and an opacity at every time step."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from semfield_ns.gaussians.harmonics import CONSTANT
+from semfield_ns.semantic_flow_splat.start import Start
+
+UNSEEN = -1.5
+"""added to the logit of the opacity, at first, where the flow does not lead"""
+
+
+def logit(values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The inverse of the sigmoid, of values that are kept off 0 and 1."""
+    return torch.logit(values, eps=1e-4)
+
+
+class MovingGaussians(nn.Module):
+    """N Gaussians of a scene with T time steps: first the S that stand still, then the M that move.
+
+    Args:
+        num_steps: T.
+        num_classes: C, logits of each Gaussian.
+        degree: of the spherical harmonics of colours.
+    """
+
+    NAMES = ("still", "tracks", "presence", "opacities", "scales", "quaternions", "colors", "details", "logits")
+
+    still: nn.Parameter
+    """[S, 3] positions, world"""
+    tracks: nn.Parameter
+    """[M, T, 3] positions at all time steps, world"""
+    presence: nn.Parameter
+    """[M, T] added to the logits of opacities"""
+    opacities: nn.Parameter
+    """[N] logits"""
+    scales: nn.Parameter
+    """[N, 3] logarithms of standard deviations, world units"""
+    quaternions: nn.Parameter
+    """[N, 4] w first"""
+    colors: nn.Parameter
+    """[N, 3] spherical harmonic of degree 0"""
+    details: nn.Parameter
+    """[N, terms - 1, 3] the higher ones"""
+    logits: nn.Parameter
+    """[N, C] of classes"""
+
+    def __init__(self, num_steps: int, num_classes: int, degree: int) -> None:
+        super().__init__()
+        self.num_steps, self.num_classes, self.degree = num_steps, num_classes, degree
+        for name, shape in self._shapes(0, 0).items():
+            setattr(self, name, nn.Parameter(torch.zeros(shape)))
+
+    def _shapes(self, still: int, moving: int) -> dict[str, tuple[int, ...]]:
+        n = still + moving
+        return {
+            "still": (still, 3),
+            "tracks": (moving, self.num_steps, 3),
+            "presence": (moving, self.num_steps),
+            "opacities": (n,),
+            "scales": (n, 3),
+            "quaternions": (n, 4),
+            "colors": (n, 3),
+            "details": (n, (self.degree + 1) ** 2 - 1, 3),
+            "logits": (n, self.num_classes),
+        }
+
+    def __len__(self) -> int:
+        return len(self.opacities)
+
+    @property
+    def num_still(self) -> int:
+        """S"""
+        return len(self.still)
+
+    @torch.no_grad()
+    def begin(self, start: Start, opacity: float = 0.7) -> "MovingGaussians":
+        """Sets everything from a start."""
+        device = self.still.device
+        count = len(start.colors)
+        values = {
+            "still": start.still,
+            "tracks": start.tracks,
+            "presence": torch.where(start.seen, 0.0, UNSEEN),
+            "opacities": logit(torch.full((count,), opacity)),
+            "scales": (0.9 * start.spacing).clamp(min=1e-6).log()[:, None].expand(-1, 3),
+            "quaternions": torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4),
+            "colors": (start.colors - 0.5) / CONSTANT,
+        }
+        for name, shape in self._shapes(len(start.still), len(start.tracks)).items():
+            value = values.get(name, torch.zeros(shape))
+            getattr(self, name).data = value.to(device, torch.float32).clone().contiguous()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Takes the number of Gaussians from the checkpoint; everything else has to fit."""
+        for name, shape in self._shapes(0, 0).items():
+            value, parameter = state_dict.get(prefix + name), getattr(self, name)
+            if isinstance(value, Tensor) and value.shape[1:] == shape[1:]:
+                # The same parameter, as optimisers know it.
+                parameter.data = torch.empty(value.shape, dtype=parameter.dtype, device=parameter.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def means_at(self, step: float) -> Float[Tensor, "N 3"]:
+        """Positions at a time step or between two."""
+        return torch.cat([self.still, self._at(self.tracks, step)])
+
+    def opacities_at(self, step: float) -> Float[Tensor, "N"]:
+        """Opacities in 0..1 at a time step or between two."""
+        added = torch.cat([self.opacities.new_zeros(self.num_still), self._at(self.presence, step)])
+        return torch.sigmoid(self.opacities + added)
+
+    def _at(self, table: Float[Tensor, "M T *value"], step: float) -> Float[Tensor, "M *value"]:
+        low = min(max(int(step), 0), self.num_steps - 1)
+        part = step - low
+        if part <= 0 or low == self.num_steps - 1:
+            return table[:, low]
+        return torch.lerp(table[:, low], table[:, low + 1], part)
+
+    def coefficients(self) -> Float[Tensor, "N terms 3"]:
+        """Spherical harmonics of colours."""
+        return torch.cat([self.colors[:, None], self.details], dim=1)
