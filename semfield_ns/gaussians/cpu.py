@@ -1,180 +1,287 @@
-"""Rendering on CPUs."""
+"""Rendering on CPUs: from tensors to the kernels and back, with gradients."""
 
-import math
-import numba as nb
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numba
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from semfield_ns.gaussians.values import rotation_matrices
+from semfield_ns.errors import SemfieldError
+from semfield_ns.gaussians import kernels
+from semfield_ns.gaussians.projection import Projection
 
-TILE = 16
+MAX_GAUSSIANS = 1 << 24
+"""Indices are kept as float32 in places."""
+CHANNELS_AT_ONCE = 64
+"""that pixels' values are carried back for, which bounds memory"""
 
-
-def project(means, quats, scales, opacities, pose, numbers, width, height, near, blur):
-    fx, fy, cx, cy = numbers
-    c2w = torch.tensor(pose)
-    axes = c2w[:, :3] * torch.tensor([1.0, -1.0, -1.0])
-    x, y, z = ((means - c2w[:, 3]) @ axes).unbind(-1)
-    ok = z >= near
-    z = torch.where(ok, z, torch.ones_like(z))
-    half = axes.T @ rotation_matrices(quats) * scales[:, None, :]
-    mx, my = 0.15 * width / fx, 0.15 * height / fy
-    tx = (x / z).clamp(-cx / fx - mx, (width - cx) / fx + mx)
-    ty = (y / z).clamp(-cy / fy - my, (height - cy) / fy + my)
-    o = torch.zeros_like(z)
-    J = torch.stack([fx / z, o, -fx * tx / z, o, fy / z, -fy * ty / z], -1).reshape(-1, 2, 3) @ half
-    cov = J @ J.transpose(1, 2)
-    a, b, c = cov[:, 0, 0] + blur, cov[:, 0, 1], cov[:, 1, 1] + blur
-    det = (a * c - b * b).clamp(min=1e-12)
-    xy = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
-    with torch.no_grad():
-        mid = 0.5 * (a + c)
-        lam = mid + (mid * mid - det).clamp(min=0).sqrt()
-        op = torch.ones_like(z) if opacities is None else opacities
-        r = (2 * (255 * op).clamp(min=1).log() * lam).sqrt().ceil()
-        u, v = xy.unbind(-1)
-        ok = ok & (u + r > 0) & (u - r < width) & (v + r > 0) & (v - r < height) & (op >= 1 / 255)
-        r = torch.where(ok, r, torch.zeros_like(r))
-    return xy, z, torch.stack([c / det, -b / det, a / det], -1), r
+_kernels = threading.Lock()
 
 
-@nb.njit(parallel=True, cache=True)
-def fwd(start, count, gid, xy, conic, op, feat, W, H, tw, out, final_T, last, med, best):
-    C = feat.shape[1]
-    for t in nb.prange(len(start)):
-        ty = t // tw
-        tx = t - ty * tw
-        s = start[t]
-        for py in range(ty * TILE, min(H, ty * TILE + TILE)):
-            for px in range(tx * TILE, min(W, tx * TILE + TILE)):
-                T = np.float32(1.0)
-                top = np.float32(0)
-                for j in range(count[t]):
-                    g = gid[s + j]
-                    dx = np.float32(px + 0.5) - xy[g, 0]
-                    dy = np.float32(py + 0.5) - xy[g, 1]
-                    p = -np.float32(0.5) * (conic[g, 0] * dx * dx + conic[g, 2] * dy * dy) - conic[g, 1] * dx * dy
-                    a = min(np.float32(0.999), op[g] * math.exp(p))
-                    if p > 0 or a < np.float32(1 / 255):
-                        continue
-                    n = T * (1 - a)
-                    if n <= 1e-4:
-                        break
-                    w = a * T
-                    for c in range(C):
-                        out[py, px, c] += w * feat[g, c]
-                    if w > top:
-                        top = w
-                        best[py, px] = g
-                    if T >= 0.5 and n < 0.5:
-                        med[py, px] = g
-                    T = n
-                    last[py, px] = j + 1
-                final_T[py, px] = T
+@contextmanager
+def _workers() -> Iterator[int]:
+    """As many threads as torch uses. One caller at a time: some of numba's ways to start threads end the program else."""
+    with _kernels:
+        workers = max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(workers)
+        yield workers
 
 
-@nb.njit(parallel=True, cache=True)
-def bwd(start, count, gid, xy, conic, op, feat, W, H, tw, final_T, last, gout, gT, gp):
-    C = feat.shape[1]
-    for t in nb.prange(len(start)):
-        ty = t // tw
-        tx = t - ty * tw
-        s = start[t]
-        for py in range(ty * TILE, min(H, ty * TILE + TILE)):
-            for px in range(tx * TILE, min(W, tx * TILE + TILE)):
-                T = final_T[py, px]
-                S = gT[py, px] * T
-                for j in range(last[py, px] - 1, -1, -1):
-                    g = gid[s + j]
-                    dx = np.float32(px + 0.5) - xy[g, 0]
-                    dy = np.float32(py + 0.5) - xy[g, 1]
-                    p = -np.float32(0.5) * (conic[g, 0] * dx * dx + conic[g, 2] * dy * dy) - conic[g, 1] * dx * dy
-                    e = math.exp(p)
-                    a0 = op[g] * e
-                    a = min(np.float32(0.999), a0)
-                    if p > 0 or a < np.float32(1 / 255):
-                        continue
-                    T = T / (1 - a)
-                    w = a * T
-                    q = np.float32(0)
-                    for c in range(C):
-                        go = gout[py, px, c]
-                        gp[s + j, 6 + c] += w * go
-                        q += feat[g, c] * go
-                    ga = q * T - S / (1 - a)
-                    S += w * q
-                    if a0 < 0.999:
-                        gp[s + j, 5] += ga * e
-                        k = ga * a
-                        gp[s + j, 2] += -0.5 * k * dx * dx
-                        gp[s + j, 3] += -k * dx * dy
-                        gp[s + j, 4] += -0.5 * k * dy * dy
-                        gp[s + j, 0] += k * (conic[g, 0] * dx + conic[g, 1] * dy)
-                        gp[s + j, 1] += k * (conic[g, 2] * dy + conic[g, 1] * dx)
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
 
 
-def bins(p):
-    W, H = p.width, p.height
-    tw, th = (W + TILE - 1) // TILE, (H + TILE - 1) // TILE
-    idx = (p.radii > 0).nonzero()[:, 0]
-    idx = idx[torch.argsort(p.depths[idx], stable=True)]
-    x, y = p.means2d.detach()[idx].unbind(-1)
-    r = p.radii[idx]
-    x0, x1 = (((x + s * r) / TILE).floor().clamp(0, tw - 1).long() for s in (-1, 1))
-    y0, y1 = (((y + s * r) / TILE).floor().clamp(0, th - 1).long() for s in (-1, 1))
-    nx = x1 - x0 + 1
-    n = nx * (y1 - y0 + 1)
-    rep = torch.repeat_interleave(torch.arange(len(idx)), n)
-    k = torch.arange(len(rep)) - torch.repeat_interleave(torch.cumsum(n, 0) - n, n)
-    tile = (y0[rep] + k // nx[rep]) * tw + x0[rep] + k % nx[rep]
-    o = torch.argsort(tile, stable=True)
-    count = torch.bincount(tile, minlength=tw * th)
-    return (torch.cumsum(count, 0) - count).numpy(), count.numpy(), idx[rep[o]].numpy(), tw
+def _zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
 
 
-class Raster(torch.autograd.Function):
+def _empty(*shape: int) -> np.ndarray:
+    return np.empty(shape, np.float32)
+
+
+class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, xy, conic, op, feat, p, lists):
-        start, count, gid, tw = lists
-        W, H = p.width, p.height
-        n = lambda t: t.detach().contiguous().numpy()
-        args = (start, count, gid, n(xy), n(conic), n(op), n(feat), W, H, tw)
-        out = np.zeros((H, W, feat.shape[1]), np.float32)
-        T = np.ones((H, W), np.float32)
-        last = np.zeros((H, W), np.int64)
-        med, best = np.full((H, W), -1), np.full((H, W), -1)
-        fwd(*args, out, T, last, med, best)
-        ctx.args, ctx.res = args, (T, last)
-        med, best = torch.from_numpy(med), torch.from_numpy(best)
-        ctx.mark_non_differentiable(med, best)
-        return torch.from_numpy(out), torch.from_numpy(T), med, best
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        quaternions: Tensor,
+        scales: Tensor,
+        opacities: Tensor | None,
+        camera: np.ndarray,
+        near: float,
+        blur: float,
+    ) -> tuple[Tensor, ...]:
+        n = len(means)
+        values = (_array(means), _array(quaternions), _array(scales))
+        found = (_empty(n, 2), _empty(n), _empty(n, 3), _empty(n))
+        opacity = _zeros(0) if opacities is None else _array(opacities)
+        with _workers():
+            kernels.project(*values, opacity, camera, near, blur, *found)
+        tensors = tuple(torch.from_numpy(array) for array in found)
+        ctx.save_for_backward(means, quaternions, scales, tensors[3])
+        ctx.camera, ctx.blur = camera, blur
+        ctx.mark_non_differentiable(tensors[3])
+        return tensors
 
     @staticmethod
-    def backward(ctx, gout, gT, *_):
-        a = ctx.args
-        gp = np.zeros((len(a[2]), 6 + a[6].shape[1]), np.float32)
-        bwd(*a, *ctx.res, gout.contiguous().numpy(), gT.contiguous().numpy(), gp)
-        G = torch.zeros(len(a[3]), gp.shape[1]).index_add_(0, torch.from_numpy(a[2]), torch.from_numpy(gp))
-        return G[:, :2], G[:, 2:5], G[:, 5], G[:, 6:], None, None
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        means, quaternions, scales, radii = (_array(tensor) for tensor in ctx.saved_tensors)
+        n = len(means)
+        found = (_empty(n, 3), _empty(n, 4), _empty(n, 3))
+        given = (_array(gradient) for gradient in gradients[:3])
+        with _workers():
+            kernels.project_backward(means, quaternions, scales, ctx.camera, ctx.blur, radii, *given, *found)
+        return *(torch.from_numpy(array) for array in found), None, None, None, None
 
 
-def rasterize(p, opacities, channels, background, depth, median_depth, index):
-    feat = torch.cat([channels, p.depths[:, None]], -1)
-    out, T, med, best = Raster.apply(p.means2d, p.conics, opacities, feat, p, bins(p))
-    T = T[..., None]
-    picture = out[..., :-1]
-    if background is not None:
-        picture = picture + T * background
-    median = torch.where(med >= 0, p.depths.detach()[med.clamp(min=0)], 0.0)[..., None] if median_depth else None
-    return picture, 1 - T, out[..., -1:] if depth else None, median, best if index else None
+def project(
+    means: Tensor,
+    quaternions: Tensor,
+    scales: Tensor,
+    opacities: Tensor | None,
+    pose: list[list[float]],
+    intrinsics: list[float],
+    width: int,
+    height: int,
+    near: float,
+    blur: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centres, depths, conics and radii; see `semfield_ns.gaussians.projection.project`."""
+    to_world = np.array(pose)
+    rotation = (to_world[:, :3] * np.array([1.0, -1.0, -1.0])).T
+    camera = np.concatenate([rotation.ravel(), -rotation @ to_world[:, 3], intrinsics, [width, height]])
+    return _Project.apply(means, quaternions, scales, opacities, camera, float(near), float(blur))
 
 
-def uplift(p, opacities, values):
-    K = values.shape[-1]
-    with torch.enable_grad():
-        feat = torch.zeros(len(opacities), K + 1, requires_grad=True)
-        out = Raster.apply(p.means2d.detach(), p.conics.detach(), opacities, feat, p, bins(p))[0]
-        (g,) = torch.autograd.grad(out, feat, torch.cat([values, torch.ones_like(values[..., :1])], -1))
-    return g[:, :-1], g[:, -1]
+class _Lists(NamedTuple):
+    """Which Gaussians are in which tiles; see `kernels`."""
+
+    records: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+    entries: np.ndarray
+    sizes: np.ndarray
+    places: np.ndarray
+
+
+def _lists(projection: Projection, opacities: Tensor, with_places: bool, workers: int) -> _Lists:
+    width, height = projection.width, projection.height
+    n = len(opacities)
+    if n >= MAX_GAUSSIANS:
+        raise SemfieldError(f"{n} Gaussians are too many for the backend cpu (up to {MAX_GAUSSIANS}): render a part.")
+    tiles_x, tiles_y = -(-width // kernels.TILE), -(-height // kernels.TILE)
+    values = (projection.means2d, projection.conics, projection.radii, opacities, projection.depths)
+    records = _empty(n * kernels.RECORD)
+    kernels.prepare(*(_array(tensor) for tensor in values), width, height, records)
+    order = np.empty(n, np.int32)
+    order = order[: kernels.depth_order(records, records.view(np.uint32), order)]
+    counts = np.zeros((workers, tiles_x * tiles_y), np.int64)
+    sizes = np.zeros(len(order) + 1, np.int64)
+    starts = np.empty(tiles_x * tiles_y + 1, np.int64)
+    kernels.count_tiles(records, order, tiles_x, tiles_y, counts, sizes)
+    kernels.add_up(counts, starts, sizes)
+    entries = np.empty(starts[-1], np.int32)
+    places = np.empty(starts[-1] if with_places else 0, np.int64)
+    kernels.fill_tiles(records, order, tiles_x, tiles_y, counts, sizes, entries, places)
+    return _Lists(records, order, starts, entries, sizes, places)
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means2d: Tensor,
+        conics: Tensor,
+        depths: Tensor,
+        opacities: Tensor,
+        channels: Tensor,
+        background: Tensor | None,
+        projection: Projection,
+        wanted: tuple[bool, bool, bool, bool],
+    ) -> tuple[Tensor, ...]:
+        width, height, num = projection.width, projection.height, channels.shape[1]
+        with_depth, with_median, with_index, with_gradients = wanted
+        pixels = width * height
+        picture, accumulation = _empty(pixels * num), _empty(pixels)
+        depth, median = _empty(pixels * with_depth), _empty(pixels * with_median)
+        strongest = np.empty(pixels * with_index, np.int64)
+        channel_array = _array(channels)
+        background_array = _zeros(0) if background is None else _array(background)
+        with _workers() as workers:
+            lists = _lists(projection, opacities, with_gradients, workers)
+            tiles = (len(lists.starts) - 1) * with_gradients
+            last, ends = _empty(tiles * kernels.PIXELS), np.empty(tiles, np.int64)
+            masks = np.empty(len(lists.entries) * with_gradients, np.uint32)
+            kernels.composite(
+                workers,
+                np.zeros(1, np.int64),
+                lists.starts,
+                lists.entries,
+                lists.records,
+                channel_array,
+                background_array,
+                width,
+                height,
+                wanted,
+                picture,
+                accumulation,
+                depth,
+                median,
+                strongest,
+                last,
+                masks,
+                ends,
+            )
+        if with_gradients:
+            ctx.arrays = (lists, channel_array, background_array, accumulation, last, masks, ends)
+            ctx.size, ctx.with_depth = (width, height), with_depth
+        ctx.set_materialize_grads(False)
+        found = [torch.from_numpy(array) for array in (picture, accumulation, depth, median, strongest)]
+        ctx.mark_non_differentiable(*found[3:])
+        shapes = ((height, width, num), *[(height, width, 1)] * 3, (height, width))
+        return tuple(
+            tensor.reshape(shape) if tensor.numel() == np.prod(shape) else tensor
+            for tensor, shape in zip(found, shapes, strict=True)
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, to_picture: Tensor | None, to_accumulation: Tensor | None, to_depth: Tensor | None, *_: Any
+    ) -> tuple[Tensor | None, ...]:
+        lists, channels, background, accumulation, last, masks, ends = ctx.arrays
+        width, height = ctx.size
+        (n, num), pixels = channels.shape, width * height
+        given_picture = _zeros(pixels * num) if to_picture is None else _array(to_picture).reshape(-1)
+        given_accumulation = _zeros(pixels) if to_accumulation is None else _array(to_accumulation).reshape(-1)
+        given_depth = _zeros(0) if to_depth is None or not ctx.with_depth else _array(to_depth).reshape(-1)
+        gradients = _empty(len(lists.entries) * (kernels.SUMS + num))
+        found = (_zeros(n, 2), _zeros(n, 3), _zeros(n), _zeros(n), _zeros(n, num))
+        with _workers() as workers:
+            kernels.composite_backward(
+                workers,
+                np.zeros(1, np.int64),
+                lists.starts,
+                lists.entries,
+                lists.records,
+                channels,
+                background,
+                width,
+                height,
+                accumulation,
+                last,
+                masks,
+                ends,
+                given_picture,
+                given_accumulation,
+                given_depth,
+                gradients,
+            )
+            kernels.gather(lists.order, lists.sizes, lists.places, masks, lists.records, gradients, *found)
+        to_means2d, to_conics, to_opacities, to_depths, to_channels = (torch.from_numpy(array) for array in found)
+        to_background = None
+        if ctx.needs_input_grad[5] and to_picture is not None:
+            rest = 1 - torch.from_numpy(accumulation)
+            to_background = torch.einsum("p,pc->c", rest, to_picture.reshape(pixels, num))
+        return to_means2d, to_conics, to_depths, to_opacities, to_channels, to_background, None, None
+
+
+def rasterize(
+    projection: Projection,
+    opacities: Tensor,
+    channels: Tensor,
+    background: Tensor | None,
+    depth: bool,
+    median_depth: bool,
+    index: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """Picture, accumulation, sum of weighted depths, median depth, index; see `semfield_ns.gaussians.rasterize`."""
+    inputs = (projection.means2d, projection.conics, projection.depths, opacities, channels, background)
+    learned = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+    picture, accumulation, weighted, median, strongest = _Rasterize.apply(
+        *inputs, projection, (depth, median_depth, index, learned)
+    )
+    return (
+        picture,
+        accumulation,
+        weighted if depth else None,
+        median if median_depth else None,
+        strongest if index else None,
+    )
+
+
+def uplift(projection: Projection, opacities: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of contribution * value, and of contributions; see `semfield_ns.gaussians.rasterize`."""
+    n, num = len(opacities), values.shape[-1]
+    sums, contributions = _zeros(n, num), _zeros(n)
+    with _workers() as workers:
+        lists = _lists(projection, opacities, True, workers)
+        masks = np.empty(len(lists.entries), np.uint32)
+        for first in range(0, max(num, 1), CHANNELS_AT_ONCE):
+            part = _array(values[..., first : first + CHANNELS_AT_ONCE])
+            some = part.shape[-1]
+            shares = _empty(len(lists.entries) * (1 + some))
+            kernels.uplift(
+                workers,
+                np.zeros(1, np.int64),
+                lists.starts,
+                lists.entries,
+                lists.records,
+                part.reshape(-1),
+                some,
+                projection.width,
+                projection.height,
+                masks,
+                shares,
+            )
+            found = _zeros(n, some)
+            contributions[:] = 0
+            kernels.gather_shares(lists.order, lists.sizes, lists.places, masks, shares, found, contributions)
+            sums[:, first : first + some] = found
+    return torch.from_numpy(sums), torch.from_numpy(contributions)
