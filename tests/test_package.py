@@ -20,7 +20,10 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("gsn", "gsn-paper", "gsn-tiny", "semantic-flow", "semantic-flow-paper", "semantic-flow-tiny")
+METHODS = (
+    *("gsn", "gsn-paper", "gsn-tiny", "semantic-flow", "semantic-flow-paper", "semantic-flow-tiny"),
+    *("semantic-flow-splat", "semantic-flow-splat-tiny"),
+)
 COMMANDS = ("ns-train", "ns-eval", "ns-render", "ns-export", "ns-viewer", "ns-process-data", "ns-install-cli")
 OPTIONAL = ("transformers", "tinycudann", "pycolmap")
 MAX_EXTRA_SHARE = 0.1
@@ -48,16 +51,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "semantic_flow": {
         *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "editing", "scene_model", "pipeline")
     },
+    "semantic_flow_splat": {
+        *("scenes", "rendering", "metrics", "gaussians", "labelling", "editing", "scene_model", "semantic_flow")
+    },
     "gsn": {"compat", "scenes", "teachers", "rendering", "metrics", "segmentation", "scene_model", "pipeline"},
     "export": {"scenes", "rendering", "segmentation", "sessions", "editing", "scene_model"},
     "evaluation": {
         *("scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "sessions", "scene_model")
     },
     "viewer": {"scenes", "rendering", "segmentation", "sessions", "editing", "export", "scene_model"},
-    "method_configs": {"scenes", "semantic_flow", "gsn", "pipeline"},
+    "method_configs": {"scenes", "semantic_flow", "semantic_flow_splat", "gsn", "pipeline"},
     "cli": {
         *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "editing"),
         *("scene_model", "sessions", "process", "pipeline", "semantic_flow", "gsn", "export", "evaluation"),
+        *("gaussians", "semantic_flow_splat"),
         *("viewer", "method_configs"),
     },
 }

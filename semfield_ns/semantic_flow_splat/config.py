@@ -57,6 +57,27 @@ class SemanticFlowSplatModelConfig(ModelConfig):
     """Of the spherical harmonics of colours: 0 is the same colour from everywhere, 3 the most."""
     backend: Backend = "auto"
     """"cpu" (numba), "gsplat" (CUDA), or whatever fits the device."""
+    flow_attention: bool = True
+    """Let the network of flow attention add to the logits of Gaussians what image features along their trajectories
+    tell."""
+    image_features: bool = True
+    """Let tokens of the flow attention have image features, and not only where and when a Gaussian is seen."""
+    uplift_labels: bool = True
+    """Begin with the logits that labels along the trajectories give."""
+    free_logits: bool = True
+    """Let each Gaussian have logits of its own besides."""
+    num_tokens: int = 8
+    """Frames of the video, spread over it, at which image features along a trajectory are gathered."""
+    token_dim: int = 32
+    """Channels of a token of the flow attention."""
+    attention_heads: int = 4
+    """Heads of the flow attention."""
+    network_batch: int = 4096
+    """Gaussians that the semantic network looks at in a training step."""
+    gather_every: int = 300
+    """Training steps after which features and labels are gathered anew along the trajectories."""
+    max_label_frames: int = 48
+    """Frames, spread over the video, whose labels are gathered."""
     loss_weights: SplatLossWeights = field(default_factory=SplatLossWeights)
     """Coefficients of the losses."""
     edits: Path | None = None

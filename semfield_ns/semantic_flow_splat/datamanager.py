@@ -1,12 +1,14 @@
 """The data manager of semantic-flow-splat: whole pictures of a video, with everything that is known of their pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
+from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.semantic_flow.datamanager import (
@@ -15,8 +17,8 @@ from semfield_ns.semantic_flow.datamanager import (
     SemanticFlowDataManagerConfig,
     window_size,
 )
-from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.depths import video_depths
+from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.video import longest_video, read_frame
 
 MAX_START_FRAMES = 120
@@ -52,6 +54,7 @@ class SplatDataManager(SemanticFlowDataManager):
     def create_train_dataset(self) -> FlowDataset:
         """The training frames; `metadata["start"]` makes Gaussians of them."""
         dataset = super().create_train_dataset()
+        dataset.metadata["known_labels"] = KnownLabels(dataset)
         dataset.metadata["start"] = lambda near, far, most: start_of(dataset, near, far, most)
         return dataset
 
@@ -112,6 +115,27 @@ class SplatDataManager(SemanticFlowDataManager):
         """Pixels of a step."""
         height, width = self.train_dataset.size(0)
         return height * width
+
+
+class KnownLabels(Sequence[tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]]):
+    """What is known of the classes of each frame before training: ids (negative for none), and how far to trust them.
+
+    Args:
+        dataset: training frames.
+    """
+
+    def __init__(self, dataset: FlowDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]:
+        labels = self.dataset.semantics(index)[..., 0]
+        if self.dataset.propagated is None or bool((labels >= 0).any()):
+            return labels, torch.ones(labels.shape)
+        ids, trust = self.dataset.propagated[index].float().unbind(dim=-1)
+        return torch.where(trust > 0, ids.long(), -1), trust
 
 
 def start_of(dataset: FlowDataset, near: float, far: float, max_gaussians: int) -> Start:

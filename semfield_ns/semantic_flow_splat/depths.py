@@ -47,9 +47,7 @@ def triangulate(
     return inverse, weight * (flow[..., 2] > 0.5)
 
 
-def fit_line(
-    x: Float[Tensor, "N"], y: Float[Tensor, "N"], weight: Float[Tensor, "N"]
-) -> tuple[float, float] | None:
+def fit_line(x: Float[Tensor, "N"], y: Float[Tensor, "N"], weight: Float[Tensor, "N"]) -> tuple[float, float] | None:
     """Robust weighted line y = slope * x + offset, by iterated least squares; None where nothing determines it."""
     if len(x) < 50 or float(weight.sum()) <= 0:
         return None
@@ -79,9 +77,7 @@ def fill(depth: Float[Tensor, "H W"], known: Bool[Tensor, "H W"]) -> Float[Tenso
     return depth[torch.from_numpy(rows), torch.from_numpy(columns)]
 
 
-def video_depths(
-    frames: Sequence[VideoFrame], kind: str | None, near: float, far: float
-) -> list[Float[Tensor, "H W"]]:
+def video_depths(frames: Sequence[VideoFrame], kind: str | None, near: float, far: float) -> list[Float[Tensor, "H W"]]:
     """Depth along the optical axis of every pixel of a video, world units, within [near, far].
 
     Args:
@@ -144,7 +140,9 @@ def _aligned(
         if known:
             slope, offset = lines[min(known, key=lambda other: abs(other - place))] or (1.0, 0.0)
         else:
-            low, high = np.percentile(disparity[disparity > 0].numpy(), (2, 98)) if bool((disparity > 0).any()) else (0, 1)
+            low, high = (
+                np.percentile(disparity[disparity > 0].numpy(), (2, 98)) if bool((disparity > 0).any()) else (0, 1)
+            )
             slope = (1 / near - 1 / far) / max(high - low, 1e-9)
             offset = 1 / far - slope * low
         depth = 1 / (slope * disparity + offset).clamp(1 / far, 1 / near)

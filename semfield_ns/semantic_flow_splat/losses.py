@@ -1,6 +1,5 @@
 """The losses, each a pure function of what was rendered and what was given; a loss over nothing is zero."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor

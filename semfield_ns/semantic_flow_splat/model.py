@@ -1,15 +1,17 @@
 """Semantic Flow on Gaussians: each moves along a trajectory, and what the frames show along it becomes its class.
 
-Read `get_outputs` and `raw_outputs_for_camera` first.
+Read `get_outputs` (training) and `raw_outputs_for_camera` (a picture) first.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
@@ -18,27 +20,19 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.harmonics import colours
 from semfield_ns.gaussians.rasterize import Rendering, render
 from semfield_ns.gaussians.values import Gaussians
-from semfield_ns.rendering.projection import project
-from semfield_ns.scene_model import MovingSceneModel
+from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.rendering.lazy import LazyOutputs
 from semfield_ns.semantic_flow.frames import SourceFrames
+from semfield_ns.semantic_flow.video_model import VideoModel
 from semfield_ns.semantic_flow_splat import losses
 from semfield_ns.semantic_flow_splat.config import SemanticFlowSplatModelConfig
+from semfield_ns.semantic_flow_splat.editor import EditedGaussians, SplatEditor
 from semfield_ns.semantic_flow_splat.moving import MovingGaussians
+from semfield_ns.semantic_flow_splat.semantics import Gathered, TrajectorySemantics, gather_features, gather_labels
+from semfield_ns.semantic_flow_splat.view import View, view_of
 
 
-@dataclass(frozen=True)
-class View:
-    """One pinhole camera at one time."""
-
-    pose: Float[Tensor, "3 4"]
-    intrinsics: Float[Tensor, "4"]
-    width: int
-    height: int
-    step: float
-    """time step, a fraction between two"""
-
-
-class SemanticFlowSplatModel(MovingSceneModel):
+class SemanticFlowSplatModel(VideoModel):
     """A thin Nerfstudio model around `MovingGaussians`."""
 
     config: SemanticFlowSplatModelConfig
@@ -49,7 +43,6 @@ class SemanticFlowSplatModel(MovingSceneModel):
         config, metadata = self.config, self.kwargs["metadata"]
         self.label_map = metadata.get("label_map")
         self.metric_depth = metadata.get("depth_kind") == "metric"
-        self.collider = None
         self.frames = SourceFrames(
             metadata["cameras"],
             metadata["source_features"],
@@ -60,61 +53,154 @@ class SemanticFlowSplatModel(MovingSceneModel):
             metadata.get("camera_ids"),
             metadata.get("on_disk", False),
         )
-        num_classes = 0 if self.label_map is None else len(self.label_map.classes)
-        self.gaussians = MovingGaussians(len(self.frames), num_classes, config.harmonics_degree)
+        num_classes = 0
+        if self.label_map is not None:
+            num_classes = len(self.label_map.classes)
+            self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
+        self.feature_colors = FixedPCA(self.frames.feature_dim)
+        dim = self.frames.feature_dim
+        self.gaussians = MovingGaussians(len(self.frames), num_classes, config.harmonics_degree, dim)
+        self.token_steps = spread(len(self.frames), config.num_tokens)
+        self.semantics = None
+        if num_classes and config.flow_attention:
+            self.semantics = TrajectorySemantics(
+                dim, len(self.token_steps), num_classes, config.token_dim, config.attention_heads
+            )
+        self.gathered: Gathered | None = None
+        self.evidence: Tensor | None = None
+        self.register_state_dict_pre_hook(lambda model, *_: model.settle())
+        self.editor = SplatEditor(self, config.edits, metadata["world"])
         self.register_buffer("background", torch.full((3,), 0.5))
         start = metadata.get("start")
         if start is not None:
             near = config.default_near if metadata["near"] is None else metadata["near"]
             far = config.default_far if metadata["far"] is None else metadata["far"]
             self.gaussians.begin(start(near, far, config.max_gaussians))
+            self.feature_colors.fit(self.frames.features, seed=0)
             CONSOLE.log(
                 f"{len(self.gaussians):,} Gaussians, {len(self.gaussians) - self.gaussians.num_still:,} of them moving."
             )
 
+    def checkpoint_info(self) -> dict[str, str]:
+        """What a checkpoint of this model fits; compared, entry by entry, when it is loaded."""
+        classes = [] if self.label_map is None else list(self.label_map.names)
+        return {
+            "method": "semantic-flow-splat",
+            "version": "1",
+            "classes": ", ".join(classes),
+            "feature dimension": str(self.frames.feature_dim),
+            "time steps": str(len(self.frames)),
+        }
+
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """A group for each kind of value of the Gaussians."""
-        return {name: [getattr(self.gaussians, name)] for name in MovingGaussians.NAMES}
+        groups = {name: [getattr(self.gaussians, name)] for name in MovingGaussians.NAMES}
+        if self.semantics is not None:
+            groups["semantics"] = list(self.semantics.parameters())
+        return groups
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        return []
+        """Before a step: what is gathered along the trajectories is gathered anew from time to time."""
+        before = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
+        return [TrainingCallback(before, self.gather, update_every_num_iters=self.config.gather_every)]
+
+    # ---------------------------------------------------------------------------------------------- semantics
+
+    @torch.no_grad()
+    def gather(self, step: int = 0) -> None:
+        """What the frames show along the trajectories, as these are now: image features, and labels."""
+        config, gaussians = self.config, self.gaussians
+        self.editor.forget()
+        if self.semantics is not None:
+            views = [self.view(camera) for camera in self._step_cameras(self.token_steps)]
+            self.gathered = gather_features(gaussians, views, self._features_of_token, config.backend)
+            if not config.image_features:
+                self.gathered = replace(self.gathered, features=torch.zeros_like(self.gathered.features))
+        labels = self.kwargs["metadata"].get("known_labels")
+        if labels is not None and config.uplift_labels and gaussians.num_classes:
+            chosen = spread(len(labels), config.max_label_frames)
+            cameras = self.kwargs["metadata"]["cameras"]
+            views = [self.view(cameras[index : index + 1]) for index in chosen]
+            self.evidence = gather_labels(gaussians, views, lambda number: labels[chosen[number]], config.backend)
+        self._learn_all()
+
+    def _step_cameras(self, steps: list[int]) -> list[Cameras]:
+        cameras = self.time_cameras()
+        return [cameras[step] for step in steps]
+
+    def _features_of_token(self, number: int) -> Float[Tensor, "h w F"]:
+        return self.frames.features[int(self.frames.source[self.token_steps[number]])].float()
+
+    def _own(self) -> Float[Tensor, "N 4"]:
+        """What the semantic network knows of a Gaussian besides its trajectory."""
+        return torch.cat([self.gaussians.colors.detach(), self.moving_channel()], dim=-1)
+
+    @torch.no_grad()
+    def _learn_all(self) -> None:
+        """The logits that evidence and network give, for all Gaussians."""
+        gaussians = self.gaussians
+        known = torch.zeros_like(gaussians.logits)
+        if self.evidence is not None:
+            known += self.evidence
+        if self.semantics is not None and self.gathered is not None:
+            own = self._own()
+            for part in torch.arange(len(gaussians), device=known.device).split(1 << 14):
+                known[part] += self.semantics(self.gathered, own, part)
+        gaussians.known = known
+
+    def training_logits(self) -> Float[Tensor, "N C"]:
+        """Logits of all Gaussians; of some of them, drawn at random, with the gradient of the semantic network."""
+        gaussians, known = self.gaussians, self.gaussians.known
+        if self.semantics is not None and self.gathered is not None:
+            count = min(self.config.network_batch, len(gaussians))
+            which = torch.randint(len(gaussians), (count,), device=known.device)
+            fresh = self.semantics(self.gathered, self._own(), which)
+            if self.evidence is not None:
+                fresh = fresh + self.evidence[which]
+            known = known.index_copy(0, which, fresh)
+            gaussians.known = known.detach()
+        return known + gaussians.logits if self.config.free_logits else known
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Before a checkpoint is written: what it needs that is no parameter. Nothing, where nothing is trained."""
+        if self.gathered is None and self.evidence is None:
+            return
+        self._learn_all()
+        self.gaussians.features = self.uplifted_features()
+
+    @torch.no_grad()
+    def uplifted_features(self) -> Float[Tensor, "N F"]:
+        """Mean image feature of the pixels that show each Gaussian, over the video."""
+        gathered = self.gathered
+        if gathered is None or not self.config.image_features:
+            return self.gaussians.features
+        return (gathered.features * gathered.visible).sum(dim=1) / gathered.visible.sum(dim=1).clamp(min=1)
 
     # ---------------------------------------------------------------------------------------------- rendering
 
     def view(self, camera: Cameras) -> View:
         """What one camera of shape [1] looks through."""
         camera = self.timed(camera.to(self.device))
-        assert camera.times is not None
-        intrinsics = torch.stack([v.reshape(-1)[0] for v in (camera.fx, camera.fy, camera.cx, camera.cy)])
-        return View(
-            camera.camera_to_worlds.reshape(-1, 3, 4)[0],
-            intrinsics,
-            int(camera.width.reshape(-1)[0]),
-            int(camera.height.reshape(-1)[0]),
-            float(self.frames.to_frames(camera.times.reshape(1, 1))),
+        assert camera.times is not None, "the line above gives it one"
+        return view_of(camera, self.step_of(float(camera.times)))
+
+    def values(self, step: float, channels: Float[Tensor, "N channels"]) -> Gaussians:
+        """All Gaussians at a time step, with channels."""
+        gaussians = self.gaussians
+        return Gaussians(
+            gaussians.means_at(step),
+            gaussians.quaternions,
+            gaussians.scales.exp(),
+            gaussians.opacities_at(step),
+            channels,
         )
 
-    def picture(self, view: View, channels: list[Tensor], means: Tensor, background: Tensor | None = None) -> Rendering:
-        """Composites channels of all Gaussians, with depth."""
-        values = Gaussians(
-            means,
-            self.gaussians.quaternions,
-            self.gaussians.scales.exp(),
-            self.gaussians.opacities_at(view.step),
-            torch.cat(channels, dim=-1),
-        )
-        return render(
-            values,
-            view.pose,
-            view.intrinsics.tolist(),
-            view.width,
-            view.height,
-            background=background,
-            depth=True,
-            backend=self.config.backend,
-        )
+    def colors(self, view: View, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Colours of all Gaussians as a view sees them."""
+        return colours(self.gaussians.coefficients(), means, view.pose, self.config.harmonics_degree)
 
     def moving_channel(self) -> Float[Tensor, "N 1"]:
         """1 of Gaussians that move."""
@@ -122,18 +208,34 @@ class SemanticFlowSplatModel(MovingSceneModel):
         flags[self.gaussians.num_still :] = 1
         return flags
 
-    def get_outputs(self, ray_bundle: Any) -> dict[str, Any]:
+    def render(self, view: View, values: Gaussians, **wanted: bool) -> Rendering:
+        """Composites channels, the first three of which are colours, over the background colour."""
+        others = values.channels.shape[1] - 3
+        return render(
+            values,
+            view.pose,
+            view.intrinsics.tolist(),
+            view.width,
+            view.height,
+            background=torch.cat([self.background, self.background.new_zeros(others)]),
+            backend=self.config.backend,
+            **wanted,
+        )
+
+    def get_outputs(self, ray_bundle: Any) -> Any:
         """What the losses need of a camera, in training; otherwise what people see."""
         if not isinstance(ray_bundle, Cameras):
-            raise SemfieldError("semantic-flow-splat renders whole pictures: give a camera and not rays.")
+            raise SemfieldError(
+                "semantic-flow-splat renders whole pictures, not rays: export its Gaussians with ns-export "
+                "gaussian-splat or semfield export."
+            )
         if not self.training:
             return self.get_outputs_for_camera(ray_bundle)
         view = self.view(ray_bundle)
         means = self.gaussians.means_at(view.step)
-        color = colours(self.gaussians.coefficients(), means, view.pose, self.config.harmonics_degree)
-        channels = [color, self.moving_channel(), self.gaussians.logits]
-        background = torch.cat([self.background, self.background.new_zeros(1 + self.gaussians.num_classes)])
-        found = self.picture(view, channels, means, background)
+        channels = torch.cat([self.colors(view, means), self.moving_channel(), self.training_logits()], dim=-1)
+        found = self.render(view, self.values(view.step, channels), depth=True)
+        assert found.depth is not None
         return {
             "rgb": found.channels[..., :3],
             "moving": found.channels[..., 3],
@@ -141,6 +243,106 @@ class SemanticFlowSplatModel(MovingSceneModel):
             "depth": found.depth[..., 0],
             "accumulation": found.accumulation[..., 0],
         }
+
+    @torch.no_grad()
+    def raw_outputs_for_camera(self, camera: Cameras, edited: bool = True) -> LazyOutputs:  # type: ignore[override]
+        """Everything about one camera, float32 [H, W, channels]; with the edits, if there are any.
+
+        rgb, rgb_static, rgb_dynamic; depth (along the ray) and scene_flow_forward, scene_flow_backward, surface in
+        world units; accumulation, dynamic_weight; features (the encoder's, uplifted); logits. Each is made when it is
+        asked for: all that one pass gives at once.
+        """
+        scene = self.editor.scene() if edited and self.editor.edits else None
+        view = self.view(camera)
+        with torch.no_grad():
+            means = self.gaussians.means_at(view.step)
+            color = self.colors(view, means)
+
+        def seen(*others: Tensor, which: Tensor | None = None, **wanted: bool) -> Rendering:
+            values, origins = self.values(view.step, torch.cat([color, *others], dim=-1)), None
+            if scene is not None:
+                values, origins = scene.apply(values, view.step)
+            if which is not None:
+                values = values.select(which if origins is None else which[origins])
+            return self.render(view, values, **wanted)
+
+        @cache
+        def main() -> Rendering:
+            return seen(self.moving_channel(), self.gaussians.class_logits(), depth=True)
+
+        @cache
+        def flows() -> Rendering:
+            steps = self._scene_flow(view.step)
+            return seen(*steps)
+
+        @cache
+        def surface() -> Tensor:
+            bundle = camera.to(self.device).generate_rays(camera_indices=0, keep_shape=True)
+            along = main().depth * bundle.metadata["directions_norm"]
+            return torch.cat([bundle.origins + bundle.directions * along, along], dim=-1)
+
+        def branch(moving: bool) -> Tensor:
+            flags = self.moving_channel()[:, 0] > 0.5
+            return seen(which=flags if moving else ~flags).channels[..., :3]
+
+        def share(values: Tensor) -> Tensor:
+            return values / main().accumulation.clamp(min=1e-4)
+
+        makers: dict[str, Callable[[], Tensor]] = {
+            "rgb": lambda: main().channels[..., :3],
+            "depth": lambda: surface()[..., 3:],
+            "accumulation": lambda: main().accumulation,
+            "dynamic_weight": lambda: main().channels[..., 3:4],
+            "rgb_static": lambda: branch(False),
+            "rgb_dynamic": lambda: branch(True),
+            "surface": lambda: surface()[..., :3],
+            "scene_flow_forward": lambda: share(flows().channels[..., 3:6]),
+            "scene_flow_backward": lambda: share(flows().channels[..., 6:9]),
+            "features": lambda: share(seen(self.uplifted_features()).channels[..., 3:]),
+        }
+        if self.label_map is not None:
+            makers["logits"] = lambda: main().channels[..., 4:]
+        return LazyOutputs(makers)
+
+    def unedited_outputs(self, camera: Cameras) -> LazyOutputs:  # type: ignore[override]
+        """What one camera sees without edits."""
+        return self.raw_outputs_for_camera(camera, edited=False)
+
+    def _scene_flow(self, step: float) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"]]:
+        """Displacement of each Gaussian to the next and to the previous time step, world units a step."""
+        now, last = self.gaussians.means_at(step), float(self.gaussians.num_steps - 1)
+        moved = []
+        for way in (1, -1):
+            to = min(max(step + way, 0.0), last)
+            reach = abs(to - step)
+            moved.append((self.gaussians.means_at(to) - now) / reach if reach > 1e-6 else torch.zeros_like(now))
+        return moved[0], moved[1]
+
+    @torch.no_grad()
+    def strongest_gaussian(self, scene: EditedGaussians, camera: Cameras, row: int, column: int) -> int:
+        """Number of the Gaussian, before the edits, that contributes most to a pixel; -1 where nothing is."""
+        view = self.view(camera)
+        values, origins = scene.apply(
+            self.values(view.step, self.colors(view, self.gaussians.means_at(view.step))), view.step
+        )
+        found = self.render(view, values, index=True)
+        assert found.index is not None
+        number = int(found.index[min(max(row, 0), view.height - 1), min(max(column, 0), view.width - 1)])
+        return -1 if number < 0 else int(origins[number])
+
+    @torch.no_grad()
+    def trace_points(self, points: Float[Tensor, "K 3"], time: float, to: float) -> Float[Tensor, "K 3"]:
+        """Where world points of one time in [0, 1] are at another one: they move as the Gaussian that is nearest."""
+        from scipy.spatial import cKDTree
+
+        before, after = (self.gaussians.means_at(self.step_of(t)) for t in (time, to))
+        opaque = torch.nonzero(self.gaussians.opacities_at(self.step_of(time)) > 0.1)[:, 0]
+        points = points.to(self.device)
+        if len(opaque) == 0:
+            return points
+        _, nearest = cKDTree(before[opaque].cpu().numpy()).query(points.cpu().numpy())
+        chosen = opaque[torch.from_numpy(nearest).to(opaque.device)]
+        return points + after[chosen] - before[chosen]
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
@@ -167,7 +369,10 @@ class SemanticFlowSplatModel(MovingSceneModel):
                 values["semantics_carried"] = losses.carried_label_loss(outputs["logits"], batch["propagated_label"])
         return {name: weights[name] * value for name, value in values.items() if weights[name] != 0}
 
-    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """PSNR of the picture of a step."""
-        error = (outputs["rgb"] - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
-        return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Numbers of `wanted` of `count` frames, evenly spread, first and last included."""
+    wanted = min(wanted, count)
+    if wanted < 2:
+        return list(range(wanted))
+    return sorted({round(i * (count - 1) / (wanted - 1)) for i in range(wanted)})

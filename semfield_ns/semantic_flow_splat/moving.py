@@ -25,6 +25,7 @@ class MovingGaussians(nn.Module):
         num_steps: T.
         num_classes: C, logits of each Gaussian.
         degree: of the spherical harmonics of colours.
+        feature_dim: F, channels of image features.
     """
 
     NAMES = ("still", "tracks", "presence", "opacities", "scales", "quaternions", "colors", "details", "logits")
@@ -46,13 +47,19 @@ class MovingGaussians(nn.Module):
     details: nn.Parameter
     """[N, terms - 1, 3] the higher ones"""
     logits: nn.Parameter
-    """[N, C] of classes"""
+    """[N, C] of classes, learned freely"""
+    known: Tensor
+    """[N, C] logits that labels and image features along the trajectory give"""
+    features: Tensor
+    """[N, F] mean image feature of the pixels that show the Gaussian"""
 
-    def __init__(self, num_steps: int, num_classes: int, degree: int) -> None:
+    def __init__(self, num_steps: int, num_classes: int, degree: int, feature_dim: int) -> None:
         super().__init__()
-        self.num_steps, self.num_classes, self.degree = num_steps, num_classes, degree
+        self.num_steps, self.num_classes, self.degree, self.feature_dim = num_steps, num_classes, degree, feature_dim
         for name, shape in self._shapes(0, 0).items():
             setattr(self, name, nn.Parameter(torch.zeros(shape)))
+        self.register_buffer("known", torch.zeros(0, num_classes))
+        self.register_buffer("features", torch.zeros(0, feature_dim))
 
     def _shapes(self, still: int, moving: int) -> dict[str, tuple[int, ...]]:
         n = still + moving
@@ -93,15 +100,17 @@ class MovingGaussians(nn.Module):
         for name, shape in self._shapes(len(start.still), len(start.tracks)).items():
             value = values.get(name, torch.zeros(shape))
             getattr(self, name).data = value.to(device, torch.float32).clone().contiguous()
+        self.known = torch.zeros(count, self.num_classes, device=device)
+        self.features = torch.zeros(count, self.feature_dim, device=device)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Takes the number of Gaussians from the checkpoint; everything else has to fit."""
-        for name, shape in self._shapes(0, 0).items():
-            value, parameter = state_dict.get(prefix + name), getattr(self, name)
-            if isinstance(value, Tensor) and value.shape[1:] == shape[1:]:
+        for name in (*self.NAMES, "known", "features"):
+            value, own = state_dict.get(prefix + name), getattr(self, name)
+            if isinstance(value, Tensor) and value.shape[1:] == own.shape[1:]:
                 # The same parameter, as optimisers know it.
-                parameter.data = torch.empty(value.shape, dtype=parameter.dtype, device=parameter.device)
+                own.data = torch.empty(value.shape, dtype=own.dtype, device=own.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def means_at(self, step: float) -> Float[Tensor, "N 3"]:
@@ -119,6 +128,10 @@ class MovingGaussians(nn.Module):
         if part <= 0 or low == self.num_steps - 1:
             return table[:, low]
         return torch.lerp(table[:, low], table[:, low + 1], part)
+
+    def class_logits(self) -> Float[Tensor, "N C"]:
+        """Of classes: what is known, and what is learned on top of it."""
+        return self.known + self.logits
 
     def coefficients(self) -> Float[Tensor, "N terms 3"]:
         """Spherical harmonics of colours."""

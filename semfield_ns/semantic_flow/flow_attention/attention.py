@@ -21,9 +21,17 @@ class FlowAttention(nn.Module):
         dim: channels of a token.
         heads: attention heads.
         displacement_frequencies: octaves of the encoding of (displacement, time difference).
+        num_tokens: frames that a point visits: before, after and now, or more of its trajectory.
     """
 
-    def __init__(self, feature_dim: int, dim: int = 64, heads: int = 4, displacement_frequencies: int = 4) -> None:
+    def __init__(
+        self,
+        feature_dim: int,
+        dim: int = 64,
+        heads: int = 4,
+        displacement_frequencies: int = 4,
+        num_tokens: int = TOKENS,
+    ) -> None:
         super().__init__()
         self.displacement_encoding = NeRFEncoding(
             in_dim=4,
@@ -38,14 +46,14 @@ class FlowAttention(nn.Module):
         self.project = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-        self.out_dim = TOKENS * dim
+        self.out_dim = num_tokens * dim
 
     def forward(
         self,
-        features: Float[Tensor, "*batch 3 feature"],
-        visible: Float[Tensor, "*batch 3 1"],
-        displacements: Float[Tensor, "*batch 3 3"],
-        durations: Float[Tensor, "*batch 3 1"],
+        features: Float[Tensor, "*batch tokens feature"],
+        visible: Float[Tensor, "*batch tokens 1"],
+        displacements: Float[Tensor, "*batch tokens 3"],
+        durations: Float[Tensor, "*batch tokens 1"],
     ) -> Float[Tensor, "*batch flow"]:
         """The flow feature of each point.
 
@@ -60,7 +68,7 @@ class FlowAttention(nn.Module):
         attended = self._attend(tokens)
         return self.norm(tokens + attended).flatten(start_dim=-2)
 
-    def _attend(self, tokens: Float[Tensor, "*batch 3 dim"]) -> Float[Tensor, "*batch 3 dim"]:
+    def _attend(self, tokens: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens dim"]:
         """Multi-head attention, written out: with three tokens the batched kernels cost more than they save."""
         query, key, value = self.project(tokens).unflatten(-1, (3, self.heads, -1)).unbind(dim=-3)
         logits = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(dim=-1) / query.shape[-1] ** 0.5

@@ -1,0 +1,35 @@
+"""A pinhole camera at a time step."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera of a video or in between."""
+
+    pose: Float[Tensor, "3 4"]
+    """camera to world, OpenGL"""
+    intrinsics: Float[Tensor, "4"]
+    """fx, fy, cx, cy in px"""
+    width: int
+    height: int
+    step: float
+    """time step, a fraction between two"""
+
+    def resized(self, width: int, height: int) -> "View":
+        """The same view with another number of pixels."""
+        x, y = width / self.width, height / self.height
+        scale = self.intrinsics.new_tensor([x, y, x, y])
+        return replace(self, intrinsics=self.intrinsics * scale, width=width, height=height)
+
+
+def view_of(camera: Cameras, step: float) -> View:
+    """What a camera of shape [1] looks through at a time step."""
+    intrinsics = torch.stack([v.reshape(-1)[0] for v in (camera.fx, camera.fy, camera.cx, camera.cy)])
+    pose = camera.camera_to_worlds.reshape(-1, 3, 4)[0].float()
+    return View(pose, intrinsics.float(), int(camera.width.reshape(-1)[0]), int(camera.height.reshape(-1)[0]), step)
