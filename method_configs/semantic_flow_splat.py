@@ -1,15 +1,15 @@
 """The presets of Semantic Flow on Gaussians: one set of classes, two configurations."""
 
 from nerfstudio.configs.base_config import MachineConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from semfield_ns.method_configs.viewer import local_viewer
 from semfield_ns.pipeline import SemfieldPipelineConfig
-from semfield_ns.semantic_flow_splat.config import SemanticFlowSplatModelConfig
+from semfield_ns.semantic_flow_splat.config import SemanticFlowSplatModelConfig, SplatLossWeights
 from semfield_ns.semantic_flow_splat.datamanager import SplatDataManagerConfig
+from semfield_ns.semantic_flow_splat.optimizers import FusedAdamConfig
 
 RATES = {
     "still": 1e-3,
@@ -28,7 +28,7 @@ RATES = {
 def _optimizers(steps: int, decay: float, factor: float = 1.0) -> dict:
     return {
         group: {
-            "optimizer": AdamOptimizerConfig(lr=rate * factor, eps=1e-15),
+            "optimizer": FusedAdamConfig(lr=rate * factor, eps=1e-15),
             "scheduler": ExponentialDecaySchedulerConfig(lr_final=rate * factor * decay, max_steps=steps),
         }
         for group, rate in RATES.items()
@@ -67,7 +67,13 @@ semantic_flow_splat_tiny = MethodSpecification(
         mixed_precision=False,
         pipeline=SemfieldPipelineConfig(
             datamanager=SplatDataManagerConfig(encoder="classical"),
-            model=SemanticFlowSplatModelConfig(max_gaussians=40_000, harmonics_degree=0),
+            model=SemanticFlowSplatModelConfig(
+                max_gaussians=30_000,
+                harmonics_degree=0,
+                num_tokens=6,
+                network_batch=1024,
+                loss_weights=SplatLossWeights(rgb_squared=1.0, ssim=0.0),
+            ),
         ),
         optimizers=_optimizers(1200, 0.1),
         viewer=local_viewer(1 << 13),

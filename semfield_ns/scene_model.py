@@ -18,6 +18,7 @@ from torch import Tensor
 
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.errors import SemfieldError
+from semfield_ns.gaussians.splats import Splats
 from semfield_ns.scenes.labels import LabelMap
 from semfield_ns.segmentation.views import Pictures
 
@@ -156,6 +157,10 @@ class MovingSceneModel(SceneModel):
 
         None where there is no such frame.
         """
+        return None
+
+    def splats(self, step: float) -> Splats | None:
+        """The Gaussians at a time step, edited; None of a model that has none."""
         return None
 
 

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labelling": {"scenes", "teachers"},
     "segmentation": {"scenes", "teachers", "rendering"},
     "editing": {"scenes"},
-    "scene_model": {"scenes", "segmentation", "editing"},
+    "scene_model": {"scenes", "segmentation", "editing", "gaussians"},
     "sessions": {"scenes", "rendering", "segmentation", "scene_model"},
     "process": {"scenes", "rendering"},
     "pipeline": {"compat", "scene_model", "sessions"},
@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("scenes", "rendering", "metrics", "gaussians", "labelling", "editing", "scene_model", "semantic_flow")
     },
     "gsn": {"compat", "scenes", "teachers", "rendering", "metrics", "segmentation", "scene_model", "pipeline"},
-    "export": {"scenes", "rendering", "segmentation", "sessions", "editing", "scene_model"},
+    "export": {"scenes", "rendering", "segmentation", "sessions", "editing", "gaussians", "scene_model"},
     "evaluation": {
         *("scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "sessions", "scene_model")
     },

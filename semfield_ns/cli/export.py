@@ -9,8 +9,9 @@ from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
     from semfield_ns.export.views import Label, LabelledViews
+    from semfield_ns.scene_model import SceneModel
 
-Format = Literal["masks", "video", "coco", "points"]
+Format = Literal["masks", "video", "coco", "points", "splats"]
 
 
 def export(
@@ -32,8 +33,10 @@ def export(
 
     masks: masks/ids/VIEW.png and masks/LABEL/VIEW.png. video: masks.mp4 and overlay.mp4. coco: coco.json with run
     lengths. points: points.ply with colour, class and instance, and points/LABEL.ply, in the world of the scene's own
-    files. With --splat: splats/LABEL.ply, splats/without_LABEL.ply and splats/labels.npy, in the world of the splat.
-    labels.json says what the ids are.
+    files. splats, of a run of semantic-flow-splat: splats/scene.ply, splats/LABEL.ply and splats/labels.npy of the
+    moment --at; without --at of the first one, and splats/video/00000.ply, ... of all. With --splat:
+    splats/LABEL.ply, splats/without_LABEL.ply and splats/labels.npy, in the world of the splat. labels.json says what
+    the ids are.
 
     Args:
         output_dir: Folder for the results.
@@ -56,18 +59,21 @@ def export(
     from rich.progress import track
 
     from semfield_ns.export.clouds import CloudWriter
+    from semfield_ns.export.gaussians import write_splats
     from semfield_ns.export.masks import CocoWriter, MaskWriter, VideoWriter
     from semfield_ns.export.splats import SplatWriter
     from semfield_ns.io import write_json
 
     if not formats and splat is None:
         raise SemfieldError("There is nothing to export: name --formats, or a --splat.")
-    if segmentation is not None and (load_config is not None or splat is not None or "points" in formats):
+    if segmentation is not None and (
+        load_config is not None or splat is not None or {"points", "splats"} & set(formats)
+    ):
         raise SemfieldError(
             "A folder of masks does not say where surfaces are: for points and splats give --load-config, the "
             "config.yml in it, instead of --segmentation."
         )
-    found, to_model, scene = _open(load_config, segmentation, session, views, camera_path, scale, at)
+    found, to_model, scene, config, model = _open(load_config, segmentation, session, views, camera_path, scale, at)
     chosen = chosen_labels(found, labels)
     with ExitStack() as files:
         writers: list[Any] = []
@@ -81,11 +87,16 @@ def export(
             writers.append(CloudWriter(output_dir, chosen, to_model))
         if splat is not None:
             writers.append(SplatWriter(output_dir, chosen, splat, splat_to_model(to_model, splat_world, scene)))
-        for view in track(found, description="Views", total=len(found), transient=True):
+        for view in track(
+            found if writers else [], description="Views", total=len(found) if writers else 0, transient=True
+        ):
             for writer in writers:
                 writer.add(view)
         write_json(output_dir / "labels.json", [asdict(label) for label in chosen])
         written = [writer.finish() for writer in writers]
+    if "splats" in formats:
+        assert model is not None, "checked above"
+        written.append(write_splats(model, output_dir, chosen, to_model, at, config.method_name))
     for paths in written:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         print(f"Wrote {paths[0]}{more}" if paths else "Wrote no video: there was no view.")
@@ -99,8 +110,8 @@ def _open(
     camera_path: Path | None,
     scale: float,
     at: float | None,
-) -> "tuple[LabelledViews, Any, Path]":
-    """Labelled views, the map from the scene's own world to theirs, and the scene."""
+) -> "tuple[LabelledViews, Any, Path, Any, SceneModel | None]":
+    """Labelled views, the map from the scene's own world to theirs, the scene; configuration and model of the run."""
     import numpy as np
 
     from semfield_ns.cli.segment import path_views
@@ -109,7 +120,7 @@ def _open(
     from semfield_ns.sessions.masks import open_run, scene_views
 
     if segmentation is not None:
-        return FolderViews(segmentation), np.eye(4), Path()
+        return FolderViews(segmentation), np.eye(4), Path(), None, None
     if load_config is None:
         raise SemfieldError("Give a run, --load-config, or a folder that semfield segment wrote, --segmentation.")
     if not 0 < scale <= 8:
@@ -132,7 +143,7 @@ def _open(
     found: LabelledViews = SessionViews(segmenter, chosen) if drawn else ClassViews(pipeline.model, chosen)
     outputs = pipeline.datamanager.train_dataset._dataparser_outputs
     to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
-    return found, to_model, Path(pipeline.datamanager.config.dataparser.data)
+    return found, to_model, Path(pipeline.datamanager.config.dataparser.data), config, pipeline.model
 
 
 def splat_to_model(to_model: Any, splat_world: Literal["scene", "colmap"] | Path, scene: Path) -> Any:

@@ -20,6 +20,8 @@ class SplatLossWeights:
 
     rgb: float = 0.8
     """Mean absolute error of colours in [0, 1]."""
+    rgb_squared: float = 0.0
+    """Mean squared error of colours."""
     ssim: float = 0.2
     """1 - structural similarity."""
     depth: float = 0.05

@@ -13,6 +13,7 @@ from torch import Tensor
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit, Placement, apply_edits
 from semfield_ns.editing.objects import ObjectTracks
+from semfield_ns.gaussians.splats import quaternion
 from semfield_ns.gaussians.values import Gaussians, concatenate
 
 if TYPE_CHECKING:
@@ -79,14 +80,6 @@ def placed(gaussians: Gaussians, matrix: Float[Tensor, "3 4"]) -> Gaussians:
     turn = turn * torch.sign(torch.linalg.det(turn))
     moved = gaussians.transformed(rotations=quaternion(turn), factors=factor)
     return replace(moved, means=gaussians.means @ linear.T + matrix[:, 3])
-
-
-def quaternion(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "4"]:
-    """Of a rotation matrix, w first."""
-    from scipy.spatial.transform import Rotation
-
-    x, y, z, w = Rotation.from_matrix(rotation.double().cpu().numpy()).as_quat()
-    return rotation.new_tensor([w, x, y, z])
 
 
 class SplatEditor(SceneEditor):

@@ -44,12 +44,21 @@ def acceleration_loss(tracks: Float[Tensor, "M T 3"]) -> Float[Tensor, ""]:
     return (tracks[:, 2:] - 2 * tracks[:, 1:-1] + tracks[:, :-2]).square().sum(dim=-1).mean()
 
 
-def rigidity_loss(tracks: Float[Tensor, "M T 3"], neighbours: Int[Tensor, "M K"]) -> Float[Tensor, ""]:
-    """Squared change over time of what lies between neighbours."""
+def rigidity_loss(
+    tracks: Float[Tensor, "M T 3"], neighbours: Int[Tensor, "M K"], distances: Float[Tensor, "M K"]
+) -> Float[Tensor, ""]:
+    """Mean squared change, from step to step, of the distances between neighbours.
+
+    Args:
+        tracks: positions, world.
+        neighbours: numbers of other tracks.
+        distances: to them at some time; what is further than twice the median is left aside.
+    """
     if tracks.shape[1] < 2 or neighbours.numel() == 0:
         return tracks.sum() * 0
-    steps = tracks[:, 1:] - tracks[:, :-1]
-    return (steps[neighbours] - steps[:, None]).square().sum(dim=-1).mean()
+    apart = (tracks[neighbours] - tracks[:, None]).square().sum(dim=-1).clamp(min=1e-12).sqrt()
+    change = (apart[..., 1:] - apart[..., :-1]).square().mean(dim=-1)
+    return over(change, distances < 2 * distances.median())
 
 
 def change_loss(values: Float[Tensor, "M T"]) -> Float[Tensor, ""]:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.gaussians.harmonics import colours
+from semfield_ns.gaussians.harmonics import CONSTANT, colours
 from semfield_ns.gaussians.rasterize import Rendering, render
+from semfield_ns.gaussians.splats import Splats
 from semfield_ns.gaussians.values import Gaussians
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.lazy import LazyOutputs
+from semfield_ns.rendering.projection import project
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.video_model import VideoModel
 from semfield_ns.semantic_flow_splat import losses
@@ -30,6 +32,9 @@ from semfield_ns.semantic_flow_splat.editor import EditedGaussians, SplatEditor
 from semfield_ns.semantic_flow_splat.moving import MovingGaussians
 from semfield_ns.semantic_flow_splat.semantics import Gathered, TrajectorySemantics, gather_features, gather_labels
 from semfield_ns.semantic_flow_splat.view import View, view_of
+
+RIGID_NEIGHBOURS = 4
+"""nearest tracks with which a track should move"""
 
 
 class SemanticFlowSplatModel(VideoModel):
@@ -68,6 +73,7 @@ class SemanticFlowSplatModel(VideoModel):
             )
         self.gathered: Gathered | None = None
         self.evidence: Tensor | None = None
+        self.neighbours: tuple[Tensor, Tensor] | None = None
         self.register_state_dict_pre_hook(lambda model, *_: model.settle())
         self.editor = SplatEditor(self, config.edits, metadata["world"])
         self.register_buffer("background", torch.full((3,), 0.5))
@@ -113,6 +119,8 @@ class SemanticFlowSplatModel(VideoModel):
         """What the frames show along the trajectories, as these are now: image features, and labels."""
         config, gaussians = self.config, self.gaussians
         self.editor.forget()
+        if config.loss_weights.rigidity and len(gaussians) > gaussians.num_still + RIGID_NEIGHBOURS:
+            self.neighbours = nearest_tracks(gaussians.tracks, RIGID_NEIGHBOURS)
         if self.semantics is not None:
             views = [self.view(camera) for camera in self._step_cameras(self.token_steps)]
             self.gathered = gather_features(gaussians, views, self._features_of_token, config.backend)
@@ -233,13 +241,21 @@ class SemanticFlowSplatModel(VideoModel):
             return self.get_outputs_for_camera(ray_bundle)
         view = self.view(ray_bundle)
         means = self.gaussians.means_at(view.step)
-        channels = torch.cat([self.colors(view, means), self.moving_channel(), self.training_logits()], dim=-1)
-        found = self.render(view, self.values(view.step, channels), depth=True)
+        parts = [self.colors(view, means), self.moving_channel(), self.training_logits()]
+        way = 0
+        if self.config.loss_weights.flow and ray_bundle.metadata is not None:
+            way = 1 if torch.rand(()) < 0.5 else -1
+            flow = self._flow_channels(view, means, int(ray_bundle.metadata["frame"]), way)
+            parts += [] if flow is None else [flow]
+            way = 0 if flow is None else way
+        found = self.render(view, self.values(view.step, torch.cat(parts, dim=-1)), depth=True)
         assert found.depth is not None
-        return {
+        labels_end = 4 + self.gaussians.num_classes
+        optical = {} if way == 0 else {"flow_forward" if way > 0 else "flow_backward": found.channels[..., labels_end:]}
+        return optical | {
             "rgb": found.channels[..., :3],
             "moving": found.channels[..., 3],
-            "logits": found.channels[..., 4:],
+            "logits": found.channels[..., 4:labels_end],
             "depth": found.depth[..., 0],
             "accumulation": found.accumulation[..., 0],
         }
@@ -331,6 +347,29 @@ class SemanticFlowSplatModel(VideoModel):
         return -1 if number < 0 else int(origins[number])
 
     @torch.no_grad()
+    def splats(self, step: float) -> Splats:
+        """The Gaussians at a time step, edited, with their classes and objects."""
+        gaussians = self.gaussians
+        coefficients = gaussians.coefficients()
+        count, terms = coefficients.shape[:2]
+        # Edits look at the first three channels as colours: those of degree 0.
+        color = coefficients[:, 0] * CONSTANT + 0.5
+        values = self.values(step, torch.cat([color, coefficients[:, 1:].flatten(1)], dim=-1))
+        origins = torch.arange(count, device=color.device)
+        objects = torch.full_like(origins, -1)
+        if self.label_map is not None and self.label_map.dynamic.any():
+            scene = self.editor.scene() if self.editor.edits else self.editor.build(())
+            objects = scene.owners
+            values, origins = scene.apply(values, step)
+        shown = torch.cat(
+            [(values.channels[:, None, :3] - 0.5) / CONSTANT, values.channels[:, 3:].unflatten(-1, (terms - 1, 3))], 1
+        )
+        classes = torch.full_like(origins, -1)
+        if gaussians.num_classes:
+            classes = gaussians.class_logits().argmax(dim=-1)[origins]
+        return Splats(values.with_channels(values.channels[:, :0]), shown, classes, objects[origins])
+
+    @torch.no_grad()
     def trace_points(self, points: Float[Tensor, "K 3"], time: float, to: float) -> Float[Tensor, "K 3"]:
         """Where world points of one time in [0, 1] are at another one: they move as the Gaussian that is nearest."""
         from scipy.spatial import cKDTree
@@ -344,6 +383,20 @@ class SemanticFlowSplatModel(VideoModel):
         chosen = opaque[torch.from_numpy(nearest).to(opaque.device)]
         return points + after[chosen] - before[chosen]
 
+    def _flow_channels(self, view: View, means: Tensor, frame: int, way: int) -> Float[Tensor, "N 2"] | None:
+        """Optical flow of each Gaussian, px, to the same camera's next or previous frame; None where there is none."""
+        other = int(self.frames.neighbour(torch.tensor([frame], device=means.device), way))
+        step = view.step + way
+        if other < 0 or not 0 <= step <= self.gaussians.num_steps - 1:
+            return None
+        count = len(means)
+        now, ahead = project(means, view.pose.expand(count, 3, 4), view.intrinsics.expand(count, 4))
+        pose, intrinsics = self.frames.frame_poses[other], self.frames.frame_intrinsics[other]
+        then, ahead_then = project(self.gaussians.means_at(step), pose.expand(count, 3, 4), intrinsics.expand(count, 4))
+        in_front = ((ahead > 0) & (ahead_then > 0))[:, None]
+        # Far outside of the picture flow says nothing.
+        return torch.where(in_front, then - now, 0.0).clamp(-view.width, view.width)
+
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -352,13 +405,21 @@ class SemanticFlowSplatModel(VideoModel):
         truth = batch["image"][..., :3].to(outputs["rgb"])
         if "moving" not in outputs:
             return {"rgb": weights["rgb"] * (outputs["rgb"] - truth).abs().mean()}
+        difference = outputs["rgb"] - truth
         values = {
-            "rgb": (outputs["rgb"] - truth).abs().mean(),
-            "ssim": losses.similarity_loss(outputs["rgb"], truth) if weights["ssim"] else truth.new_zeros(()),
+            "rgb": difference.abs().mean(),
+            "rgb_squared": difference.square().mean(),
             "accumulation": 1 - outputs["accumulation"].mean(),
             "acceleration": losses.acceleration_loss(self.gaussians.tracks),
             "presence": losses.change_loss(self.gaussians.presence),
         }
+        for name in ("flow_forward", "flow_backward"):
+            if name in outputs and name in batch:
+                values["flow"] = losses.flow_loss(outputs[name], batch[name])
+        if self.neighbours is not None:
+            values["rigidity"] = losses.rigidity_loss(self.gaussians.tracks, *self.neighbours)
+        if weights["ssim"]:
+            values["ssim"] = losses.similarity_loss(outputs["rgb"], truth)
         if "depth" in batch and self.metric_depth:
             values["depth"] = losses.relative_depth_loss(outputs["depth"], batch["depth"][..., 0])
         if "dynamic_mask" in batch:
@@ -368,6 +429,16 @@ class SemanticFlowSplatModel(VideoModel):
             if "propagated_label" in batch:
                 values["semantics_carried"] = losses.carried_label_loss(outputs["logits"], batch["propagated_label"])
         return {name: weights[name] * value for name, value in values.items() if weights[name] != 0}
+
+
+def nearest_tracks(tracks: Float[Tensor, "M T 3"], count: int) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M K"]]:
+    """Of each track, those that are nearest in the middle of the video, and the distances there."""
+    from scipy.spatial import cKDTree
+
+    places = tracks[:, tracks.shape[1] // 2].cpu().numpy()
+    distances, nearest = cKDTree(places).query(places, k=count + 1)
+    device = tracks.device
+    return torch.from_numpy(nearest[:, 1:]).to(device), torch.from_numpy(distances[:, 1:]).float().to(device)
 
 
 def spread(count: int, wanted: int) -> list[int]:

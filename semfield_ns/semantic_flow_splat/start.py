@@ -62,7 +62,7 @@ def start(
         points = _still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0)
         still.append(points)
     moving = [frame.moving is not None and bool(frame.moving.any()) for frame in frames]
-    for place in [p for p in _spread(len(frames), max(2, len(frames) // 5 + 1)) if moving[p]]:
+    for place in [p for p in _spread(len(frames), max(2, len(frames) // 6)) if moving[p]]:
         tracks.append(_tracks(frames, depths, place, stride, num_steps))
     still_parts = [torch.cat(parts) for parts in zip(*still, strict=True)]
     keep = _thin(len(still_parts[0]), int(0.8 * max_gaussians) if tracks else max_gaussians, generator)

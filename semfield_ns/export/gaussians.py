@@ -1,0 +1,92 @@
+"""The Gaussians of a run as .ply files that viewers of splats open."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.export.views import Label
+from semfield_ns.export.world import Affine
+from semfield_ns.gaussians.splats import Splats
+from semfield_ns.io import write_json, write_npy
+from semfield_ns.scene_model import MovingSceneModel, SceneModel
+from semfield_ns.scenes.formats.ply import write_ply
+
+
+def write_splats(
+    model: SceneModel, folder: Path, labels: Sequence[Label], to_model: Affine, at: float | None, method: str | None
+) -> list[Path]:
+    """Writes `splats/scene.ply`, `splats/LABEL.ply` and `splats/labels.npy` of one moment, in the scene's own world.
+
+    Without a moment: of the first one, and the whole video as `splats/video/00000.ply`, one file a time step.
+
+    Args:
+        model: of a run.
+        folder: of the export.
+        labels: classes and objects that get files of their own.
+        to_model: from the scene's own world to the model's; a rotation, a scale and a shift.
+        at: the moment, 0 to 1.
+        method: of the run, for the message.
+
+    Raises:
+        SemfieldError: the model has no Gaussians.
+    """
+    moment = model.splats(model.step_of(at or 0.0)) if isinstance(model, MovingSceneModel) else None
+    if moment is None or not isinstance(model, MovingSceneModel):
+        raise SemfieldError(
+            f"This run is of {method}, which has no Gaussians: train semantic-flow-splat, or divide a splat of the "
+            "same scene with --splat."
+        )
+    target = folder / "splats"
+    paths = [target / "scene.ply", target / "labels.npy", target / "labels.json"]
+    own = in_own_world(moment, to_model)
+    write_ply(paths[0], own.vertices())
+    ids = label_ids(moment, labels)
+    write_npy(paths[1], ids.astype(np.int32))
+    entries = []
+    for label in labels:
+        mine = torch.from_numpy(ids == label.id)
+        if label.instance == 0 and any(other.category == label.category for other in labels if other.instance):
+            # Of a class that is divided into objects: all of them.
+            mine = moment.classes.cpu() == label.category - 1
+        entries.append({"id": label.id, "name": label.name, "gaussians": int(mine.sum())})
+        if bool(mine.any()):
+            paths.append(target / f"{label.file_name}.ply")
+            write_ply(paths[-1], own.select(mine).vertices())
+    write_json(paths[2], {"gaussians": len(ids), "labels": entries})
+    if at is None:
+        for step in range(len(model.time_cameras())):
+            one = model.splats(float(step))
+            assert one is not None, "a model that has Gaussians has them at all times"
+            paths.append(target / "video" / f"{step:05d}.ply")
+            write_ply(paths[-1], in_own_world(one, to_model).vertices())
+    return paths
+
+
+def in_own_world(splats: Splats, to_model: Affine) -> Splats:
+    """Gaussians of the model's world in the scene's own."""
+    back = np.linalg.inv(to_model)
+    factor = float(np.cbrt(np.linalg.det(back[:3, :3])))
+    rotation = torch.from_numpy(back[:3, :3] / factor).float()
+    return _on_cpu(splats).transformed(rotation, factor, torch.from_numpy(back[:3, 3]).float())
+
+
+def label_ids(splats: Splats, labels: Sequence[Label]) -> np.ndarray:
+    """The id of the label of each Gaussian: its object's, else its class's, 0 where neither is among the labels."""
+    classes, objects = splats.classes.cpu().numpy(), splats.objects.cpu().numpy()
+    ids = np.zeros(len(classes), dtype=np.int64)
+    for label in sorted(labels, key=lambda entry: entry.instance):
+        ids[objects == label.instance - 1 if label.instance else classes == label.category - 1] = label.id
+    return ids
+
+
+def _on_cpu(splats: Splats) -> Splats:
+    def cpu(value: Tensor) -> Tensor:
+        return value.detach().cpu()
+
+    return Splats(
+        splats.gaussians.detach().to("cpu"), cpu(splats.coefficients), cpu(splats.classes), cpu(splats.objects)
+    )
