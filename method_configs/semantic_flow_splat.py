@@ -69,6 +69,9 @@ semantic_flow_splat_tiny = MethodSpecification(
             datamanager=SplatDataManagerConfig(encoder="classical"),
             model=SemanticFlowSplatModelConfig(
                 max_gaussians=30_000,
+                start_gaussians=20_000,
+                grow_every=150,
+                grow_until=800,
                 harmonics_degree=0,
                 num_tokens=6,
                 network_batch=1024,

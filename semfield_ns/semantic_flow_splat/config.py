@@ -55,6 +55,14 @@ class SemanticFlowSplatModelConfig(ModelConfig):
     """Furthest content, scene units, of a scene that does not tell its depth range."""
     max_gaussians: int = 500_000
     """The most Gaussians."""
+    start_gaussians: int = 200_000
+    """The most that training begins with."""
+    grow_every: int = 200
+    """Training steps after which transparent Gaussians are put elsewhere, and new ones are added."""
+    grow_until: int = 10_000
+    """The last step at which the number of Gaussians changes."""
+    grow_share: float = 0.1
+    """New ones at a time, as a share of those that there are."""
     harmonics_degree: int = 2
     """Of the spherical harmonics of colours: 0 is the same colour from everywhere, 3 the most."""
     backend: Backend = "auto"

@@ -54,6 +54,7 @@ class SplatDataManager(SemanticFlowDataManager):
     def create_train_dataset(self) -> FlowDataset:
         """The training frames; `metadata["start"]` makes Gaussians of them."""
         dataset = super().create_train_dataset()
+        dataset.metadata["images"] = Images(dataset)
         dataset.metadata["known_labels"] = KnownLabels(dataset)
         dataset.metadata["start"] = lambda near, far, most: start_of(dataset, near, far, most)
         return dataset
@@ -115,6 +116,23 @@ class SplatDataManager(SemanticFlowDataManager):
         """Pixels of a step."""
         height, width = self.train_dataset.size(0)
         return height * width
+
+
+class Images(Sequence[Float[Tensor, "H W 3"]]):
+    """The pictures of the frames, in [0, 1]; read when they are asked for.
+
+    Args:
+        dataset: training frames.
+    """
+
+    def __init__(self, dataset: FlowDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Float[Tensor, "H W 3"]:
+        return self.dataset.get_image_float32(index)[..., :3]
 
 
 class KnownLabels(Sequence[tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]]):

@@ -3,7 +3,7 @@
 Read `get_outputs` (training) and `raw_outputs_for_camera` (a picture) first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.harmonics import CONSTANT, colours
@@ -29,10 +30,19 @@ from semfield_ns.semantic_flow.video_model import VideoModel
 from semfield_ns.semantic_flow_splat import losses
 from semfield_ns.semantic_flow_splat.config import SemanticFlowSplatModelConfig
 from semfield_ns.semantic_flow_splat.editor import EditedGaussians, SplatEditor
+from semfield_ns.semantic_flow_splat.growth import grow
 from semfield_ns.semantic_flow_splat.moving import MovingGaussians
-from semfield_ns.semantic_flow_splat.semantics import Gathered, TrajectorySemantics, gather_features, gather_labels
+from semfield_ns.semantic_flow_splat.semantics import (
+    Gathered,
+    TrajectorySemantics,
+    gather_features,
+    gather_labels,
+    uplift_image,
+)
 from semfield_ns.semantic_flow_splat.view import View, view_of
 
+GROWTH_FRAMES = 6
+"""whose pictures say where Gaussians are needed"""
 RIGID_NEIGHBOURS = 4
 """nearest tracks with which a track should move"""
 
@@ -81,7 +91,7 @@ class SemanticFlowSplatModel(VideoModel):
         if start is not None:
             near = config.default_near if metadata["near"] is None else metadata["near"]
             far = config.default_far if metadata["far"] is None else metadata["far"]
-            self.gaussians.begin(start(near, far, config.max_gaussians))
+            self.gaussians.begin(start(near, far, min(config.start_gaussians, config.max_gaussians)))
             self.feature_colors.fit(self.frames.features, seed=0)
             CONSOLE.log(
                 f"{len(self.gaussians):,} Gaussians, {len(self.gaussians) - self.gaussians.num_still:,} of them moving."
@@ -110,7 +120,31 @@ class SemanticFlowSplatModel(VideoModel):
     ) -> list[TrainingCallback]:
         """Before a step: what is gathered along the trajectories is gathered anew from time to time."""
         before = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
-        return [TrainingCallback(before, self.gather, update_every_num_iters=self.config.gather_every)]
+        optimizers = training_callback_attributes.optimizers
+        known = {} if optimizers is None else optimizers.optimizers
+        # The number of Gaussians first: what is gathered is of each of them.
+        return [
+            TrainingCallback(before, self.change_number, update_every_num_iters=self.config.grow_every, args=[known]),
+            TrainingCallback(before, self.gather, update_every_num_iters=self.config.gather_every),
+        ]
+
+    @torch.no_grad()
+    def change_number(self, optimizers: Mapping[str, Optimizer], step: int) -> None:
+        """Puts transparent Gaussians elsewhere and adds new ones, where the pictures of a few frames are wrong."""
+        config, gaussians = self.config, self.gaussians
+        images = self.kwargs["metadata"].get("images")
+        if step == 0 or step > config.grow_until or images is None:
+            return
+        generator = torch.Generator().manual_seed(step)
+        error = gaussians.opacities.new_zeros(len(gaussians))
+        for index in torch.randint(len(images), (GROWTH_FRAMES,), generator=generator).tolist():
+            view = self.view(self.kwargs["metadata"]["cameras"][index : index + 1])
+            rgb = self.render(view, self.values(view.step, self.colors(view, gaussians.means_at(view.step))))
+            wrong = (rgb.channels - images[index].to(rgb.channels)).abs().mean(dim=-1, keepdim=True)
+            error += uplift_image(gaussians, view, wrong, config.backend)[0][:, 0]
+        added = min(round(config.grow_share * len(gaussians)), config.max_gaussians - len(gaussians))
+        grow(gaussians, error, max(added, 0), optimizers, generator)
+        self.gather(step)
 
     # ---------------------------------------------------------------------------------------------- semantics
 
