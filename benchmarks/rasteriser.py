@@ -2,8 +2,8 @@
 
     python benchmarks/rasteriser.py [--baseline FILE] [--sizes 26000 100000] [--repeats 15]
 
-Gaussians of random places, shapes and opacities before a 504x378 camera, with 12 channels. The baseline is a Python file
-with `render(means, quaternions, scales, opacities, channels, camera_to_world, fx, fy, cx, cy, width, height)`, which
+Gaussians of random shapes and opacities before a 504x378 camera, with 12 channels. The baseline is a Python file with
+`render(means, quaternions, scales, opacities, channels, camera_to_world, fx, fy, cx, cy, width, height)`, which
 returns the picture and the transmittance first; what it imports from beside it is found. Both get the same tensors, by
 turns. Prints medians of wall time and of processor time of all threads, and the ratio of wall times.
 """

@@ -1,4 +1,4 @@
-"""Kernels of the CPU renderer, compiled by numba when they are first called and cached beside this file or for the user.
+"""Kernels of the CPU renderer, compiled by numba when they are first called, and cached here or for the user.
 
 Arrays are float32 and flat where rows are written in brackets. A tile is 16x16 pixels; it is worked on in 32 blocks of
 4x2 pixels, the eight lanes of a vector. For one picture:
@@ -41,7 +41,7 @@ PIXELS = TILE * TILE
 RECORD = 10
 """centre x, y; conic a, b, c; opacity; largest sigma that counts; reach along x and y in pixels; depth"""
 SUMS = 8
-"""sums of k, k dx, k dy, k dx dx, k dx dy, k dy dy (k: gradient of -sigma), of the depth's gradient, of contributions"""
+"""sums of k, k dx, k dy, k dx dx, k dx dy, k dy dy (k: gradient of -sigma), of the depth's gradient, and one unused"""
 CHUNK = 1024
 """Gaussians that a thread takes at a time"""
 

@@ -155,7 +155,7 @@ def _fused(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.V
 
 @intrinsic
 def multiply_add(typingctx: Any, a: types.Type, b: types.Type, c: types.Type) -> Any:
-    """a * b + c."""
+    """A * b + c."""
     return LANES(a, b, c), lambda context, builder, signature, args: _fused(builder, *args)
 
 
@@ -213,7 +213,7 @@ def total(typingctx: Any, values: types.Type) -> Any:
 
 @intrinsic
 def exponential(typingctx: Any, values: types.Type) -> Any:
-    """exp of numbers from -80 to 80, to float32's precision (the polynomial is that of Cephes' expf)."""
+    """Exp of numbers from -80 to 80, to float32's precision (the polynomial is that of Cephes' expf)."""
 
     def code(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         # Adding 1.5 * 2^23 rounds to an integer, which is then in the lowest bits.
