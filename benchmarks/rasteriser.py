@@ -2,13 +2,14 @@
 
     python benchmarks/rasteriser.py [--baseline FILE] [--sizes 26000 100000] [--repeats 15]
 
-Gaussians of random places, shapes and opacities before a 504x378 camera, with 12 channels. The baseline is a Python file
-with `render(means, quaternions, scales, opacities, channels, camera_to_world, fx, fy, cx, cy, width, height)`, which
+Gaussians of random shapes and opacities before a 504x378 camera, with 12 channels. The baseline is a Python file with
+`render(means, quaternions, scales, opacities, channels, camera_to_world, fx, fy, cx, cy, width, height)`, which
 returns the picture and the transmittance first; what it imports from beside it is found. Both get the same tensors, by
-turns. Prints medians of wall time and of processor time of all threads, and the ratio of wall times.
+turns; numba caches what it compiles beside the file, or in NUMBA_CACHE_DIR. Prints medians of wall time and of
+processor time of all threads, and the ratio of wall times.
 """
 
-import importlib.util
+import importlib
 import os
 import platform
 import sys
@@ -53,10 +54,7 @@ def ours(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
 
 def other(path: Path) -> Callable[[Gaussians], tuple[Tensor, Tensor]]:
     sys.path.insert(0, str(path.parent))
-    specification = importlib.util.spec_from_file_location("baseline", path)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = importlib.import_module(path.stem)
 
     def run(gaussians: Gaussians) -> tuple[Tensor, Tensor]:
         values = [getattr(gaussians, field.name) for field in fields(gaussians)]

@@ -25,7 +25,7 @@ _kernels = threading.Lock()
 
 @contextmanager
 def _workers() -> Iterator[int]:
-    """As many threads as torch uses. One caller at a time: some of numba's ways to start threads end the program else."""
+    """As many threads as torch uses. One caller at a time: numba may end the program if two start threads at once."""
     with _kernels:
         workers = max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         numba.set_num_threads(workers)
@@ -70,7 +70,7 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         means, quaternions, scales, radii = (_array(tensor) for tensor in ctx.saved_tensors)
         n = len(means)
         found = (_empty(n, 3), _empty(n, 4), _empty(n, 3))
@@ -192,7 +192,7 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, to_picture: Tensor | None, to_accumulation: Tensor | None, to_depth: Tensor | None, *_: Any
     ) -> tuple[Tensor | None, ...]:
         lists, channels, background, accumulation, last, masks, ends = ctx.arrays

@@ -96,8 +96,7 @@ def _composite(
     """Picture [H, W, C] and accumulation [H, W, 1], some channels at a time."""
     from gsplat.cuda._wrapper import rasterize_to_pixels
 
-    parts = []
-    accumulation = None
+    parts, accumulations = [], []
     for first in range(0, max(channels.shape[1], 1), CHANNELS_AT_ONCE):
         some = channels[:, first : first + CHANNELS_AT_ONCE]
         kept = some.shape[1]
@@ -116,10 +115,8 @@ def _composite(
             backgrounds=behind,
         )
         parts.append(part[0, :, :, :kept])
-        if accumulation is None:
-            accumulation = alphas[0]
-    assert accumulation is not None
-    return torch.cat(parts, dim=-1), accumulation
+        accumulations.append(alphas[0])
+    return torch.cat(parts, dim=-1), accumulations[0]
 
 
 def rasterize(
@@ -135,9 +132,9 @@ def rasterize(
     height, width, num = projection.height, projection.width, channels.shape[1]
     if len(opacities) == 0:
         empty = opacities.new_zeros(height, width, 1)
-        picture = empty.expand(-1, -1, num) + (0 if background is None else background)
-        strongest = torch.full((height, width), -1, dtype=torch.int64, device=opacities.device)
-        return picture, empty, empty if depth else None, empty if median_depth else None, strongest if index else None
+        picture = empty.expand(-1, -1, num) if background is None else empty + background
+        nothing = torch.full((height, width), -1, dtype=torch.int64, device=opacities.device)
+        return picture, empty, empty if depth else None, empty if median_depth else None, nothing if index else None
     tiles = _tiles(projection)
     if depth:
         channels = torch.cat([channels, projection.depths[:, None]], dim=-1)
@@ -145,7 +142,8 @@ def rasterize(
             background = torch.cat([background, background.new_zeros(1)])
     picture, accumulation = _composite(projection, opacities, channels, background, tiles)
     weighted = picture[..., num:] if depth else None
-    median, strongest = None, None
+    median: Tensor | None = None
+    strongest: Tensor | None = None
     if median_depth or index:
         from gsplat.cuda._wrapper import rasterize_to_indices_in_range
 

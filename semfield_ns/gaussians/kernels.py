@@ -1,4 +1,4 @@
-"""Kernels of the CPU renderer, compiled by numba when they are first called and cached beside this file or for the user.
+"""Kernels of the CPU renderer, compiled by numba when they are first called, and cached here or for the user.
 
 Arrays are float32 and flat where rows are written in brackets. A tile is 16x16 pixels; it is worked on in 32 blocks of
 4x2 pixels, the eight lanes of a vector. For one picture:
@@ -41,7 +41,7 @@ PIXELS = TILE * TILE
 RECORD = 10
 """centre x, y; conic a, b, c; opacity; largest sigma that counts; reach along x and y in pixels; depth"""
 SUMS = 8
-"""sums of k, k dx, k dy, k dx dx, k dx dy, k dy dy (k: gradient of -sigma), of the depth's gradient, of contributions"""
+"""sums of k, k dx, k dy, k dx dx, k dx dy, k dy dy (k: gradient of -sigma), of the depth's gradient, and one unused"""
 CHUNK = 1024
 """Gaussians that a thread takes at a time"""
 
@@ -52,6 +52,7 @@ FAR = np.float32(1e30)
 
 # Without fastmath: infinities and NaN are what they are, and operations are done as written.
 compiled = njit(cache=True, nogil=True)
+# Loops stand where slices could be assigned: these take numba seconds to compile.
 threads = njit(cache=True, nogil=True, parallel=True)
 
 
@@ -166,7 +167,7 @@ def project(
             continue
         middle = 0.5 * (xx + yy)
         largest = middle + math.sqrt(max(middle * middle - det, 0.0))
-        radius = math.ceil(math.sqrt(2 * math.log(255 * min(opacity, FAR)) * largest))
+        radius = math.ceil(math.sqrt(2 * math.log(255 * opacity) * largest))
         px, py = fx * u + cx, fy * v + cy
         seen = px + radius > 0 and px - radius < width and py + radius > 0 and py - radius < height
         if not (seen and radius < FAR):
@@ -328,7 +329,7 @@ def prepare(
         largest = np.float64(math.log(np.float64(opacity) * 255.0)) + 1e-4
         # Conics are rounded: the determinant of a thin one may be smaller than it seems.
         det = np.float64(a) * np.float64(c) * (1 - 1e-6) - np.float64(b) * np.float64(b)
-        reach_x = reach_y = np.float64(radius) + 1
+        reach_x = reach_y = 1.0 + radius
         if det > 0:
             reach_x = min(reach_x, math.sqrt(2 * largest * c / det) + 1e-3)
             reach_y = min(reach_y, math.sqrt(2 * largest * a / det) + 1e-3)
@@ -379,7 +380,8 @@ def depth_order(records: Array, keys: Array, order: Array) -> int:
             starts[d] += 1
         source, target = target, source
     # Three digits: the last were written to the other one.
-    order[:seen] = source
+    for k in range(seen):
+        order[k] = source[k]
     return seen
 
 
@@ -573,6 +575,104 @@ def composite_tile(
     return end
 
 
+@compiled
+def composite_tiles(
+    ticket: Array,
+    starts: Array,
+    entries: Array,
+    records: Array,
+    channels: Array,
+    background: Array,
+    width: int,
+    height: int,
+    wanted: tuple,
+    picture: Array,
+    accumulation: Array,
+    depth: Array,
+    median: Array,
+    strongest: Array,
+    last: Array,
+    masks: Array,
+    ends: Array,
+) -> None:
+    """What one thread does for `composite`: tile after tile, until there are no more."""
+    num = channels.shape[1]
+    with_depth, with_median, with_index, with_gradients = wanted
+    tiles_x = (width + TILE - 1) // TILE
+    tiles = len(starts) - 1
+    light = np.empty(PIXELS, np.float32)
+    sums = np.empty(PIXELS * num, np.float32)
+    tile_depth, tile_median, tile_most, tile_strongest, tile_last = (
+        np.empty(PIXELS, np.float32),
+        np.empty(PIXELS, np.float32),
+        np.empty(PIXELS, np.float32),
+        np.empty(PIXELS, np.float32),
+        np.empty(PIXELS, np.float32),
+    )
+    while True:
+        t = take_ticket(ticket)
+        if t >= tiles:
+            break
+        tile_y = t // tiles_x
+        tile_x = t - tile_y * tiles_x
+        for p in range(len(sums)):
+            sums[p] = 0
+        for p in range(PIXELS):
+            tile_depth[p] = tile_median[p] = tile_most[p] = 0
+            tile_strongest[p] = tile_last[p] = -1
+        columns_left, rows_left = min(width - tile_x * TILE, TILE), min(height - tile_y * TILE, TILE)
+        for y in range(TILE):
+            for x in range(TILE):
+                p = ((y // 2) * 4 + x // 4) * LANES + (y % 2) * 4 + x % 4
+                light[p] = 1 if x < columns_left and y < rows_left else 0
+        end = composite_tile(
+            tile_x,
+            tile_y,
+            starts[t],
+            starts[t + 1],
+            entries,
+            records,
+            channels,
+            wanted,
+            light,
+            sums,
+            tile_depth,
+            tile_median,
+            tile_most,
+            tile_strongest,
+            tile_last,
+            masks,
+        )
+        if with_gradients:
+            ends[t] = end
+            for p in range(PIXELS):
+                last[t * PIXELS + p] = tile_last[p]
+            for j in range(end, starts[t + 1]):
+                masks[j] = 0
+        for y in range(rows_left):
+            pixel = (tile_y * TILE + y) * width + tile_x * TILE
+            for x in range(columns_left):
+                block, lane = (y // 2) * 4 + x // 4, (y % 2) * 4 + x % 4
+                p = block * LANES + lane
+                rest = abs(light[p])
+                accumulation[pixel] = np.float32(1) - rest
+                s = block * LANES * num + lane
+                o = pixel * num
+                if len(background) > 0:
+                    for k in range(num):
+                        picture[o + k] = sums[s + k * LANES] + rest * background[k]
+                else:
+                    for k in range(num):
+                        picture[o + k] = sums[s + k * LANES]
+                if with_depth:
+                    depth[pixel] = tile_depth[p]
+                if with_median:
+                    median[pixel] = tile_median[p]
+                if with_index:
+                    strongest[pixel] = np.int64(tile_strongest[p])
+                pixel += 1
+
+
 @threads
 def composite(
     workers: int,
@@ -599,82 +699,26 @@ def composite(
     wanted: whether depth [H * W], median depth [H * W], strongest Gaussian [H * W] and, for gradients, last entries
     [tiles * 256], masks of blocks [entries] and finishing entries of tiles (ends).
     """
-    num = channels.shape[1]
-    with_depth, with_median, with_index, with_gradients = wanted
-    tiles_x = (width + TILE - 1) // TILE
-    tiles = len(starts) - 1
     for _ in prange(workers):
-        light = np.empty(PIXELS, np.float32)
-        sums = np.empty(PIXELS * num, np.float32)
-        tile_depth, tile_median, tile_most, tile_strongest, tile_last = (
-            np.empty(PIXELS, np.float32),
-            np.empty(PIXELS, np.float32),
-            np.empty(PIXELS, np.float32),
-            np.empty(PIXELS, np.float32),
-            np.empty(PIXELS, np.float32),
+        composite_tiles(
+            ticket,
+            starts,
+            entries,
+            records,
+            channels,
+            background,
+            width,
+            height,
+            wanted,
+            picture,
+            accumulation,
+            depth,
+            median,
+            strongest,
+            last,
+            masks,
+            ends,
         )
-        while True:
-            t = take_ticket(ticket)
-            if t >= tiles:
-                break
-            tile_y = t // tiles_x
-            tile_x = t - tile_y * tiles_x
-            sums[:] = 0
-            tile_depth[:] = 0
-            tile_median[:] = 0
-            tile_most[:] = 0
-            tile_strongest[:] = -1
-            tile_last[:] = -1
-            columns_left, rows_left = min(width - tile_x * TILE, TILE), min(height - tile_y * TILE, TILE)
-            for y in range(TILE):
-                for x in range(TILE):
-                    p = ((y // 2) * 4 + x // 4) * LANES + (y % 2) * 4 + x % 4
-                    light[p] = 1 if x < columns_left and y < rows_left else 0
-            end = composite_tile(
-                tile_x,
-                tile_y,
-                starts[t],
-                starts[t + 1],
-                entries,
-                records,
-                channels,
-                wanted,
-                light,
-                sums,
-                tile_depth,
-                tile_median,
-                tile_most,
-                tile_strongest,
-                tile_last,
-                masks,
-            )
-            if with_gradients:
-                ends[t] = end
-                last[t * PIXELS : (t + 1) * PIXELS] = tile_last
-                for j in range(end, starts[t + 1]):
-                    masks[j] = 0
-            for y in range(rows_left):
-                pixel = (tile_y * TILE + y) * width + tile_x * TILE
-                for x in range(columns_left):
-                    block, lane = (y // 2) * 4 + x // 4, (y % 2) * 4 + x % 4
-                    p = block * LANES + lane
-                    rest = abs(light[p])
-                    accumulation[pixel] = np.float32(1) - rest
-                    s = block * LANES * num + lane
-                    o = pixel * num
-                    if len(background) > 0:
-                        for k in range(num):
-                            picture[o + k] = sums[s + k * LANES] + rest * background[k]
-                    else:
-                        for k in range(num):
-                            picture[o + k] = sums[s + k * LANES]
-                    if with_depth:
-                        depth[pixel] = tile_depth[p]
-                    if with_median:
-                        median[pixel] = tile_median[p]
-                    if with_index:
-                        strongest[pixel] = np.int64(tile_strongest[p])
-                    pixel += 1
 
 
 @compiled
@@ -806,7 +850,8 @@ def read_tile(values: Array, num: int, tile_x: int, tile_y: int, width: int, hei
     """Copies values [H * W * num] of a tile's pixels to [32 * num * 8]; zeros outside the picture."""
     columns_left, rows_left = min(width - tile_x * TILE, TILE), min(height - tile_y * TILE, TILE)
     if columns_left < TILE or rows_left < TILE:
-        tile[:] = 0
+        for s in range(len(tile)):
+            tile[s] = 0
     for y in range(rows_left):
         v = ((tile_y * TILE + y) * width + tile_x * TILE) * num
         for x in range(columns_left):
@@ -814,6 +859,79 @@ def read_tile(values: Array, num: int, tile_x: int, tile_y: int, width: int, hei
             for k in range(num):
                 tile[s + k * LANES] = values[v + k]
             v += num
+
+
+@compiled
+def composite_tiles_backward(
+    ticket: Array,
+    starts: Array,
+    entries: Array,
+    records: Array,
+    channels: Array,
+    background: Array,
+    width: int,
+    height: int,
+    accumulation: Array,
+    last: Array,
+    masks: Array,
+    ends: Array,
+    to_picture: Array,
+    to_accumulation: Array,
+    to_depth: Array,
+    gradients: Array,
+) -> None:
+    """What one thread does for `composite_backward`: tile after tile, until there are no more."""
+    num = channels.shape[1]
+    tiles_x = (width + TILE - 1) // TILE
+    tiles = len(starts) - 1
+    with_depth = len(to_depth) > 0
+    light = np.empty(PIXELS, np.float32)
+    behind = np.empty(PIXELS, np.float32)
+    tile_depth = np.zeros(PIXELS, np.float32)
+    to_sums = np.empty(PIXELS * num, np.float32)
+    weights = np.empty(PIXELS, np.float32)
+    blocks = np.empty(BLOCKS, np.int64)
+    while True:
+        t = take_ticket(ticket)
+        if t >= tiles:
+            break
+        if ends[t] == starts[t]:
+            continue
+        tile_y = t // tiles_x
+        tile_x = t - tile_y * tiles_x
+        read_tile(to_picture, num, tile_x, tile_y, width, height, to_sums)
+        read_tile(accumulation, 1, tile_x, tile_y, width, height, light)
+        read_tile(to_accumulation, 1, tile_x, tile_y, width, height, behind)
+        if with_depth:
+            read_tile(to_depth, 1, tile_x, tile_y, width, height, tile_depth)
+        for p in range(PIXELS):
+            light[p] = np.float32(1) - light[p]
+            gain = -behind[p]
+            if len(background) > 0:
+                s = p // LANES * LANES * num + p % LANES
+                for k in range(num):
+                    gain += background[k] * to_sums[s + k * LANES]
+            behind[p] = gain * light[p]
+        composite_tile_backward(
+            tile_x,
+            tile_y,
+            starts[t],
+            ends[t],
+            entries,
+            records,
+            channels,
+            with_depth,
+            light,
+            behind,
+            to_sums,
+            tile_depth,
+            last,
+            t * PIXELS,
+            masks,
+            weights,
+            blocks,
+            gradients,
+        )
 
 
 @threads
@@ -840,58 +958,25 @@ def composite_backward(
 
     to_picture: [H * W * C], to_accumulation: [H * W], to_depth: [H * W] of the sum of weighted depths, or [0].
     """
-    num = channels.shape[1]
-    tiles_x = (width + TILE - 1) // TILE
-    tiles = len(starts) - 1
-    with_depth = len(to_depth) > 0
     for _ in prange(workers):
-        light = np.empty(PIXELS, np.float32)
-        behind = np.empty(PIXELS, np.float32)
-        tile_depth = np.zeros(PIXELS, np.float32)
-        to_sums = np.empty(PIXELS * num, np.float32)
-        weights = np.empty(PIXELS, np.float32)
-        blocks = np.empty(BLOCKS, np.int64)
-        while True:
-            t = take_ticket(ticket)
-            if t >= tiles:
-                break
-            if ends[t] == starts[t]:
-                continue
-            tile_y = t // tiles_x
-            tile_x = t - tile_y * tiles_x
-            read_tile(to_picture, num, tile_x, tile_y, width, height, to_sums)
-            read_tile(accumulation, 1, tile_x, tile_y, width, height, light)
-            read_tile(to_accumulation, 1, tile_x, tile_y, width, height, behind)
-            if with_depth:
-                read_tile(to_depth, 1, tile_x, tile_y, width, height, tile_depth)
-            for p in range(PIXELS):
-                light[p] = np.float32(1) - light[p]
-                gain = -behind[p]
-                if len(background) > 0:
-                    s = p // LANES * LANES * num + p % LANES
-                    for k in range(num):
-                        gain += background[k] * to_sums[s + k * LANES]
-                behind[p] = gain * light[p]
-            composite_tile_backward(
-                tile_x,
-                tile_y,
-                starts[t],
-                ends[t],
-                entries,
-                records,
-                channels,
-                with_depth,
-                light,
-                behind,
-                to_sums,
-                tile_depth,
-                last,
-                t * PIXELS,
-                masks,
-                weights,
-                blocks,
-                gradients,
-            )
+        composite_tiles_backward(
+            ticket,
+            starts,
+            entries,
+            records,
+            channels,
+            background,
+            width,
+            height,
+            accumulation,
+            last,
+            masks,
+            ends,
+            to_picture,
+            to_accumulation,
+            to_depth,
+            gradients,
+        )
 
 
 @threads
@@ -916,7 +1001,8 @@ def gather(
         sums = np.empty(row_length, np.float32)
         for k in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(order))):
             i = order[k]
-            sums[:] = 0
+            for m in range(row_length):
+                sums[m] = 0
             for n in range(sizes[k], sizes[k + 1]):
                 j = places[n]
                 if masks[j] != 0:
@@ -1012,6 +1098,54 @@ def uplift_tile(
             add_contributions(used, weights, blocks, values, num, shares, o + 1)
 
 
+@compiled
+def uplift_tiles(
+    ticket: Array,
+    starts: Array,
+    entries: Array,
+    records: Array,
+    values: Array,
+    num: int,
+    width: int,
+    height: int,
+    masks: Array,
+    shares: Array,
+) -> None:
+    """What one thread does for `uplift`: tile after tile, until there are no more."""
+    tiles_x = (width + TILE - 1) // TILE
+    tiles = len(starts) - 1
+    light = np.empty(PIXELS, np.float32)
+    tile_values = np.empty(PIXELS * num, np.float32)
+    weights = np.empty(PIXELS, np.float32)
+    blocks = np.empty(BLOCKS, np.int64)
+    while True:
+        t = take_ticket(ticket)
+        if t >= tiles:
+            break
+        tile_y = t // tiles_x
+        tile_x = t - tile_y * tiles_x
+        read_tile(values, num, tile_x, tile_y, width, height, tile_values)
+        for y in range(TILE):
+            for x in range(TILE):
+                p = ((y // 2) * 4 + x // 4) * LANES + (y % 2) * 4 + x % 4
+                light[p] = 1 if tile_x * TILE + x < width and tile_y * TILE + y < height else 0
+        uplift_tile(
+            tile_x,
+            tile_y,
+            starts[t],
+            starts[t + 1],
+            entries,
+            records,
+            light,
+            tile_values,
+            num,
+            weights,
+            blocks,
+            masks,
+            shares,
+        )
+
+
 @threads
 def uplift(
     workers: int,
@@ -1027,39 +1161,8 @@ def uplift(
     shares: Array,
 ) -> None:
     """Fills masks [entries], whether an entry contributes, and shares [entries, 1 + num] of those that do."""
-    tiles_x = (width + TILE - 1) // TILE
-    tiles = len(starts) - 1
     for _ in prange(workers):
-        light = np.empty(PIXELS, np.float32)
-        tile_values = np.empty(PIXELS * num, np.float32)
-        weights = np.empty(PIXELS, np.float32)
-        blocks = np.empty(BLOCKS, np.int64)
-        while True:
-            t = take_ticket(ticket)
-            if t >= tiles:
-                break
-            tile_y = t // tiles_x
-            tile_x = t - tile_y * tiles_x
-            read_tile(values, num, tile_x, tile_y, width, height, tile_values)
-            for y in range(TILE):
-                for x in range(TILE):
-                    p = ((y // 2) * 4 + x // 4) * LANES + (y % 2) * 4 + x % 4
-                    light[p] = 1 if tile_x * TILE + x < width and tile_y * TILE + y < height else 0
-            uplift_tile(
-                tile_x,
-                tile_y,
-                starts[t],
-                starts[t + 1],
-                entries,
-                records,
-                light,
-                tile_values,
-                num,
-                weights,
-                blocks,
-                masks,
-                shares,
-            )
+        uplift_tiles(ticket, starts, entries, records, values, num, width, height, masks, shares)
 
 
 @threads

@@ -41,7 +41,8 @@ def project(
     """Projects Gaussians into a pinhole camera. Gradients of means, quaternions and scales.
 
     The projection is linearised at each centre, or at 1.3 times the half field of view if the centre is further out.
-    Not seen are Gaussians nearer than `near`, outside the picture, too transparent, or with numbers that are not finite.
+    Not seen are Gaussians nearer than `near`, outside the picture, too transparent, or with numbers that are not
+    finite.
 
     Args:
         means: centres in world coordinates.

@@ -29,7 +29,12 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float =
 
 
 def compare(
-    scene: Gaussians, width: int = WIDTH, height: int = HEIGHT, intrinsics=INTRINSICS, background: bool = True
+    scene: Gaussians,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    intrinsics=INTRINSICS,
+    background: bool = True,
+    tolerance=1e-4,
 ) -> Rendering:
     """Asserts that both give the same, and the same gradients; `scene` is float64 leaves."""
     single = leaves(scene, torch.float32)
@@ -55,12 +60,12 @@ def compare(
         (found.depth, depth),
         (found.median_depth, median),
     ):
-        assert_close(ours, theirs)
+        assert_close(ours, theirs, tolerance)
     assert (found.index != index).float().mean() < 1e-3
     loss(found.channels, found.accumulation, found.depth).backward()
     loss(channels, accumulation, depth).backward()
     for name in NAMES:
-        assert_close(getattr(single, name).grad, getattr(scene, name).grad)
+        assert_close(getattr(single, name).grad, getattr(scene, name).grad, tolerance)
     if behind is not None and single_behind is not None:
         assert_close(single_behind.grad, behind.grad)
     return found
@@ -89,19 +94,20 @@ def test_without_a_background():
 def test_a_pixel_is_finished_when_it_is_nearly_opaque():
     scene = gaussians(400, size=0.5)
     opaque = leaves(replace(scene, opacities=0.9 + 0.1 * scene.opacities))
-    found = compare(opaque)
+    # What is left behind an alpha of 0.999 has few digits in float32.
+    found = compare(opaque, tolerance=1e-3)
     assert 0.999 < found.accumulation.max() <= 1
 
 
 def test_many_gaussians_on_one_pixel():
     scene = gaussians(2000, size=0.01)
-    compare(leaves(replace(scene, means=0.01 * scene.means, opacities=0.02 * scene.opacities)))
+    compare(leaves(replace(scene, means=0.01 * scene.means, opacities=0.02 * scene.opacities)), tolerance=1e-3)
 
 
 def test_thin_and_long_ones():
     scene = gaussians(60)
     scales = scene.scales.detach() * torch.tensor([8.0, 0.05, 0.0])
-    compare(leaves(replace(scene, scales=scales, opacities=0.5 * scene.opacities)), *(97, 81))
+    compare(leaves(replace(scene, scales=scales, opacities=0.5 * scene.opacities)), 97, 81, tolerance=1e-3)
 
 
 def test_huge_ones():
