@@ -37,9 +37,9 @@ class Pictures:
         self.prompts = 0
         original, segmentation = RenderStateMachine._send_output_to_viewer, LiveSegmentation._segmentation
 
-        def segment(live: Any, view: ViewCamera, raw: Any, poll: Any) -> Any:
+        def segment(live: Any, view: ViewCamera, *args: Any) -> Any:
             self.prompts = len(live.session.state.prompts)
-            found = segmentation(live, view, raw, poll)
+            found = segmentation(live, view, *args)
             self.found.append((time.perf_counter(), (view.height, view.width), self.prompts))
             return found
 

@@ -9,14 +9,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
@@ -27,7 +26,8 @@ from semfield_ns.sessions.actions import SessionState
 from semfield_ns.sessions.segmenter import Segmentation, Segmenter, knows_features
 from semfield_ns.sessions.session import Session
 from semfield_ns.sessions.views import ModelViews
-from semfield_ns.viewer.link import ViewerLink, give_rays, in_one_piece
+from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.machine import Poll
 from semfield_ns.viewer.tools import in_camera, lift, resized, same_view
 
 STRIP_SECONDS = 0.2
@@ -43,8 +43,6 @@ KEPT_BYTES = 512 << 20
 """of raw renders; the segmenter keeps as much of prepared views"""
 ROUGH = ("semantics", "segmentation")
 """outputs whose values have no meaning in between"""
-
-Poll = Callable[[], None]
 
 
 @dataclass
@@ -212,19 +210,8 @@ class LiveSegmentation:
         self._found: list[tuple[SessionState, ViewCamera, Hashable, Segmentation]] = []
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def attach(self) -> None:
-        """From now on the viewer's pictures of the model come from here; all others from where they did."""
-        original = self.model.get_outputs_for_camera
-
-        def get_outputs_for_camera(camera: Cameras, obb_box: Any = None) -> MutableMapping[str, Tensor]:
-            if not self.link.renders_here:
-                return original(camera, obb_box=obb_box)
-            return in_one_piece(lambda poll: self.outputs(camera, poll))
-
-        self.model.get_outputs_for_camera = get_outputs_for_camera
-
     @torch.no_grad()
-    def outputs(self, camera: Cameras, poll: Poll) -> MutableMapping[str, Tensor]:
+    def outputs(self, camera: Cameras, poll: Poll, impatient: bool = False) -> MutableMapping[str, Tensor]:
         """What the viewer shows of a camera: the model's outputs, "similarity" and "segmentation" [H, W, 1] of the
         chosen object, and "segmentation_overlay" [H, W, 3] of all objects. Those that the viewer shows now are made,
         the others when they are asked for.
@@ -232,6 +219,7 @@ class LiveSegmentation:
         Args:
             camera: the viewer's, of shape [1].
             poll: raises if the picture is not wanted any more.
+            impatient: a coarse picture will do, for the moment.
         """
         try:
             asked = ViewCamera.of(camera)
@@ -239,11 +227,11 @@ class LiveSegmentation:
             # Panoramas and fish eyes of the viewer's render tab: no strokes there.
             raw = self.model.raw_outputs_for_camera(camera)
             return Pictures(self._presented(raw, camera) | object_pictures(raw, None, None))
-        view = self._affordable_view(asked)
+        view = self._affordable_view(asked) if impatient else asked
         raw = self.views.raw(view, poll)
         found = None
         try:
-            found = self._segmentation(view, raw, poll)
+            found = self._segmentation(view, raw, poll, impatient)
             self._tell("")
         except SemfieldError as error:
             self._tell(str(error))
@@ -255,7 +243,6 @@ class LiveSegmentation:
         # Here rather than later: the caller holds the train lock.
         for name in {"depth", *self.link.shown} & pictures.keys():
             _ = pictures[name]
-        give_rays(camera, rays(asked))
         return pictures
 
     def _presented(self, raw: dict[str, Tensor], cameras: Cameras) -> dict[str, Callable[[], Tensor]]:
@@ -274,16 +261,18 @@ class LiveSegmentation:
         return makers | {"rgb": lambda: _colors(raw), "depth": lambda: raw["depth"].float()}
 
     def _affordable_view(self, asked: ViewCamera) -> ViewCamera:
-        if not self.link.impatient or self.views.has(asked):
+        if self.views.has(asked):
             return asked
         return self.views.best(asked) or self.views.affordable(asked)
 
-    def _segmentation(self, view: ViewCamera, raw: dict[str, Tensor], poll: Poll) -> Segmentation | None:
+    def _segmentation(
+        self, view: ViewCamera, raw: dict[str, Tensor], poll: Poll, impatient: bool
+    ) -> Segmentation | None:
         state = self.session.state
         if not state.objects or not knows_features(raw):
             return None
         drawn_in = list(dict.fromkeys(p.camera for _, _, p in state.prompts if not isinstance(p, TextQuery)))
-        targets = {camera: self._evidence_view(camera, view) for camera in drawn_in}
+        targets = {camera: self._evidence_view(camera, view, impatient) for camera in drawn_in}
         state = self._in_views(state, targets)
         if not self.link.training:
             # In training, strokes are rendered by the segmenter, from time to time.
@@ -297,13 +286,13 @@ class LiveSegmentation:
         self._found = [*self._found[-3:], (state, view, version, segmentation)]
         return segmentation
 
-    def _evidence_view(self, camera: ViewCamera, view: ViewCamera) -> ViewCamera:
+    def _evidence_view(self, camera: ViewCamera, view: ViewCamera, impatient: bool) -> ViewCamera:
         """In which render a stroke is looked at: that of the view shown if it is the same view, otherwise its own."""
         if same_view(camera, view):
             return view
         if self.views.has(camera):
             return camera
-        if self.link.training or self.link.impatient:
+        if self.link.training or impatient:
             best = None if self.link.training else self.views.best(camera)
             return best or camera.scaled(min(1.0, COARSE_SIDE / max(camera.width, camera.height)))
         return camera
@@ -356,12 +345,6 @@ def object_pictures(
         of_chosen = {"similarity": lambda: score[..., None], "segmentation": lambda: mask.float()[..., None]}
     overlay = partial(_colors, raw) if found is None else lambda: found.overlay
     return of_chosen | {"segmentation_overlay": overlay}
-
-
-@lru_cache(maxsize=4)
-def rays(camera: ViewCamera) -> RayBundle:
-    """All rays of a camera."""
-    return camera.cameras().generate_rays(camera_indices=0)
 
 
 def _colors(raw: dict[str, Tensor]) -> Tensor:

@@ -149,7 +149,7 @@ class _Actions:
         self._busy = False
 
     def _begin(self) -> None:
-        self.live.attach()
+        self.link.render_with(self.live.outputs)
         self.session.on_change(self._changed)
         self._changed()
 

@@ -62,13 +62,3 @@ def test_pictures_can_be_added_and_taken_away_as_nerfstudio_does():
     del found["gl_z_buf_depth"]
     assert "gl_z_buf_depth" not in found and len(found) == len(list(found))
 
-
-def test_the_rays_at_hand_are_those_that_nerfstudio_would_make():
-    model = CountingModel()
-    segmentation, _ = live(model)
-    asked = camera().cameras()
-    segmentation.outputs(asked, lambda: None)
-    given = asked.generate_rays(camera_indices=0, obb_box=None)
-    fresh = camera().cameras().generate_rays(camera_indices=0, obb_box=None)
-    assert given.directions.shape == fresh.directions.shape
-    assert torch.equal(given.directions, fresh.directions) and torch.equal(given.origins, fresh.origins)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
 from semfield_ns.segmentation.prompts import Box, Stroke
 from semfield_ns.sessions.session import read_session
+from semfield_ns.viewer.machine import LiveMachine
 from tests.viewer.fuzz import check_that_it_works, exceptions, open_pages, play, served_ball
 from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 
@@ -100,6 +103,32 @@ def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
     with torch.no_grad():
         served.model.weight += 1
     assert views.raw(camera) is not whole
+
+
+def test_pages_get_what_nerfstudio_would_render(served: Served):
+    Browser(served, 0.1)
+    wait_for(lambda: served.viewer.render_statemachines)
+    (machine,) = served.viewer.render_statemachines.values()
+    assert isinstance(machine, LiveMachine)
+    wait_for(lambda: machine.state == "high")
+    state = served.viewer.get_camera_state(machine.client)
+    plain, ours = RenderStateMachine._render_img(machine, state), machine._render_img(state)
+    assert plain.keys() == {"rgb", "depth", "accumulation", "gl_z_buf_depth"}
+    for name, expected in plain.items():
+        torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-6)
+    assert "get_outputs_for_camera" not in vars(served.model), "the model is as it was"
+
+
+def test_a_render_stops_where_it_asks_whether_it_should(served: Served):
+    Browser(served)
+    wait_for(lambda: served.viewer.render_statemachines)
+    (machine,) = served.viewer.render_statemachines.values()
+    wait_for(lambda: machine.state == "high")
+    machine.poll()
+    machine.interrupt_render_flag = True
+    with pytest.raises(IOChangeException):
+        machine.poll()
+    machine.poll()
 
 
 def stroke_camera(width: int, height: int) -> Any:
