@@ -15,6 +15,7 @@ from jaxtyping import Float, Float16, UInt8
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from semfield_ns.io import cache_root
 from semfield_ns.labelling.classifier import Linear, classify, fit_linear, fit_without, fitting_scale
 from semfield_ns.labelling.propagation import (
     Carried,
@@ -28,7 +29,6 @@ from semfield_ns.labelling.propagation import (
 )
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.scenes.labels import IGNORE
-from semfield_ns.teachers.cache import cache_root
 
 KEPT = 16
 """flows and labels of so many frames are kept while labels are carried"""

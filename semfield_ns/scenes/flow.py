@@ -4,7 +4,6 @@ Flow is (H,W,2) float32, (dx, dy) in px: what is at pixel p of one frame is at p
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import capital, read_image, read_npz, write_npz
+from semfield_ns.io import cache_root, capital, read_image, read_npz, write_npz
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.scenes.scene import Frame
 
@@ -101,8 +100,7 @@ def warp_labels(labels: Int[np.ndarray, "H W"], flow: FlowMap, valid: Mask) -> I
 
 def cache_folder() -> Path:
     """Where estimated flow is kept: $SEMFIELD_CACHE/flow, or ~/.cache/semfield_ns/flow."""
-    root = os.environ.get("SEMFIELD_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "semfield_ns") / "flow"
+    return cache_root() / "flow"
 
 
 def ensure_flows(frames: Sequence[Frame], folder: Path | None = None) -> list[Frame]:
