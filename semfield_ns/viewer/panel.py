@@ -8,11 +8,12 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from nerfstudio.viewer.viewer_elements import ViewerNumber, ViewerText
 from torch import nn
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
+from semfield_ns.segmentation.prompts import Box, Prompt, Stroke, TextQuery
 from semfield_ns.sessions.actions import (
     Clear,
     DeleteObject,
@@ -144,7 +145,7 @@ class _Actions:
         self._lock = RLock()
         self._chosen: int | None = None
         self._drawings: dict[int, _Drawing] = {}
-        self._lines: dict[int, tuple[Any, list[Any]]] = {}
+        self._lines: dict[int, tuple[Prompt, Float[np.ndarray, "N 3"], list[Any]]] = {}
         self._said, self._of_picture = IDLE, ""
         self._busy = False
 
@@ -240,9 +241,8 @@ class _Actions:
 
         def find() -> None:
             query = TextQuery(self._panel().object.f_words.value)
-            with self.link.lock:
-                # Known to work before it is in the log.
-                self.live.views.text_features([query.text])
+            # Known to work before it is in the log. Without the lock: training does not wait for a teacher to load.
+            self.live.views.text_features([query.text])
             self.session.add_prompt(self._object().id, query)
             self._show_overlay()
 
@@ -355,7 +355,7 @@ class _Actions:
         """Takes away the stroke that was clicked on; otherwise the next click may."""
         camera = self.link.camera(client)
         with self._lock:
-            lines = {number: line for number, (line, _) in self._lines.items()}
+            lines = {number: line for number, (_, line, _) in self._lines.items()}
         number = stroke_at(lines, camera, pixel(camera, at))
         if number is None:
             self._tell("There is no stroke here. Click on the stroke that is to go, or press End stroke.")
@@ -434,9 +434,12 @@ class _Actions:
                 set_value(panel.m_growth, entry.growth)
                 set_value(panel.object.a_name, entry.name)
                 set_value(panel.object.b_color, entry.color)
-            gone = self._lines.keys() - {number for _, number, _ in state.prompts}
-            for number in gone:
-                _remove(self._lines.pop(number)[1])
+            # A session that is loaded has other prompts of the same numbers.
+            prompts = {number: prompt for _, number, prompt in state.prompts}
+            for number, (prompt, _, marks) in list(self._lines.items()):
+                if prompts.get(number) != prompt:
+                    _remove(marks)
+                    del self._lines[number]
         self._render()
 
     def _render(self) -> None:
@@ -460,7 +463,7 @@ class _Actions:
                     continue
                 size = MARK_SIZE * float(np.linalg.norm(line[0] - prompt.camera.centre))
                 color = POSITIVE if prompt.positive else NEGATIVE
-                self._lines[number] = line, self.link.draw(f"/strokes/{number}", line, color, size)
+                self._lines[number] = prompt, line, self.link.draw(f"/strokes/{number}", line, color, size)
 
     def _forget_client(self, number: int) -> None:
         # Without the lock: viser calls this with a lock of its own, which is asked for when all browsers are rendered.
