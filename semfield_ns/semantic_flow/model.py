@@ -26,7 +26,7 @@ from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
-from semfield_ns.scene_model import MovingSceneModel
+from semfield_ns.scene_model import MovingSceneModel, Parts, finished
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.edited.editor import FieldEditor
 from semfield_ns.semantic_flow.encodings import PlanesEncoding
@@ -354,7 +354,6 @@ class SemanticFlowModel(MovingSceneModel):
                 outputs[f"flow_{name}"] = flow_to_color(flow, max_magnitude=0.04 * float(camera.width[0]))
         return outputs
 
-    @torch.no_grad()
     def raw_outputs_for_camera(
         self, camera: Cameras, edited: bool = True
     ) -> dict[str, Float[Tensor, "height width channels"]]:
@@ -362,6 +361,11 @@ class SemanticFlowModel(MovingSceneModel):
 
         A camera without a time gets that of the nearest point of the training path.
         """
+        return finished(self.raw_outputs_in_parts(camera, edited))
+
+    @torch.no_grad()
+    def raw_outputs_in_parts(self, camera: Cameras, edited: bool = True) -> Parts:
+        """The same, a chunk of rays at a time."""
         camera = self.timed(camera.to(self.device))
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         height, width = bundle.origins.shape[:2]
@@ -372,6 +376,7 @@ class SemanticFlowModel(MovingSceneModel):
         for start in range(0, len(bundle), size):
             for name, value in self.render(bundle.get_row_major_sliced_ray_bundle(start, start + size), edited).items():
                 chunks.setdefault(name, []).append(value)
+            yield
         return {name: torch.cat(parts).reshape(height, width, -1) for name, parts in chunks.items()}
 
     def timed(self, camera: Cameras) -> Cameras:

@@ -1,12 +1,16 @@
 """Pictures for people who wait, without a viewer."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor
 
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.link import ViewerLink
-from semfield_ns.viewer.live import LiveSegmentation
+from semfield_ns.viewer.live import LiveSegmentation, LiveViews
+from tests.gsn.builders import small_pipeline, write_scenes
 from tests.segmentation.scene import camera
 from tests.viewer.played import BallModel
 
@@ -62,3 +66,30 @@ def test_pictures_can_be_added_and_taken_away_as_nerfstudio_does():
     del found["gl_z_buf_depth"]
     assert "gl_z_buf_depth" not in found and len(found) == len(list(found))
 
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_picture_that_was_interrupted_is_the_whole_one_bit_for_bit(tmp_path: Path, stride: int, monkeypatch):
+    monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
+    model = small_pipeline(write_scenes(tmp_path / "scenes", 1), eval_num_rays_per_chunk=50).model
+    model.config.rays.feature_stride = stride
+    model.prepare_tokens()
+    view, views, polls = ViewCamera.of(model.library.scenes[0].cameras, 0), LiveViews(model), 0
+    views.rate = 48 * 7 / 0.2
+
+    def interrupt() -> None:
+        nonlocal polls
+        polls += 1
+        if polls % 2 == 0:
+            raise InterruptedError
+
+    raw = None
+    while raw is None:
+        try:
+            raw = views.raw(view, interrupt)
+        except InterruptedError:
+            continue
+    assert polls >= 5
+    model.eval()
+    whole = model.raw_outputs_for_camera(view.cameras())
+    assert raw.keys() == whole.keys() == {"rgb", "depth", "features"}
+    assert all(torch.equal(raw[name], value) for name, value in whole.items())
