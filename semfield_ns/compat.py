@@ -179,7 +179,7 @@ ImageMetric = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 @cache
 def lazy_lpips(device: str = "cpu") -> ImageMetric | None:
-    """The LPIPS metric, built at the first call, or None (said once in the log) where its weights cannot be had.
+    """The LPIPS metric, built at the first call, or None (said once in the log) where its weights are not available.
 
     Args:
         device: where to compute it.
@@ -196,7 +196,7 @@ def lazy_lpips(device: str = "cpu") -> ImageMetric | None:
             metric = LearnedPerceptualImagePatchSimilarity(normalize=True).to(device)
     # OSError: no network, a full disk; RuntimeError: a damaged download.
     except (OSError, RuntimeError) as error:
-        logger.warning("LPIPS is left out: its AlexNet weights are neither in the cache nor can be had (%s).", error)
+        logger.warning("LPIPS is left out: its AlexNet weights are not cached and cannot be downloaded (%s).", error)
         return None
     metric.eval()
 

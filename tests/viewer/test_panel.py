@@ -69,7 +69,7 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     browser.look(0.3)
     time.sleep(0.2)
     served.press(panel.g_erase, browser)
-    wait_for(lambda: "is to go" in served.said())
+    wait_for(lambda: "to erase" in served.said())
     browser.click(0.05, 0.95)
     wait_for(lambda: "no stroke here" in served.said())
     pixels, _, _ = served.panel.link.camera(client).project(torch.from_numpy(line[0]).float())
@@ -188,7 +188,7 @@ def test_a_page_that_is_closed_while_it_moves_does_not_freeze_the_others(served:
         raise ZeroDivisionError
     served.viewer.render_statemachines[closed.number] = machine
     served.press(served.panel.g_erase, other)
-    wait_for(lambda: other.got("Click on the stroke that is to go"))
+    wait_for(lambda: other.got("Click on the stroke to erase"))
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["still", "training"])
