@@ -294,7 +294,8 @@ class SemanticFlowModel(MovingSceneModel):
         """Everything about rays of one time, raw: float32 [rays, channels]; with the edits, if there are any.
 
         rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and surface in world units; scene_flow_forward and
-        scene_flow_backward in world units a frame, 0 where the video ends; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
+        scene_flow_backward in world units a frame, 0 at the end of the video; accumulation, dynamic_weight; features
+        (the frame's encoder features, rendered); logits.
         """
         if edited and self.editor.edits:
             radiance = self.editor.scene().radiance(bundle)

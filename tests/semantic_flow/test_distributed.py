@@ -74,5 +74,9 @@ def test_two_processes_train_as_one(preset, tmp_path):
         optimizer.step()
     for key, value in alone.state_dict().items():
         assert torch.allclose(first[key].float(), value.float(), atol=1e-4), key
-    for key in ("branches.static.density.layer.weight", "branches.flow.velocity_head.weight", "heads.attention.out.weight"):
+    for key in (
+        "branches.static.density.layer.weight",
+        "branches.flow.velocity_head.weight",
+        "heads.attention.out.weight",
+    ):
         assert not torch.equal(first[key], before[key]), key
