@@ -37,6 +37,7 @@ from semfield_ns.semantic_flow.flow_attention.heads import (
     SemanticHeads,
     Trajectory,
     neighbouring_steps,
+    per_frame,
     trace_neighbours,
 )
 from semfield_ns.semantic_flow.flow_attention.tracing import trace
@@ -233,15 +234,20 @@ class SemanticFlowModel(MovingSceneModel):
         if self.heads is not None and self.heads.evidence and self.frames.has_classifier:
             steps = neighbouring_steps(kept.time, len(self.frames))[:, 2:].expand(kept.points.shape[:-1])
             evidence = self.frames.evidence(kept.points, steps)
-        render = objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, evidence, trajectory)
-        return {
+        outputs = {
             "rgb": rgb,
             "depth": depth,
-            "render": render,
+            "render": objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, evidence, trajectory),
             "weights_list": weights,
             "ray_samples_list": levels,
             "directions_norm": ray_bundle.metadata["directions_norm"],
         }
+        # Here and not among the losses: several processes agree on gradients of what is used in `forward` only.
+        trained = self if self.stage == 2 else nn.ModuleList([self.branches.static, self.proposals])
+        planes = [m for m in trained.modules() if isinstance(m, PlanesEncoding)]
+        if planes and self.config.loss_weights.plane_variation:
+            outputs["plane_variation"] = torch.stack([encoding.variation() for encoding in planes]).sum()
+        return outputs
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
@@ -263,11 +269,8 @@ class SemanticFlowModel(MovingSceneModel):
             for step in steps:
                 for name, value in self._warped_losses(render, targets, step).items():
                     values[name] = values[name] + value if name in values else value
-        # In stage 1 only what stage 1 trains.
-        trained = self if render.trajectory is not None else nn.ModuleList([self.branches.static, self.proposals])
-        planes = [m for m in trained.modules() if isinstance(m, PlanesEncoding)]
-        if planes and config.loss_weights.plane_variation:
-            values["plane_variation"] = torch.stack([encoding.variation() for encoding in planes]).sum()
+        if "plane_variation" in outputs:
+            values["plane_variation"] = outputs["plane_variation"]
         if self.proposals:
             values["interlevel"] = interlevel_loss(outputs["weights_list"], outputs["ray_samples_list"])
             values["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
@@ -290,8 +293,9 @@ class SemanticFlowModel(MovingSceneModel):
     def render(self, bundle: RayBundle, edited: bool = True) -> dict[str, Tensor]:
         """Everything about rays of one time, raw: float32 [rays, channels]; with the edits, if there are any.
 
-        rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and scene_flow_forward, scene_flow_backward,
-        surface in world units; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
+        rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and surface in world units; scene_flow_forward and
+        scene_flow_backward in world units a frame, 0 at the end of the video; accumulation, dynamic_weight; features
+        (the frame's encoder features, rendered); logits.
         """
         if edited and self.editor.edits:
             radiance = self.editor.scene().radiance(bundle)
@@ -316,8 +320,8 @@ class SemanticFlowModel(MovingSceneModel):
         normaliser = kept_total.sum(dim=-2).clamp(min=1e-4)
         shown = kept.placed(kept.points)
         outputs["surface"] = self.render_sum(shown, kept_total) / normaliser
-        for name, traced in (("forward", trajectory.after), ("backward", trajectory.before)):
-            moved = kept.placed(traced) - shown
+        for name, traced, column in (("forward", trajectory.after, 1), ("backward", trajectory.before, 0)):
+            moved = per_frame(kept.placed(traced) - shown, trajectory.durations[:, None, column, None])
             outputs[f"scene_flow_{name}"] = self.render_sum(moved, kept.weights.dynamic) / normaliser
         now = trajectory.steps[:, None, 2].expand(kept.points.shape[:-1])
         features, visible = self.frames.gather(trajectory.now, now)
@@ -420,7 +424,8 @@ class SemanticFlowModel(MovingSceneModel):
         target = round(now) + step
         if not 0 <= target < len(self.frames):
             return None
-        moved = raw["surface"] + raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
+        flow = raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
+        moved = raw["surface"] + abs(target - now) * flow
         pixels, depth = self.frames.project(moved, torch.full(moved.shape[:-1], target, device=moved.device))
         rows, columns = torch.meshgrid(
             *(torch.arange(n, device=moved.device) + 0.5 for n in moved.shape[:2]), indexing="ij"

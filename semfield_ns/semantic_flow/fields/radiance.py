@@ -122,7 +122,7 @@ def concatenate(layers: list[Radiance]) -> Radiance:
         dynamic=dynamic,
         weights=blend(static.alpha, dynamic.alpha, dynamic.blending),
         static_weights=single_weights(static.alpha),
-        dynamic_weights=single_weights(dynamic.alpha * dynamic.blending),
+        dynamic_weights=single_weights(dynamic.alpha),
         placement=merged(*(with_placement(layer) for layer in layers)),
     )
 
