@@ -203,14 +203,11 @@ def along_ray(flow: Float[Tensor, "rays samples 3"], distance: Float[Tensor, "ra
 
 
 def cross_entropy(
-    logits: Float[Tensor, "rays classes"],
-    labels: Int[Tensor, "rays"],
-    weight: Float[Tensor, "rays"],
-    class_weights: Float[Tensor, "classes"] | None = None,
+    logits: Float[Tensor, "rays classes"], labels: Int[Tensor, "rays"], weight: Float[Tensor, "rays"]
 ) -> Float[Tensor, ""]:
     """Weighted cross-entropy over the rays that have a label; rays marked `IGNORE` or of weight 0 do not count."""
     known = (labels != IGNORE) & (weight > 0)
-    values = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="none")
+    values = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     return masked_mean(values, known * weight)
 
 

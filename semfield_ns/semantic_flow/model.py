@@ -16,7 +16,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
-from nerfstudio.model_components.renderers import DepthRenderer, SemanticRenderer
+from nerfstudio.model_components.renderers import SemanticRenderer
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -33,18 +33,12 @@ from semfield_ns.semantic_flow.encodings import PlanesEncoding
 from semfield_ns.semantic_flow.fields.branches import DynamicField, FlowField, SamplingDensity, StaticField
 from semfield_ns.semantic_flow.fields.radiance import Radiance, RadianceBranches
 from semfield_ns.semantic_flow.fields.warp import build_warp
-from semfield_ns.semantic_flow.flow_attention.heads import (
-    SemanticHeads,
-    Trajectory,
-    neighbouring_steps,
-    per_frame,
-    trace_neighbours,
-)
-from semfield_ns.semantic_flow.flow_attention.tracing import trace
+from semfield_ns.semantic_flow.flow_attention.heads import SemanticHeads
+from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory, per_frame, trace, trace_neighbours
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.training import objectives
-from semfield_ns.semantic_flow.training.warped import has_neighbour, random_step, render_warped
+from semfield_ns.semantic_flow.training.warped import random_step, render_warped
 
 
 class SemanticFlowModel(MovingSceneModel):
@@ -131,7 +125,6 @@ class SemanticFlowModel(MovingSceneModel):
                 initial_sampler=self.initial_sampler,
             )
         self.render_sum = SemanticRenderer()
-        self.render_depth = DepthRenderer(method="expected")
         self.feature_colors = FixedPCA(self.frames.feature_dim).fit(self.frames.features, seed=0)
         self.editor = FieldEditor(self, config.edits, metadata["world"])
         self.stage = 2
@@ -194,19 +187,18 @@ class SemanticFlowModel(MovingSceneModel):
             return self.initial_sampler(bundle, num_samples=self.config.num_samples), [], []
         return self.proposal_sampler(bundle, density_fns=[partial(net, time=time) for net in self.proposals])
 
-    def radiance(self, bundle: RayBundle, with_dynamic: bool) -> tuple[Radiance, Tensor, list[Tensor], list[Any]]:
-        """Both branches along rays, the depth of the rays, and what the proposal losses need."""
+    def radiance(self, bundle: RayBundle, with_dynamic: bool) -> tuple[Radiance, list[Tensor], list[Any]]:
+        """Both branches along rays, and what the proposal losses need: weights and samples of every level."""
         assert bundle.times is not None, "cameras of a video have times"
         time = self.frames.to_frames(bundle.times)
         samples, weights, levels = self.sample(bundle, time)
         radiance = self.branches(samples, time, self.frames, with_dynamic)
-        depth = self.render_depth(radiance.weights.total, samples)
-        return radiance, depth, [*weights, radiance.weights.total], [*levels, samples]
+        return radiance, [*weights, radiance.weights.total], [*levels, samples]
 
     def logits(self, kept: Radiance, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered logits [rays, classes]: blended, static branch alone, dynamic branch alone."""
         assert self.heads is not None
-        step = neighbouring_steps(kept.time, len(self.frames))[:, 2]
+        step = self.frames.nearest(kept.time)[:, 0]
         static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
         hold = (lambda w: w) if self.config.semantic_gradient else torch.Tensor.detach
         alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
@@ -221,22 +213,21 @@ class SemanticFlowModel(MovingSceneModel):
         """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""
         if not self.training:
             return self.present(self.render(ray_bundle))
-        radiance, depth, weights, levels = self.radiance(ray_bundle, with_dynamic=self.stage == 2)
+        radiance, weights, levels = self.radiance(ray_bundle, with_dynamic=self.stage == 2)
         kept = radiance.top(self.config.num_flow_samples)
         trajectory = None
         if self.stage == 2:
-            trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
+            trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow.velocity, len(self.frames))
         blended, static, dynamic = self.logits(kept, trajectory) if self.heads is not None else (None, None, None)
         rgb = (radiance.weights.static * radiance.static.color).sum(dim=-2)
         if radiance.dynamic is not None:
             rgb = rgb + (radiance.weights.dynamic * radiance.dynamic.color).sum(dim=-2)
         evidence = None
         if self.heads is not None and self.heads.evidence and self.frames.has_classifier:
-            steps = neighbouring_steps(kept.time, len(self.frames))[:, 2:].expand(kept.points.shape[:-1])
+            steps = self.frames.nearest(kept.time).expand(kept.points.shape[:-1])
             evidence = self.frames.evidence(kept.points, steps)
         outputs = {
             "rgb": rgb,
-            "depth": depth,
             "render": objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, evidence, trajectory),
             "weights_list": weights,
             "ray_samples_list": levels,
@@ -278,13 +269,14 @@ class SemanticFlowModel(MovingSceneModel):
         return {name: weights[name] * value for name, value in values.items() if weights[name] != 0}
 
     def _warped_losses(self, render: objectives.TrainingRender, targets: objectives.Targets, step: int) -> dict:
-        eligible = targets.dynamic[:, 0] & has_neighbour(render.kept.time, step, len(self.frames))
+        target = self.frames.nearest(render.kept.time) + step
+        eligible = (targets.dynamic & (target >= 0) & (target < len(self.frames)))[:, 0]
         rays = torch.nonzero(eligible)[:, 0]
         if len(rays) == 0:
             return {}
         assert render.trajectory is not None, "stage 2 traces every sample"
         origin = render.kept.rays(rays)
-        trajectory = _trajectory_rays(render.trajectory, rays)
+        trajectory = render.trajectory.rays(rays)
         warped = render_warped(
             origin, trajectory, step, self.branches, self.heads, self.frames, not self.config.semantic_gradient
         )
@@ -315,7 +307,7 @@ class SemanticFlowModel(MovingSceneModel):
             "rgb_dynamic": self.render_sum(dynamic.color, radiance.dynamic_weights),
         }
         kept = radiance.top(self.config.num_flow_samples)
-        trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
+        trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow.velocity, len(self.frames))
         kept_total = kept.weights.total
         normaliser = kept_total.sum(dim=-2).clamp(min=1e-4)
         shown = kept.placed(kept.points)
@@ -487,14 +479,3 @@ class SemanticFlowModel(MovingSceneModel):
             given = colorize_labels(labels, self.palette)
             images["semantics"] = torch.cat([given, outputs["semantics_colormap"]], dim=1)
         return metrics, images
-
-
-def _trajectory_rays(trajectory: Trajectory, rays: Tensor) -> Trajectory:
-    return Trajectory(
-        points=trajectory.points[rays],
-        time=trajectory.time[rays],
-        now=trajectory.now[rays],
-        before=trajectory.before[rays],
-        after=trajectory.after[rays],
-        steps=trajectory.steps[rays],
-    )

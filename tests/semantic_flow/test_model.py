@@ -11,7 +11,7 @@ from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
 from semfield_ns.semantic_flow.fields.blending import alpha, blend, single_weights
 from semfield_ns.semantic_flow.fields.radiance import concatenate
-from semfield_ns.semantic_flow.flow_attention.heads import trace_neighbours
+from semfield_ns.semantic_flow.flow_attention.tracing import trace_neighbours
 from tests.semantic_flow.conftest import make_batch, make_cameras, make_model
 
 CONTRACT = {
@@ -304,7 +304,7 @@ def test_heads_with_evidence_begin_by_saying_nothing_else():
     field = torch.randn(1, 1, model.branches.static.out_dim)
     said = model.heads.static_logits(points, step, field, model.frames)
     assert torch.equal(said, model.frames.evidence(points, step[:, None]))
-    trajectory = trace_neighbours(points, torch.tensor([[2.0]]), model.branches.flow, len(model.frames))
+    trajectory = trace_neighbours(points, torch.tensor([[2.0]]), model.branches.flow.velocity, len(model.frames))
     field = torch.randn(1, 1, model.branches.dynamic.out_dim)
     assert torch.equal(model.heads.dynamic_logits(trajectory, field, model.frames), said)
 
