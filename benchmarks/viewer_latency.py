@@ -20,6 +20,7 @@ from nerfstudio.viewer.render_state_machine import RenderStateMachine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from semfield_ns.scene_model import Parts
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.sessions.masks import open_run
 from semfield_ns.viewer.live import LiveSegmentation
@@ -37,9 +38,9 @@ class Pictures:
         self.prompts = 0
         original, segmentation = RenderStateMachine._send_output_to_viewer, LiveSegmentation._segmentation
 
-        def segment(live: Any, view: ViewCamera, raw: Any, poll: Any) -> Any:
+        def segment(live: Any, view: ViewCamera, *args: Any) -> Any:
             self.prompts = len(live.session.state.prompts)
-            found = segmentation(live, view, raw, poll)
+            found = segmentation(live, view, *args)
             self.found.append((time.perf_counter(), (view.height, view.width), self.prompts))
             return found
 
@@ -67,8 +68,8 @@ class Pictures:
 class WideModel(BallModel):
     """The ball scene with 64 features."""
 
-    def raw_outputs_for_camera(self, camera: Any) -> dict[str, torch.Tensor]:
-        raw = super().raw_outputs_for_camera(camera)
+    def raw_outputs_in_parts(self, camera: Any) -> Parts:
+        raw = yield from super().raw_outputs_in_parts(camera)
         mixing = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
         return raw | {"features": F.normalize(raw["features"] @ mixing, dim=-1)}
 

@@ -9,6 +9,7 @@ import pickle
 import re
 import socket
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
     import torch
+    from viser.infra import WebsockMessageHandler
 
 logger = logging.getLogger("semfield")
 
@@ -177,7 +179,7 @@ ImageMetric = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 @cache
 def lazy_lpips(device: str = "cpu") -> ImageMetric | None:
-    """The LPIPS metric, built at the first call, or None (said once in the log) where its weights cannot be had.
+    """The LPIPS metric, built at the first call, or None (said once in the log) where its weights are not available.
 
     Args:
         device: where to compute it.
@@ -194,7 +196,7 @@ def lazy_lpips(device: str = "cpu") -> ImageMetric | None:
             metric = LearnedPerceptualImagePatchSimilarity(normalize=True).to(device)
     # OSError: no network, a full disk; RuntimeError: a damaged download.
     except (OSError, RuntimeError) as error:
-        logger.warning("LPIPS is left out: its AlexNet weights are neither in the cache nor can be had (%s).", error)
+        logger.warning("LPIPS is left out: its AlexNet weights are not cached and cannot be downloaded (%s).", error)
         return None
     metric.eval()
 
@@ -214,3 +216,30 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@cache
+def repair_viser() -> None:
+    """Makes viser 0.2.7 give back the lock of `atomic` (messages sent in it arrive together) in any case.
+
+    viser keeps the lock for good when something raises in the block, and then no page gets a message any more. It also
+    notes that no thread has the lock only after giving it back, when another thread may have it already, which then
+    waits for itself.
+    """
+    from viser.infra import WebsockMessageHandler
+
+    WebsockMessageHandler.atomic = _atomic  # type: ignore[assignment]
+
+
+@contextmanager
+def _atomic(handler: "WebsockMessageHandler") -> Iterator[None]:
+    thread = threading.get_ident()
+    if handler._locked_thread_id == thread:
+        yield
+        return
+    with handler._atomic_lock:
+        handler._locked_thread_id = thread
+        try:
+            yield
+        finally:
+            handler._locked_thread_id = -1

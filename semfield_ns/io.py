@@ -34,6 +34,11 @@ def reason(error: BaseException) -> str:
     return next(iter(text.strip().splitlines()), "") or type(error).__name__
 
 
+def cache_root() -> Path:
+    """Where caches live: `$SEMFIELD_CACHE` if it is set and not empty, else `~/.cache/semfield_ns`."""
+    return Path(os.environ.get("SEMFIELD_CACHE") or Path.home() / ".cache" / "semfield_ns")
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ Sessions, the viewer, exports, evaluation and commands know models by this modul
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,19 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.splats import Splats
 from semfield_ns.scenes.labels import LabelMap
 from semfield_ns.segmentation.views import Pictures
+
+Parts = Generator[None, None, dict[str, Tensor]]
+"""A render that is made part by part, each of a fraction of a second, and returns its outputs. Between two parts it may
+wait as long as the model stays the same, and go on in another thread."""
+
+
+def finished(parts: Parts) -> dict[str, Tensor]:
+    """The outputs of a render, made at one go."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return end.value
 
 
 class Annotator(Protocol):
@@ -60,6 +73,11 @@ class SceneModel(Model):
             "rgb"; "depth" (along the ray) or "surface" (world points); "features" or "logits" once they are known;
             "dynamic_weight" where something moves.
         """
+
+    def raw_outputs_in_parts(self, camera: Cameras) -> Parts:
+        """`raw_outputs_for_camera`, bit for bit, for callers that may be interrupted; here in one part."""
+        yield
+        return self.raw_outputs_for_camera(camera)
 
     @abstractmethod
     def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:

@@ -5,8 +5,10 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,6 +244,16 @@ def sentence_of(function, *args) -> str | None:
     with pytest.raises(Exception) as caught:
         function(*args)
     return compat.error_sentence(caught.value, caught.value.__traceback__)
+
+
+def test_viser_gives_its_lock_back_when_a_block_raises():
+    from viser.infra import WebsockMessageHandler
+
+    compat.repair_viser()
+    handler: Any = SimpleNamespace(_atomic_lock=threading.Lock(), _locked_thread_id=-1)
+    with pytest.raises(ZeroDivisionError), WebsockMessageHandler.atomic(handler), WebsockMessageHandler.atomic(handler):
+        raise ZeroDivisionError
+    assert handler._locked_thread_id == -1 and not handler._atomic_lock.locked()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`semfield export`: masks, videos, annotations, point clouds and splats to take home."""
+"""`semfield export`: masks, videos, annotations, point clouds and splats as files."""
 
 from contextlib import ExitStack
 from dataclasses import asdict

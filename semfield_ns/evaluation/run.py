@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
@@ -16,7 +18,7 @@ from semfield_ns.evaluation.suggestion import suggest, uncertainty
 from semfield_ns.labelling.baselines import chained_flow, nearest_labelled
 from semfield_ns.labelling.classifier import linear_head
 from semfield_ns.metrics.confusion import ConfusionMatrix, end_point_error, image_miou
-from semfield_ns.scene_model import MovingSceneModel, require_moving
+from semfield_ns.scene_model import MovingSceneModel, SceneModel, require_moving
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
     return Evaluation(rows, list(label_map.names), list(pictures), ious, pictures, suggested)
 
 
-def _suggested(model: Any, training: Any, count: int) -> list[str]:
+def _suggested(model: SceneModel, training: InputDataset, count: int) -> list[str]:
     """Names of the training frames to label next; the video is rendered at a quarter of its size."""
     frames, labelled = training.metadata["frames"], set(training.metadata["labelled"])
     cameras = training.cameras
@@ -235,7 +237,7 @@ def _suggested(model: Any, training: Any, count: int) -> list[str]:
     return [frames[index].image_path.stem for index in suggest(unsure, count)]
 
 
-def _flow_error(model: MovingSceneModel, camera: Any, given: dict[str, Tensor]) -> float:
+def _flow_error(model: MovingSceneModel, camera: Cameras, given: dict[str, Tensor]) -> float:
     """Mean over both directions, where the given flow is valid and there is a neighbour; else NaN."""
     errors = []
     for step, key in ((1, "flow_forward"), (-1, "flow_backward")):

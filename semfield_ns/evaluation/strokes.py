@@ -154,7 +154,7 @@ def evaluate_strokes(
     load_config: Path,
     seeds: Sequence[int] = range(5),
     max_views: int = 100,
-    provide: Callable[[Any], ModelViews] = ModelViews,
+    provide: Callable[[SceneModel], ModelViews] = ModelViews,
 ) -> StrokeEvaluation:
     """Draws simulated strokes into training views of a run's scene, and judges the held-out views.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from semfield_ns.segmentation.views import surface_points
 if TYPE_CHECKING:
     from semfield_ns.editing.objects import ObjectTracks
     from semfield_ns.sessions.masks import NamedView
+    from semfield_ns.sessions.segmenter import Segmenter
 
 
 class SessionViews:
@@ -33,12 +34,12 @@ class SessionViews:
         SemfieldError: the session has no object.
     """
 
-    def __init__(self, segmenter: Any, views: "Sequence[NamedView]") -> None:
+    def __init__(self, segmenter: "Segmenter", views: "Sequence[NamedView]") -> None:
         self.segmenter, self.views = segmenter, in_time(views)
         objects = segmenter.session.state.objects
         if not objects:
             raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
-        self.labels = [Label(n, entry.name, tuple(entry.color), n, n) for n, entry in enumerate(objects, start=1)]
+        self.labels = [Label(n, entry.name, entry.color, n, n) for n, entry in enumerate(objects, start=1)]
 
     def __len__(self) -> int:
         return len(self.views)

@@ -1,9 +1,10 @@
 """A cache that never holds more than it may."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from threading import Lock
 
+from cachetools import LRUCache
 from torch import Tensor
 
 
@@ -15,32 +16,28 @@ class BoundedCache:
     """
 
     def __init__(self, budget: int) -> None:
-        self.budget, self.used = budget, 0
-        self._kept: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._kept: LRUCache[Hashable, Tensor] = LRUCache(budget, lambda value: value.numel() * value.element_size())
         self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return int(self._kept.currsize)
+
     def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """The tensor of a key, made if it is not there (twice, if two threads want it at the same time)."""
         with self._lock:
             if key in self._kept:
-                self._kept.move_to_end(key)
                 return self._kept[key]
         value = make()
-        size = value.numel() * value.element_size()
-        with self._lock:
-            if key not in self._kept and size <= self.budget:
-                self._kept[key] = value
-                self.used += size
-                while self.used > self.budget:
-                    _, old = self._kept.popitem(last=False)
-                    self.used -= old.numel() * old.element_size()
+        with self._lock, suppress(ValueError):  # too large
+            self._kept.setdefault(key, value)
         return value
 
     def clear(self) -> None:
         """Forgets everything."""
         with self._lock:
             self._kept.clear()
-            self.used = 0

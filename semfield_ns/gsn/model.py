@@ -1,6 +1,6 @@
 """GSN as a Nerfstudio model: source views in, colours, depth and features of any view out.
 
-Read `get_outputs` and `render_image` first: which views to look from, where on the rays to look, what the network says.
+Read `get_outputs` and `image_parts` first: which views to look from, where on the rays to look, what the network says.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
-from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
+from semfield_ns.gsn.rendering import RaySettings, image_parts, render_rays
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.rendering.features import FixedPCA
-from semfield_ns.scene_model import SceneModel
+from semfield_ns.scene_model import Parts, SceneModel, finished
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.views import Pictures
 from semfield_ns.teachers.registry import teacher_dim
@@ -301,9 +301,13 @@ class GSNModel(SceneModel):
             losses[each.output] = self.config.feature_loss * difference.square().mean()
         return losses
 
-    @torch.no_grad()
     def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
         """rgb, depth (along the ray, normalised units), and features, of every pixel of one camera, as they are."""
+        return finished(self.raw_outputs_in_parts(camera))
+
+    @torch.no_grad()
+    def raw_outputs_in_parts(self, camera: Cameras) -> Parts:
+        """The same, part by part."""
         camera = camera.to(self.device)
         scene = self.shown
         if camera.metadata is not None and "scene" in camera.metadata:
@@ -311,16 +315,15 @@ class GSNModel(SceneModel):
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         sources = self.sources_for(scene, bundle.origins.reshape(-1, 3)[0])
         bundle, views = self._framed(bundle, self.evaluation_views(scene, sources))
-        with self._autocast():
-            return render_image(
-                self.network,
-                bundle,
-                self.bounds_of(scene, sources),
-                views,
-                self.config.rays,
-                self.knows_features,
-                self.config.eval_num_rays_per_chunk,
-            )
+        bounds, chunk = self.bounds_of(scene, sources), self.config.eval_num_rays_per_chunk
+        parts = image_parts(self.network, bundle, bounds, views, self.config.rays, self.knows_features, chunk)
+        while True:
+            with self._autocast():  # a thread's own: nothing waits with it
+                try:
+                    next(parts)
+                except StopIteration as end:
+                    return end.value
+            yield
 
     def text_features(self, texts: list[str]) -> Float[Tensor, "N F"]:
         """Words in the space of the features, of unit norm.

@@ -14,9 +14,11 @@ from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.projection import SourceViews, tabled
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
 from semfield_ns.gsn.threads import map_on_cores
+from semfield_ns.scene_model import Parts, finished
 
 Bounds = tuple[float, float]
 
+_CHUNKS_AT_ONCE = 16  # of a core, in a part of a picture: a few tenths of a second
 _LOOKUPS_AT_ONCE = 12_288  # samples times views of a core: tensors of about 4 MB
 
 
@@ -98,7 +100,6 @@ def render_keeping(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-@torch.no_grad()
 def render_image(
     network: GSNNetwork,
     bundle: RayBundle,
@@ -113,10 +114,25 @@ def render_image(
     Returns:
         "rgb", "depth" (along the ray) and, if asked for, "features".
     """
+    return finished(image_parts(network, bundle, bounds, views, settings, with_features, chunk))
+
+
+@torch.no_grad()
+def image_parts(
+    network: GSNNetwork,
+    bundle: RayBundle,
+    bounds: Bounds,
+    views: SourceViews,
+    settings: RaySettings,
+    with_features: bool,
+    chunk: int,
+) -> Parts:
+    """`render_image` part by part: pieces of a picture by themselves would have first looks of their own."""
     views = tabled(views)
     if settings.mode == "uniform":
         near, far = limits(bundle.flatten(), bounds)
-        return _in_chunks(network, bundle, inverse_depths(near, far, settings.samples), views, with_features, chunk)
+        first = inverse_depths(near, far, settings.samples)
+        return (yield from _in_chunks(network, bundle, first, views, with_features, chunk))
     height, width = bundle.shape
     stride = settings.coarse_stride
     rows, columns = _spread(height, stride), _spread(width, stride)
@@ -124,17 +140,17 @@ def render_image(
     near, far = limits(coarse.flatten(), bounds)
     first = inverse_depths(near, far, settings.samples)
     # Weights alone: the coarse picture is not looked at.
-    weights = _in_chunks(network, coarse, first, views, False, chunk, "weights")["weights"]
+    weights = (yield from _in_chunks(network, coarse, first, views, False, chunk, "weights"))["weights"]
     guide = neighbourhood(weights, (height, width)).flatten(0, 1)
     near, far = limits(bundle.flatten(), bounds)
     second = guided_depths(near, far, guide, settings.fine_samples)
     every = settings.feature_stride
     if not with_features or every == 1:
-        return _in_chunks(network, bundle, second, views, with_features, chunk)
-    outputs = _in_chunks(network, bundle, second, views, False, chunk)
+        return (yield from _in_chunks(network, bundle, second, views, with_features, chunk))
+    outputs = yield from _in_chunks(network, bundle, second, views, False, chunk)
     rows, columns = _spread(height, every), _spread(width, every)
     some = second.view(height, width, -1)[rows][:, columns].flatten(0, 1)
-    sparse = _in_chunks(network, bundle[rows][:, columns], some, views, True, chunk, "features")
+    sparse = yield from _in_chunks(network, bundle[rows][:, columns], some, views, True, chunk, "features")
     return outputs | {name: enlarge(values, (height, width)) for name, values in sparse.items()}
 
 
@@ -164,13 +180,12 @@ def _in_chunks(
     with_features: bool,
     chunk: int,
     only: str = "",
-) -> dict[str, Tensor]:
+) -> Parts:
     rays = bundle.flatten()
-    outputs = render_chunks(network, rays.origins, rays.directions, depths, views, with_features, chunk, only)
+    outputs = yield from chunk_parts(network, rays.origins, rays.directions, depths, views, with_features, chunk, only)
     return {name: values.view(*bundle.shape, -1) for name, values in outputs.items()}
 
 
-@torch.no_grad()
 def render_chunks(
     network: GSNNetwork,
     origins: Float[Tensor, "R 3"],
@@ -193,6 +208,21 @@ def render_chunks(
         chunk: rays at once, at most. On a CPU, fewer: what they need has to fit into a core's cache.
         only: leave out outputs whose names begin otherwise.
     """
+    return finished(chunk_parts(network, origins, directions, depths, views, with_features, chunk, only))
+
+
+@torch.no_grad()
+def chunk_parts(
+    network: GSNNetwork,
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+    depths: Float[Tensor, "R S"],
+    views: SourceViews,
+    with_features: bool,
+    chunk: int,
+    only: str = "",
+) -> Parts:
+    """`render_chunks` part by part."""
     folded = network.fold()
 
     def render(start: int) -> dict[str, Tensor]:
@@ -200,9 +230,12 @@ def render_chunks(
         outputs = network.render(origins[some], directions[some], depths[some], views, with_features, folded)
         return {name: value for name, value in outputs.items() if name.startswith(only) and (only or name != "weights")}
 
-    if origins.is_cuda:
-        parts = [render(start) for start in range(0, len(origins), chunk)]
-    else:
+    at_once = 1
+    if not origins.is_cuda:
         chunk = min(chunk, max(4, _LOOKUPS_AT_ONCE // (depths.shape[1] * len(views.images))))
-        parts = map_on_cores(render, range(0, len(origins), chunk))
+        at_once = _CHUNKS_AT_ONCE * torch.get_num_threads()
+    starts, parts = range(0, len(origins), chunk), []
+    for first in range(0, len(starts), at_once):
+        parts += map_on_cores(render, starts[first : first + at_once])
+        yield
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

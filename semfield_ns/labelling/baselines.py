@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from jaxtyping import Float, Int
+
+from semfield_ns.scenes.flow import follow
 
 LabelImage = Int[np.ndarray, "H W"]
 FlowImage = Float[np.ndarray, "H W 2"]
@@ -69,9 +70,8 @@ def chained_flow(
                 raise ValueError(f"Frame {at} has no optical flow to frame {at + step}.")
             chain.append(flow)
         source = _read(labels, target)
-        height, width = source.shape
-        x, y = follow(chain, height, width)
-        predictions.append(source[y, x])
+        columns, rows, _ = follow(((flow, None) for flow in chain), source.shape)
+        predictions.append(source[rows, columns])
     return predictions
 
 
@@ -80,15 +80,3 @@ def _read(labels: Sequence[LabelImage | None], frame: int) -> LabelImage:
     if image is None:
         raise ValueError(f"Frame {frame} counts as labelled, but has no label image.")
     return image
-
-
-def follow(
-    chain: Sequence[FlowImage], height: int, width: int
-) -> tuple[Int[np.ndarray, "H W"], Int[np.ndarray, "H W"]]:
-    """Where each pixel of an image of that size gets to: columns and rows, rounded, inside the image."""
-    y, x = np.meshgrid(np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32), indexing="ij")
-    for flow in chain:
-        finite = np.nan_to_num(flow.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        step = cv2.remap(finite, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        x, y = np.clip(x + step[..., 0], 0, width - 1), np.clip(y + step[..., 1], 0, height - 1)
-    return np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)

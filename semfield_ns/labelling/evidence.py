@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, UInt8
+from jaxtyping import Float, Int
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from semfield_ns.io import cache_root
 from semfield_ns.labelling.classifier import Linear, classify, fit_linear, fit_without, fitting_scale
 from semfield_ns.labelling.propagation import (
     Carried,
@@ -28,7 +29,6 @@ from semfield_ns.labelling.propagation import (
 )
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.scenes.labels import IGNORE
-from semfield_ns.teachers.cache import cache_root
 
 KEPT = 16
 """flows and labels of so many frames are kept while labels are carried"""
@@ -48,7 +48,7 @@ class Votes:
     Labelled frames have them too, from other labelled frames.
     """
 
-    labels: UInt8[Tensor, "frames 2 height width"]
+    labels: Int[Tensor, "frames 2 height width"]
     evidence: Float[Tensor, "frames 2 height width"]
     """For these labels, in log-likelihood; 0 where nothing is said."""
 
@@ -61,7 +61,7 @@ class Evidence:
     """Of image features; its logits are log-probabilities, up to a constant."""
     votes: Votes | None = None
     """Labels carried to all frames."""
-    targets: Float16[Tensor, "frames height width 2"] | None = None
+    targets: Float[Tensor, "frames height width 2"] | None = None
     """For frames without a label, both together: class id and confidence; 0 elsewhere."""
 
 
@@ -99,11 +99,13 @@ def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
 def carry_labels(films: "Sequence[Film]", reliability: Reliability, shape: tuple[int, int], classes: int) -> Votes:
     """Carries visible labels to every frame, labelled ones too, along the flow of each camera's video."""
     count = sum(len(film.video) for film in films)
-    votes = Votes(scratch_array((count, 2, *shape), np.uint8), scratch_array((count, 2, *shape), np.float16))
+    # No 16 bits: PyTorch's processes cannot exchange them.
+    kind = np.uint8 if classes <= 256 else np.int32
+    votes = Votes(scratch_array((count, 2, *shape), kind), scratch_array((count, 2, *shape), np.float16))
     for film in films:
         for place, index in enumerate(film.video):
             both = [reliability.heard(voice, shape, classes) for voice in film.ask(place)]
-            votes.labels[index] = torch.from_numpy(np.stack([said.clip(0) for said, _ in both]).astype(np.uint8))
+            votes.labels[index] = torch.from_numpy(np.stack([said.clip(0) for said, _ in both]).astype(kind))
             votes.evidence[index] = torch.from_numpy(np.stack([weight for _, weight in both]).astype(np.float16))
     return votes
 
@@ -127,15 +129,17 @@ def rehearse(
 
 def merged_targets(
     dataset: SceneDataset, shown: Sequence[int], linear: Linear, votes: Votes
-) -> Float16[Tensor, "frames height width 2"]:
+) -> Float[Tensor, "frames height width 2"]:
     """What both kinds of evidence say of the frames without a label: class id and how likely it is."""
     count, _, *shape = votes.labels.shape
-    targets = scratch_array((count, *shape, 2), np.float16)
+    # Half precision holds whole numbers up to 2048.
+    kind = np.float16 if len(linear[1]) <= 2048 else np.float32
+    targets = scratch_array((count, *shape, 2), kind)
     for index in sorted(set(range(count)) - set(shown)):
         one_picture = classify(dataset.metadata["source_features"][index], linear, tuple(shape)).numpy()
         pairs = zip(votes.labels[index].long().numpy(), votes.evidence[index].float().numpy(), strict=True)
         merged = merge(list(pairs), one_picture)
-        pair = np.stack([merged.labels, merged.confidence], axis=-1).astype(np.float16)
+        pair = np.stack([merged.labels, merged.confidence], axis=-1).astype(kind)
         targets[index] = torch.from_numpy(pair)
     return targets
 

@@ -11,10 +11,10 @@ asked about as if it had no label. Only labels that training may read take part.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from semfield_ns.scenes.flow import follow
 from semfield_ns.scenes.labels import IGNORE
 
 LabelImage = Int[np.ndarray, "height width"]
@@ -89,27 +89,14 @@ class PropagatedLabels:
 
 
 def carry(labels: LabelImage, flows: Sequence[Flow]) -> Carried:
-    """Looks labels up through a chain of flows, from the frame that is asked about to the labelled one.
-
-    A chain that leaves the image goes on along its border, and doubtful flow is followed: both make the way doubtful.
+    """Looks labels up through a chain of flows (`scenes.flow.follow`), from another frame to the labelled one.
 
     Args:
         labels: of the frame at the end of the chain.
         flows: of consecutive frames, each to the next on the way.
     """
-    height, width = labels.shape
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    doubtful = np.zeros((height, width), bool)
-    for flow in flows:
-        dx, dy, valid = (
-            cv2.remap(channel, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            for channel in (flow.vectors[..., 0], flow.vectors[..., 1], flow.valid.astype(np.float32))
-        )
-        x, y = x + dx, y + dy
-        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
-        x, y = x.clip(0, width - 1), y.clip(0, height - 1)
-        doubtful |= ~((valid > 0.5) & inside)
-    return Carried(labels[np.rint(y).astype(int), np.rint(x).astype(int)], len(flows), doubtful)
+    columns, rows, doubtful = follow(((flow.vectors, flow.valid) for flow in flows), labels.shape)
+    return Carried(labels[rows, columns], len(flows), doubtful)
 
 
 def sides(

@@ -4,8 +4,7 @@ Flow is (H,W,2) float32, (dx, dy) in px: what is at pixel p of one frame is at p
 """
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import capital, read_image, read_npz, write_npz
+from semfield_ns.io import cache_root, capital, read_image, read_npz, write_npz
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.scenes.scene import Frame
 
@@ -83,17 +82,42 @@ def consistency_mask(forward: FlowMap, backward: FlowMap, relative: float = 0.01
     return inside & (gap < relative * (np.square(forward).sum(-1) + np.square(returned).sum(-1)) + absolute)
 
 
+def follow(
+    flows: Iterable[tuple[FlowMap, Mask | None]], shape: tuple[int, int]
+) -> tuple[Int[np.ndarray, "H W"], Int[np.ndarray, "H W"], Mask]:
+    """Where the pixels of a frame are after a chain of flows: columns and rows, and where that is doubtful.
+
+    A chain that leaves the image goes on along its border, and flow that is not valid is followed: both make it
+    doubtful. Flow that is not finite is no motion, and not valid.
+
+    Args:
+        flows: of consecutive frames, px, each to the next on the way, with their validity (None: valid everywhere).
+        shape: height and width of the frames.
+    """
+    height, width = shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    doubtful = np.zeros(shape, bool)
+    for flow, valid in flows:
+        known = np.isfinite(flow).all(axis=-1) & (True if valid is None else valid)
+        channels = (*np.moveaxis(np.nan_to_num(flow, nan=0.0, posinf=0.0, neginf=0.0), -1, 0), known)
+        dx, dy, known = (
+            cv2.remap(channel.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for channel in channels
+        )
+        x, y = x + dx, y + dy
+        inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+        doubtful |= ~((known > 0.5) & inside)
+        x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+    return np.rint(x).astype(np.int64), np.rint(y).astype(np.int64), doubtful
+
+
 def warp_labels(labels: Int[np.ndarray, "H W"], flow: FlowMap, valid: Mask) -> Int[np.ndarray, "H W"]:
     """Labels of another frame seen from this one: out[p] = labels[round(p + flow[p])].
 
     flow goes from this frame to the one that is labelled. IGNORE (-1) where it is not valid or leaves the image.
     """
-    height, width = labels.shape
-    y, x = np.mgrid[:height, :width]
-    u = np.rint(x + flow[..., 0]).astype(np.int64)
-    v = np.rint(y + flow[..., 1]).astype(np.int64)
-    known = valid & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    return np.where(known, labels[v.clip(0, height - 1), u.clip(0, width - 1)], IGNORE)
+    columns, rows, doubtful = follow([(flow, valid)], labels.shape)
+    return np.where(doubtful, IGNORE, labels[rows, columns])
 
 
 # --- estimation for a whole scene ------------------------------------------------------------------------------------
@@ -101,8 +125,7 @@ def warp_labels(labels: Int[np.ndarray, "H W"], flow: FlowMap, valid: Mask) -> I
 
 def cache_folder() -> Path:
     """Where estimated flow is kept: $SEMFIELD_CACHE/flow, or ~/.cache/semfield_ns/flow."""
-    root = os.environ.get("SEMFIELD_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "semfield_ns") / "flow"
+    return cache_root() / "flow"
 
 
 def ensure_flows(frames: Sequence[Frame], folder: Path | None = None) -> list[Frame]:

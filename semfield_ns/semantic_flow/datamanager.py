@@ -1,11 +1,12 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float16
+from jaxtyping import Float
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -93,7 +94,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
 class FlowDataset(SceneDataset):
     """A scene's frames, with labels carried along flow beside their own where there are any."""
 
-    propagated: Float16[Tensor, "frames height width 2"] | None = None
+    propagated: Float[Tensor, "frames height width 2"] | None = None
     """Class id and confidence of frames without a label; 0 of others."""
 
     def get_metadata(self, data: dict) -> dict:
@@ -140,11 +141,12 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
 
     def _fit_budget(self, dataset: FlowDataset) -> None:
         """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""
-        config = self.config
-        window, fits = window_size(len(dataset), dataset.size(0), config.memory_budget)
+        window, fits = window_size(len(dataset), dataset.size(0), self.config.memory_budget)
         dataset.metadata["on_disk"] = not fits
         if fits:
             return
+        # A copy: what is worked out here must not become a setting of the run's config.yml.
+        config = self.config = copy(self.config)
         CONSOLE.log(
             f"{len(dataset)} frames do not fit into {config.memory_budget} MB: training looks at {window} of them at a "
             f"time, others every {config.window_steps} steps; image features stay on disk."

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from semfield_ns.labelling.classifier import Linear
 from semfield_ns.labelling.evidence import Votes
 from semfield_ns.rendering.projection import gather_bilinear, inside, project
+from semfield_ns.semantic_flow.flow_attention.tracing import nearest_frame
 
 SEARCH_OFFSETS = (1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
 """frames that are asked, in this order, for a point that is covered"""
@@ -134,6 +135,10 @@ class SourceFrames(nn.Module):
         upper = torch.searchsorted(self.times, times.contiguous()).clamp(1, len(self) - 1)
         low, high = self.times[upper - 1], self.times[upper]
         return (upper - 1) + (times - low) / (high - low)
+
+    def nearest(self, time: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
+        """The time step nearest to a time in frames (see `to_frames`)."""
+        return nearest_frame(time, len(self))
 
     def time_near(self, pose: Float[Tensor, "3 4"]) -> Float[Tensor, "1"]:
         """Normalised time of the point of the camera's own path that is nearest to a pose's position.

@@ -127,14 +127,22 @@ def normalised_disparity(
 ) -> Float[Tensor, ""]:
     """Squared error after each side was normalised by median and mean absolute deviation, frame by frame.
 
-    A monocular disparity is known up to a scale and shift of its frame. Frames with fewer than `min_rays` masked rays
-    in the batch are left out: their statistics would be noise.
+    A monocular disparity is known up to a scale and shift of its frame. The statistics of fewer than `min_rays` masked
+    rays would be noise: frames that have fewer in the batch are joined with the next such frames, whose scale is close.
+    The loss is zero if all of them together have fewer.
     """
-    errors = []
-    for index in torch.unique(frame[mask[:, 0]]):
-        rays = mask[:, 0] & (frame == index)
-        if int(rays.sum()) >= min_rays:
-            errors.append((_robust(disparity[rays]) - _robust(given[rays])).square().clamp(max=4.0).mean())
+    chosen = mask[:, 0]
+    groups, small = [], torch.zeros_like(chosen)
+    for index, count in zip(*torch.unique(frame[chosen], return_counts=True), strict=True):
+        rays = chosen & (frame == index)
+        if int(count) >= min_rays:
+            groups.append(rays)
+            continue
+        small = small | rays
+        if int(small.sum()) >= min_rays:
+            groups.append(small)
+            small = torch.zeros_like(chosen)
+    errors = [(_robust(disparity[rays]) - _robust(given[rays])).square().clamp(max=4.0).mean() for rays in groups]
     return torch.stack(errors).mean() if errors else disparity.sum() * 0.0
 
 
@@ -195,14 +203,11 @@ def along_ray(flow: Float[Tensor, "rays samples 3"], distance: Float[Tensor, "ra
 
 
 def cross_entropy(
-    logits: Float[Tensor, "rays classes"],
-    labels: Int[Tensor, "rays"],
-    weight: Float[Tensor, "rays"],
-    class_weights: Float[Tensor, "classes"] | None = None,
+    logits: Float[Tensor, "rays classes"], labels: Int[Tensor, "rays"], weight: Float[Tensor, "rays"]
 ) -> Float[Tensor, ""]:
     """Weighted cross-entropy over the rays that have a label; rays marked `IGNORE` or of weight 0 do not count."""
     known = (labels != IGNORE) & (weight > 0)
-    values = F.cross_entropy(logits, labels, weight=class_weights, ignore_index=IGNORE, reduction="none")
+    values = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     return masked_mean(values, known * weight)
 
 

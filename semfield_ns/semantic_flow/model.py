@@ -16,7 +16,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
-from nerfstudio.model_components.renderers import DepthRenderer, SemanticRenderer
+from nerfstudio.model_components.renderers import SemanticRenderer
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -26,24 +26,19 @@ from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
-from semfield_ns.scene_model import MovingSceneModel
+from semfield_ns.scene_model import MovingSceneModel, Parts, finished
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.edited.editor import FieldEditor
 from semfield_ns.semantic_flow.encodings import PlanesEncoding
 from semfield_ns.semantic_flow.fields.branches import DynamicField, FlowField, SamplingDensity, StaticField
 from semfield_ns.semantic_flow.fields.radiance import Radiance, RadianceBranches
 from semfield_ns.semantic_flow.fields.warp import build_warp
-from semfield_ns.semantic_flow.flow_attention.heads import (
-    SemanticHeads,
-    Trajectory,
-    neighbouring_steps,
-    trace_neighbours,
-)
-from semfield_ns.semantic_flow.flow_attention.tracing import trace
+from semfield_ns.semantic_flow.flow_attention.heads import SemanticHeads
+from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory, per_frame, trace, trace_neighbours
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.training import objectives
-from semfield_ns.semantic_flow.training.warped import has_neighbour, random_step, render_warped
+from semfield_ns.semantic_flow.training.warped import random_step, render_warped
 
 
 class SemanticFlowModel(MovingSceneModel):
@@ -130,7 +125,6 @@ class SemanticFlowModel(MovingSceneModel):
                 initial_sampler=self.initial_sampler,
             )
         self.render_sum = SemanticRenderer()
-        self.render_depth = DepthRenderer(method="expected")
         self.feature_colors = FixedPCA(self.frames.feature_dim).fit(self.frames.features, seed=0)
         self.editor = FieldEditor(self, config.edits, metadata["world"])
         self.stage = 2
@@ -193,19 +187,18 @@ class SemanticFlowModel(MovingSceneModel):
             return self.initial_sampler(bundle, num_samples=self.config.num_samples), [], []
         return self.proposal_sampler(bundle, density_fns=[partial(net, time=time) for net in self.proposals])
 
-    def radiance(self, bundle: RayBundle, with_dynamic: bool) -> tuple[Radiance, Tensor, list[Tensor], list[Any]]:
-        """Both branches along rays, the depth of the rays, and what the proposal losses need."""
+    def radiance(self, bundle: RayBundle, with_dynamic: bool) -> tuple[Radiance, list[Tensor], list[Any]]:
+        """Both branches along rays, and what the proposal losses need: weights and samples of every level."""
         assert bundle.times is not None, "cameras of a video have times"
         time = self.frames.to_frames(bundle.times)
         samples, weights, levels = self.sample(bundle, time)
         radiance = self.branches(samples, time, self.frames, with_dynamic)
-        depth = self.render_depth(radiance.weights.total, samples)
-        return radiance, depth, [*weights, radiance.weights.total], [*levels, samples]
+        return radiance, [*weights, radiance.weights.total], [*levels, samples]
 
     def logits(self, kept: Radiance, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered logits [rays, classes]: blended, static branch alone, dynamic branch alone."""
         assert self.heads is not None
-        step = neighbouring_steps(kept.time, len(self.frames))[:, 2]
+        step = self.frames.nearest(kept.time)[:, 0]
         static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
         hold = (lambda w: w) if self.config.semantic_gradient else torch.Tensor.detach
         alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
@@ -220,28 +213,32 @@ class SemanticFlowModel(MovingSceneModel):
         """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""
         if not self.training:
             return self.present(self.render(ray_bundle))
-        radiance, depth, weights, levels = self.radiance(ray_bundle, with_dynamic=self.stage == 2)
+        radiance, weights, levels = self.radiance(ray_bundle, with_dynamic=self.stage == 2)
         kept = radiance.top(self.config.num_flow_samples)
         trajectory = None
         if self.stage == 2:
-            trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
+            trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow.velocity, len(self.frames))
         blended, static, dynamic = self.logits(kept, trajectory) if self.heads is not None else (None, None, None)
         rgb = (radiance.weights.static * radiance.static.color).sum(dim=-2)
         if radiance.dynamic is not None:
             rgb = rgb + (radiance.weights.dynamic * radiance.dynamic.color).sum(dim=-2)
         evidence = None
         if self.heads is not None and self.heads.evidence and self.frames.has_classifier:
-            steps = neighbouring_steps(kept.time, len(self.frames))[:, 2:].expand(kept.points.shape[:-1])
+            steps = self.frames.nearest(kept.time).expand(kept.points.shape[:-1])
             evidence = self.frames.evidence(kept.points, steps)
-        render = objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, evidence, trajectory)
-        return {
+        outputs = {
             "rgb": rgb,
-            "depth": depth,
-            "render": render,
+            "render": objectives.TrainingRender(radiance, kept, rgb, blended, static, dynamic, evidence, trajectory),
             "weights_list": weights,
             "ray_samples_list": levels,
             "directions_norm": ray_bundle.metadata["directions_norm"],
         }
+        # Here and not among the losses: several processes agree on gradients of what is used in `forward` only.
+        trained = self if self.stage == 2 else nn.ModuleList([self.branches.static, self.proposals])
+        planes = [m for m in trained.modules() if isinstance(m, PlanesEncoding)]
+        if planes and self.config.loss_weights.plane_variation:
+            outputs["plane_variation"] = torch.stack([encoding.variation() for encoding in planes]).sum()
+        return outputs
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
@@ -263,11 +260,8 @@ class SemanticFlowModel(MovingSceneModel):
             for step in steps:
                 for name, value in self._warped_losses(render, targets, step).items():
                     values[name] = values[name] + value if name in values else value
-        # In stage 1 only what stage 1 trains.
-        trained = self if render.trajectory is not None else nn.ModuleList([self.branches.static, self.proposals])
-        planes = [m for m in trained.modules() if isinstance(m, PlanesEncoding)]
-        if planes and config.loss_weights.plane_variation:
-            values["plane_variation"] = torch.stack([encoding.variation() for encoding in planes]).sum()
+        if "plane_variation" in outputs:
+            values["plane_variation"] = outputs["plane_variation"]
         if self.proposals:
             values["interlevel"] = interlevel_loss(outputs["weights_list"], outputs["ray_samples_list"])
             values["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
@@ -275,13 +269,14 @@ class SemanticFlowModel(MovingSceneModel):
         return {name: weights[name] * value for name, value in values.items() if weights[name] != 0}
 
     def _warped_losses(self, render: objectives.TrainingRender, targets: objectives.Targets, step: int) -> dict:
-        eligible = targets.dynamic[:, 0] & has_neighbour(render.kept.time, step, len(self.frames))
+        target = self.frames.nearest(render.kept.time) + step
+        eligible = (targets.dynamic & (target >= 0) & (target < len(self.frames)))[:, 0]
         rays = torch.nonzero(eligible)[:, 0]
         if len(rays) == 0:
             return {}
         assert render.trajectory is not None, "stage 2 traces every sample"
         origin = render.kept.rays(rays)
-        trajectory = _trajectory_rays(render.trajectory, rays)
+        trajectory = render.trajectory.rays(rays)
         warped = render_warped(
             origin, trajectory, step, self.branches, self.heads, self.frames, not self.config.semantic_gradient
         )
@@ -290,8 +285,9 @@ class SemanticFlowModel(MovingSceneModel):
     def render(self, bundle: RayBundle, edited: bool = True) -> dict[str, Tensor]:
         """Everything about rays of one time, raw: float32 [rays, channels]; with the edits, if there are any.
 
-        rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and scene_flow_forward, scene_flow_backward,
-        surface in world units; accumulation, dynamic_weight; features (the frame's encoder features, rendered); logits.
+        rgb, rgb_static, rgb_dynamic in [0, 1]; depth (along the ray) and surface in world units; scene_flow_forward and
+        scene_flow_backward in world units a frame, 0 at the end of the video; accumulation, dynamic_weight; features
+        (the frame's encoder features, rendered); logits.
         """
         if edited and self.editor.edits:
             radiance = self.editor.scene().radiance(bundle)
@@ -311,13 +307,13 @@ class SemanticFlowModel(MovingSceneModel):
             "rgb_dynamic": self.render_sum(dynamic.color, radiance.dynamic_weights),
         }
         kept = radiance.top(self.config.num_flow_samples)
-        trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow, len(self.frames))
+        trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow.velocity, len(self.frames))
         kept_total = kept.weights.total
         normaliser = kept_total.sum(dim=-2).clamp(min=1e-4)
         shown = kept.placed(kept.points)
         outputs["surface"] = self.render_sum(shown, kept_total) / normaliser
-        for name, traced in (("forward", trajectory.after), ("backward", trajectory.before)):
-            moved = kept.placed(traced) - shown
+        for name, traced, column in (("forward", trajectory.after, 1), ("backward", trajectory.before, 0)):
+            moved = per_frame(kept.placed(traced) - shown, trajectory.durations[:, None, column, None])
             outputs[f"scene_flow_{name}"] = self.render_sum(moved, kept.weights.dynamic) / normaliser
         now = trajectory.steps[:, None, 2].expand(kept.points.shape[:-1])
         features, visible = self.frames.gather(trajectory.now, now)
@@ -354,7 +350,6 @@ class SemanticFlowModel(MovingSceneModel):
                 outputs[f"flow_{name}"] = flow_to_color(flow, max_magnitude=0.04 * float(camera.width[0]))
         return outputs
 
-    @torch.no_grad()
     def raw_outputs_for_camera(
         self, camera: Cameras, edited: bool = True
     ) -> dict[str, Float[Tensor, "height width channels"]]:
@@ -362,6 +357,11 @@ class SemanticFlowModel(MovingSceneModel):
 
         A camera without a time gets that of the nearest point of the training path.
         """
+        return finished(self.raw_outputs_in_parts(camera, edited))
+
+    @torch.no_grad()
+    def raw_outputs_in_parts(self, camera: Cameras, edited: bool = True) -> Parts:
+        """The same, a chunk of rays at a time."""
         camera = self.timed(camera.to(self.device))
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         height, width = bundle.origins.shape[:2]
@@ -372,6 +372,7 @@ class SemanticFlowModel(MovingSceneModel):
         for start in range(0, len(bundle), size):
             for name, value in self.render(bundle.get_row_major_sliced_ray_bundle(start, start + size), edited).items():
                 chunks.setdefault(name, []).append(value)
+            yield
         return {name: torch.cat(parts).reshape(height, width, -1) for name, parts in chunks.items()}
 
     def timed(self, camera: Cameras) -> Cameras:
@@ -415,7 +416,8 @@ class SemanticFlowModel(MovingSceneModel):
         target = round(now) + step
         if not 0 <= target < len(self.frames):
             return None
-        moved = raw["surface"] + raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
+        flow = raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
+        moved = raw["surface"] + abs(target - now) * flow
         pixels, depth = self.frames.project(moved, torch.full(moved.shape[:-1], target, device=moved.device))
         rows, columns = torch.meshgrid(
             *(torch.arange(n, device=moved.device) + 0.5 for n in moved.shape[:2]), indexing="ij"
@@ -477,14 +479,3 @@ class SemanticFlowModel(MovingSceneModel):
             given = colorize_labels(labels, self.palette)
             images["semantics"] = torch.cat([given, outputs["semantics_colormap"]], dim=1)
         return metrics, images
-
-
-def _trajectory_rays(trajectory: Trajectory, rays: Tensor) -> Trajectory:
-    return Trajectory(
-        points=trajectory.points[rays],
-        time=trajectory.time[rays],
-        now=trajectory.now[rays],
-        before=trajectory.before[rays],
-        after=trajectory.after[rays],
-        steps=trajectory.steps[rays],
-    )

@@ -18,7 +18,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class AddObject:
-    """A new object with a number of its own."""
+    """A new object with its own number."""
 
     object: int
     name: str
@@ -53,7 +53,7 @@ class RecolorObject:
 
 @dataclass(frozen=True)
 class DeleteObject:
-    """An object and its prompts go."""
+    """Deletes an object and its prompts."""
 
     object: int
 
@@ -69,14 +69,14 @@ class AddPrompt:
 
 @dataclass(frozen=True)
 class ErasePrompt:
-    """One prompt goes."""
+    """Deletes one prompt."""
 
     id: int
 
 
 @dataclass(frozen=True)
 class Clear:
-    """All prompts of an object go, or with None those of all objects."""
+    """Deletes all prompts of an object, or with None those of all objects."""
 
     object: int | None = None
 
@@ -112,7 +112,7 @@ class SetParts:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.count, int) and 1 <= self.count <= 32):
-            raise SemfieldError(f"An object is divided into 1 to 32 parts, not {self.count!r}.")
+            raise SemfieldError(f"An object can be divided into 1 to 32 parts, not {self.count!r}.")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class SessionState:
         for entry in self.objects:
             if entry.id == number:
                 return entry
-        raise SemfieldError(f"There is no object {number} (any more).")
+        raise SemfieldError(f"There is no object {number}; it may have been deleted.")
 
     @property
     def prompts(self) -> tuple[tuple[int, int, Prompt], ...]:
@@ -184,17 +184,17 @@ def apply(state: SessionState, action: Change) -> SessionState:
     """The state after one more action.
 
     Raises:
-        SemfieldError: the action speaks of what is not there.
+        SemfieldError: the action refers to an object or stroke that does not exist.
     """
     if isinstance(action, AddObject):
         if any(entry.id == action.object for entry in state.objects):
-            raise SemfieldError(f"There is an object {action.object} already.")
+            raise SemfieldError(f"Object {action.object} exists already.")
         if len(state.objects) >= MAX_OBJECTS:
             raise SemfieldError(f"A session has at most {MAX_OBJECTS} objects.")
         return SessionState((*state.objects, ObjectState(action.object, action.name, action.color)))
     if isinstance(action, ErasePrompt):
         if not any(number == action.id for _, number, _ in state.prompts):
-            raise SemfieldError(f"There is no stroke {action.id} (any more).")
+            raise SemfieldError(f"There is no stroke {action.id}; it may have been erased.")
         return _each(state, lambda o: replace(o, prompts=tuple(p for p in o.prompts if p[0] != action.id)))
     if isinstance(action, Clear) and action.object is None:
         return _each(state, lambda o: replace(o, prompts=()))
@@ -203,7 +203,7 @@ def apply(state: SessionState, action: Change) -> SessionState:
         return SessionState(tuple(other for other in state.objects if other is not entry))
     if isinstance(action, AddPrompt):
         if any(number == action.id for _, number, _ in state.prompts):
-            raise SemfieldError(f"There is a stroke {action.id} already.")
+            raise SemfieldError(f"Stroke {action.id} exists already.")
         changed = replace(entry, prompts=(*entry.prompts, (action.id, action.prompt)))
     elif isinstance(action, RenameObject):
         changed = replace(entry, name=action.name)
@@ -224,7 +224,7 @@ def replay(log: Sequence[Action]) -> SessionState:
     """The state that a log amounts to.
 
     Raises:
-        SemfieldError: an action speaks of what is not there; the message counts actions from 1.
+        SemfieldError: an action refers to what does not exist; the message counts actions from 1.
     """
     return replayed(log).state
 
@@ -242,7 +242,7 @@ class History:
         return self.done[-1][1]
 
     def do(self, action: Action) -> None:
-        """One more action; see `apply`."""
+        """Adds an action, or takes one back, or does it again."""
         if isinstance(action, Undo):
             if len(self.done) > 1:
                 self.undone.append(self.done.pop())
@@ -255,7 +255,7 @@ class History:
 
 
 def replayed(log: Sequence[Action]) -> History:
-    """All states of a log; see `replay`."""
+    """All states of a log; raises what `replay` raises."""
     history = History()
     for number, action in enumerate(log, start=1):
         try:

@@ -10,7 +10,6 @@ camera in the log, at the resolution in which it was drawn.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,7 +34,7 @@ from semfield_ns.segmentation.silhouettes import Silhouettes, silhouettes
 from semfield_ns.segmentation.views import FeatureView, ViewProvider
 from semfield_ns.sessions.actions import ObjectState, SessionState
 from semfield_ns.sessions.session import Session, read_session
-from semfield_ns.sessions.views import ModelViews
+from semfield_ns.sessions.views import ModelViews, Render, Renders
 
 BUDGET = 512 << 20
 COARSE_SIDE = 64
@@ -91,13 +90,15 @@ class Segmenter:
         provider: renders views.
         budget: bytes of rendered views that are kept, the last ones used. One of 504 by 378 pixels with 64 features
             takes 54 MB.
+        renders: where they are kept, if the provider keeps its own there too.
     """
 
-    def __init__(self, session: Session, provider: ViewProvider, budget: int = BUDGET) -> None:
+    def __init__(
+        self, session: Session, provider: ViewProvider, budget: int = BUDGET, renders: Renders | None = None
+    ) -> None:
         self.session, self.provider = session, provider
-        self._budget = budget
+        self._renders = renders or Renders(budget)
         self._lock = RLock()
-        self._views: OrderedDict[tuple[ViewCamera, Hashable], tuple[FeatureView, dict[str, Tensor]]] = OrderedDict()
         self._outlines: WeakKeyDictionary[FeatureView, Silhouettes] = WeakKeyDictionary()
         self._compiled: tuple[SessionState, Hashable, Compiled, float] | None = None
 
@@ -105,42 +106,28 @@ class Segmenter:
 
     def view(self, camera: ViewCamera) -> FeatureView:
         """What a camera sees, with superpixels; rendered unless it is kept."""
-        key = (camera, self.provider.version())
-        kept = self._find(key)
-        if kept is not None:
-            return kept[0]
+        version = self.provider.version()
+        kept = self._renders.find(camera, version)
+        if kept.view is not None:
+            return kept.view
         with torch.no_grad():
             view = self.provider.render_view(camera).prepare()
-        self._keep(key, view, {})
+        self._renders.keep(camera, version, Render(view=view))
         return view
 
     def raw_outputs(self, cameras: Cameras, render: Callable[[Cameras], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What a model renders for a camera; kept while there are objects, so that a stroke does not render again."""
         if not self.session.state.objects:
             return render(cameras)
-        key = (ViewCamera.of(cameras), self.provider.version())
-        kept = self._find(key)
-        if kept is not None and kept[1]:
-            return kept[1]
+        camera, version = ViewCamera.of(cameras), self.provider.version()
+        kept = self._renders.find(camera, version)
+        if kept.raw:
+            return kept.raw
         raw = render(cameras)
         if knows_features(raw):
-            self._keep(key, self.provider.view_of(raw, cameras).prepare(), raw)
+            view = self.provider.view_of(raw, cameras).prepare()
+            self._renders.keep(camera, version, Render(raw, view))
         return raw
-
-    def _find(self, key: tuple[ViewCamera, Hashable]) -> tuple[FeatureView, dict[str, Tensor]] | None:
-        with self._lock:
-            if key not in self._views:
-                return None
-            self._views.move_to_end(key)
-            return self._views[key]
-
-    def _keep(self, key: tuple[ViewCamera, Hashable], view: FeatureView, raw: dict[str, Tensor]) -> None:
-        with self._lock:
-            self._views[key] = (view, raw)
-            for old in [other for other in self._views if other[1] != key[1]]:
-                del self._views[old]
-            while len(self._views) > 1 and sum(_size(*kept) for kept in self._views.values()) > self._budget:
-                self._views.popitem(last=False)
 
     def outlines(self, view: FeatureView) -> Silhouettes | None:
         """What the pictures of the scene say of a view; looked up once."""
@@ -157,8 +144,8 @@ class Segmenter:
 
     def forget(self) -> None:
         """Drops everything that was rendered."""
+        self._renders.clear()
         with self._lock:
-            self._views.clear()
             self._compiled = None
 
     # ------------------------------------------------------------------------------------------------- masks
@@ -235,8 +222,8 @@ class Segmenter:
         """
         if not self.session.state.objects or not knows_features(raw):
             return {}
-        kept = self._find((ViewCamera.of(cameras), self.provider.version()))
-        view = kept[0] if kept is not None else self.provider.view_of(raw, cameras)
+        kept = self._renders.find(ViewCamera.of(cameras), self.provider.version()).view
+        view = self.provider.view_of(raw, cameras) if kept is None else kept
         found = replace(self.segment_view(view), rgb=raw["rgb"].float().clamp(0, 1))
         return {
             "similarity": found.scores.amax(dim=0)[..., None],
@@ -302,11 +289,6 @@ def segment_model(model: SceneModel, session: Path | None) -> Segmenter:
 def knows_features(raw: dict[str, Tensor]) -> bool:
     """Whether a render has something to compare strokes by."""
     return "features" in raw or "logits" in raw
-
-
-def _size(view: FeatureView, raw: dict[str, Tensor]) -> int:
-    tensors = [view.rgb, view.features, *raw.values()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def seeds_of(view: FeatureView, objects: Sequence[ObjectState]) -> Seeds | None:

@@ -103,7 +103,7 @@ class Session:
         """Appends an action; one that changes nothing (an undo of nothing) is left out.
 
         Raises:
-            SemfieldError: it speaks of what is not there; the session stays as it was.
+            SemfieldError: it refers to what does not exist; the session stays as it was.
         """
         with self._lock:
             before = self._history.state

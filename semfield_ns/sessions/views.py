@@ -1,13 +1,67 @@
 """Views of a model, for segmentation."""
 
 from collections.abc import Hashable
+from dataclasses import dataclass, field
+from threading import Lock
 
+from cachetools import LRUCache
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.views import FeatureView, Pictures, view_of_outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Render:
+    """What is known of a camera's picture."""
+
+    raw: dict[str, Tensor] = field(default_factory=dict)
+    """of the model; empty if that is not kept"""
+    view: FeatureView | None = None
+    """with superpixels; None if nobody asked for it"""
+
+    @property
+    def size(self) -> int:
+        """Bytes of pixels."""
+        tensors = [*self.raw.values(), *(() if self.view is None else (self.view.rgb, self.view.features))]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Renders:
+    """The renders that were used last, all of one version of the model. Threads may share them.
+
+    Args:
+        budget: bytes; one render is kept even if it alone has more.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._kept: LRUCache[tuple[ViewCamera, Hashable], Render] = LRUCache(budget, lambda r: min(r.size, budget))
+        self._lock = Lock()
+
+    def find(self, camera: ViewCamera, version: Hashable) -> Render:
+        """What is kept of a camera's picture; an empty render if nothing is."""
+        with self._lock:
+            return self._kept.get((camera, version), Render())
+
+    def keep(self, camera: ViewCamera, version: Hashable, found: Render) -> None:
+        """Adds to what is kept of a camera's picture, and forgets other versions."""
+        with self._lock:
+            for old in [key for key in self._kept if key[1] != version]:
+                del self._kept[old]
+            known = self._kept.pop((camera, version), Render())
+            self._kept[camera, version] = Render(found.raw or known.raw, found.view or known.view)
+
+    def cameras(self, version: Hashable) -> list[ViewCamera]:
+        """Whose pictures are kept."""
+        with self._lock:
+            return [camera for camera, of in self._kept if of == version]
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._lock:
+            self._kept.clear()
 
 
 class ModelViews:

@@ -34,18 +34,13 @@ from rich.progress import track
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import atomic_path, read_json, read_npz, reason, write_npz
+from semfield_ns.io import atomic_path, cache_root, read_json, read_npz, reason, write_npz
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.pca import Moments, principal_axes
 
 RANK = 128
 _VERSION = "2"
 _STALE_SECONDS = 3600.0  # after which a half-written entry is nobody's
-
-
-def cache_root() -> Path:
-    """Where caches live: `$SEMFIELD_CACHE`, or `~/.cache/semfield_ns`."""
-    return Path(os.environ.get("SEMFIELD_CACHE", Path.home() / ".cache" / "semfield_ns"))
 
 
 def content_key(files: Iterable[Path], *parts: str) -> str:

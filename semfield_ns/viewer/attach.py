@@ -5,11 +5,11 @@ from typing import Any
 
 from semfield_ns.scene_model import MovingSceneModel, SceneModel
 from semfield_ns.viewer.edit_panel import EditPanel
+from semfield_ns.viewer.export_buttons import export_session
 from semfield_ns.viewer.legend import SemanticPanel
 from semfield_ns.viewer.panel import SegmentationPanel
 from semfield_ns.viewer.picking import add_picking
 from semfield_ns.viewer.scene_panel import ScenePanel
-from semfield_ns.viewer.take_home import take_home
 
 
 def attach(pipeline: Any) -> None:
@@ -32,4 +32,4 @@ def attach(pipeline: Any) -> None:
     if len(model.scene_names) > 1:
         pipeline.scenes = ScenePanel(model, editing)
     if pipeline.segmenter is not None:
-        pipeline.segmentation = SegmentationPanel(model, pipeline.segmenter.session, partial(take_home, pipeline))
+        pipeline.segmentation = SegmentationPanel(model, pipeline.segmenter.session, partial(export_session, pipeline))

@@ -1,21 +1,17 @@
-"""The one module that touches what is private in Nerfstudio's viewer and in viser.
+"""The viewer and its pages, for tools. With `machine`, the one place that knows what is private in Nerfstudio's viewer.
 
 A `ViewerLink` knows the running viewer. Until there is one (in ns-render, in tests) it says so and does nothing.
 """
 
 import math
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.viewer.render_state_machine import RenderAction
 from nerfstudio.viewer.viewer_elements import (
     ViewerButton,
     ViewerControl,
@@ -25,10 +21,11 @@ from nerfstudio.viewer.viewer_elements import (
     ViewerSlider,
 )
 from viser import ViserServer
-from viser.infra import WebsockMessageHandler
 
+from semfield_ns.compat import repair_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.viewer.machine import Machines, Outputs
 
 Client = Any
 """A viser ClientHandle: one browser."""
@@ -54,8 +51,9 @@ class ViewerLink(ViewerControl):
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
-        WebsockMessageHandler.atomic = _atomic  # type: ignore[assignment]
-        viewer.render_statemachines = _Machines(viewer.render_statemachines)
+        repair_viser()
+        if not isinstance(viewer.render_statemachines, Machines):
+            viewer.render_statemachines = Machines(viewer.render_statemachines)
         self.viser_server.on_client_disconnect(lambda client: self._left(client.client_id))
         self._ready()
 
@@ -75,18 +73,6 @@ class ViewerLink(ViewerControl):
     def run_folder(self) -> Path:
         """The folder of the run, or the current one where there is no viewer."""
         return Path() if self.viewer is None else Path(self.viewer.log_filename).parent
-
-    @property
-    def renders_here(self) -> bool:
-        """Whether this thread renders for a browser."""
-        from nerfstudio.viewer.render_state_machine import RenderStateMachine
-
-        return isinstance(threading.current_thread(), RenderStateMachine)
-
-    @property
-    def impatient(self) -> bool:
-        """Whether this thread renders for somebody who waits, and will ask for a better picture by itself."""
-        return getattr(threading.current_thread(), "state", "high") in ("low_move", "low_static")
 
     # ------------------------------------------------------------------------------------------------ pictures
 
@@ -120,8 +106,6 @@ class ViewerLink(ViewerControl):
         Args:
             prepared: the full picture takes no time: no coarse one is needed before it.
         """
-        from nerfstudio.viewer.render_state_machine import RenderAction
-
         if self.viewer is None or not self.viewer.ready:
             return
         machines = dict(self.viewer.render_statemachines)
@@ -129,6 +113,10 @@ class ViewerLink(ViewerControl):
             if number in machines and has_camera(client):
                 state = self.viewer.get_camera_state(client)
                 machines[number].action(RenderAction("step" if prepared else "move", state))
+
+    def render_with(self, outputs: Outputs) -> None:
+        """From now on the pictures of all browsers are made by a function."""
+        self.viewer.render_statemachines.render_with(outputs)
 
     def show_output(self, name: str, instead_of: str) -> None:
         """Chooses an output type, if another one is chosen."""
@@ -224,62 +212,9 @@ def _viser_units() -> float:
     return VISER_NERFSTUDIO_SCALE_RATIO
 
 
-class _Machines(dict[int, Any]):
-    """Nerfstudio's threads that render, one for each page.
-
-    Nerfstudio looks up those of pages that were closed a moment ago, in the thread that trains as well: it would end.
-    """
-
-    def __missing__(self, number: int) -> Any:
-        return SimpleNamespace(action=lambda _: None, running=False)
-
-
-@contextmanager
-def _atomic(handler: WebsockMessageHandler) -> Iterator[None]:
-    """Viser's `atomic` (messages in here are sent together), with a lock that is given back in any case.
-
-    viser 0.2.7 keeps it for good when something raises in here, and then nobody's page gets a message any more. It also
-    says that nobody has the lock after it gave it back, when somebody else may have it already, who then waits for
-    itself.
-    """
-    thread = threading.get_ident()
-    if handler._locked_thread_id == thread:
-        yield
-        return
-    with handler._atomic_lock:
-        handler._locked_thread_id = thread
-        try:
-            yield
-        finally:
-            handler._locked_thread_id = -1
-
-
 def has_camera(client: Client) -> bool:
     """Whether a browser has told where it looks from; a page that is just opened has not."""
     return client.camera._state.update_timestamp != 0.0
-
-
-def give_rays(camera: Cameras, rays: RayBundle) -> None:
-    """Nerfstudio makes the rays of every picture once more, to put it behind what stands before: here they are."""
-    rays = rays.to(camera.device)
-    camera.generate_rays = lambda *_, **__: rays  # type: ignore[method-assign]
-
-
-def in_one_piece(function: Callable[[Callable[[], None]], Any]) -> Any:
-    """Calls a function that Nerfstudio cannot interrupt but where it asks for it.
-
-    Nerfstudio aborts a render by an exception at whatever Python line it is at, which leaves locks locked (the line
-    that ends a `with` is one too) and half-made things behind.
-
-    Args:
-        function: called with a function that raises Nerfstudio's exception if the render is to be aborted.
-    """
-    tracer: Any = sys.gettrace()
-    sys.settrace(None)
-    try:
-        return function(lambda: None if tracer is None else tracer(None, "line", None))
-    finally:
-        sys.settrace(tracer)
 
 
 # ---------------------------------------------------------------------------------------------------------- elements

@@ -1,37 +1,35 @@
 """Segmentation for people who wait: coarse first, kept, resumed where it was interrupted.
 
 Nerfstudio asks for a picture of a view again and again: small while the camera moves, large when it stands still, and
-once more after every stroke. `LiveViews` renders in strips of a fraction of a second; whoever interrupts it loses none
-that is done. `LiveSegmentation` decides which picture is had in time, and lays the session's objects over it.
+once more after every stroke. `LiveViews` renders in parts of a fraction of a second; whoever interrupts it loses none
+that is done. `LiveSegmentation` decides which picture can be made in time, and draws the session's objects over it.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache, partial
-from typing import Any
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.scene_model import Parts, SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
 from semfield_ns.segmentation.views import FeatureView
 from semfield_ns.sessions.actions import SessionState
 from semfield_ns.sessions.segmenter import Segmentation, Segmenter, knows_features
 from semfield_ns.sessions.session import Session
-from semfield_ns.sessions.views import ModelViews
-from semfield_ns.viewer.link import ViewerLink, give_rays, in_one_piece
+from semfield_ns.sessions.views import ModelViews, Render, Renders
+from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.machine import Poll
 from semfield_ns.viewer.tools import in_camera, lift, resized, same_view
 
-STRIP_SECONDS = 0.2
-"""how long a render cannot be interrupted, about"""
 COARSE_SECONDS = 0.7
 """for a first picture of a new view"""
 COARSE_SIDE = 48
@@ -39,43 +37,30 @@ COARSE_SIDE = 48
 SMALLEST = 24 * 32
 FIRST_RATE = 2000.0
 """rays a second, before there is anything to go by"""
-KEPT_BYTES = 512 << 20
-"""of raw renders; the segmenter keeps as much of prepared views"""
+KEPT_BYTES = 1 << 30
+"""of renders and prepared views"""
+BEGUN = 4
+"""renders that were interrupted and may go on"""
 ROUGH = ("semantics", "segmentation")
 """outputs whose values have no meaning in between"""
 
-Poll = Callable[[], None]
-
-
-@dataclass
-class _Render:
-    """What is done of a picture, from its upper rows down."""
-
-    rows: int = 0
-    strips: list[dict[str, Tensor]] = field(default_factory=list)
-
-    def whole(self) -> dict[str, Tensor]:
-        """The outputs of all rows."""
-        if len(self.strips) > 1:
-            self.strips = [{name: torch.cat([strip[name] for strip in self.strips]) for name in self.strips[0]}]
-        return self.strips[0]
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(value.numel() * value.element_size() for strip in self.strips for value in strip.values())
-
 
 class LiveViews(ModelViews):
-    """Renders of a model, kept up to a number of bytes until weights or edits change.
+    """Renders of a model, kept until weights or edits change.
 
     Whoever calls it holds the train lock.
+
+    Args:
+        model: that renders.
+        renders: where they are kept.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: SceneModel, renders: Renders | None = None) -> None:
         super().__init__(model)
         self.rate = FIRST_RATE
-        self._kept: OrderedDict[tuple[ViewCamera, Hashable], _Render] = OrderedDict()
+        self._renders = renders or Renders(KEPT_BYTES)
+        # What was interrupted, and the seconds that were spent on it.
+        self._begun: LRUCache[tuple[ViewCamera, Hashable], tuple[Parts, float]] = LRUCache(BEGUN)
 
     def raw(self, camera: ViewCamera, poll: Poll = lambda: None) -> dict[str, Tensor]:
         """The model's raw outputs for a camera; what was done before is not done again.
@@ -85,48 +70,46 @@ class LiveViews(ModelViews):
             poll: called every now and then; when it raises, what is done is kept.
         """
         version = self.version()
-        key = camera, version
+        kept = self._renders.find(camera, version)
+        if kept.raw:
+            return kept.raw
         # Renders of other weights are of no use any more.
-        for other in [entry for entry in self._kept if entry[1] != version]:
-            del self._kept[other]
-        render = self._kept.setdefault(key, _Render())
-        self._kept.move_to_end(key)
+        for other in [key for key in self._begun if key[1] != version]:
+            del self._begun[other]
+        key = camera, version
+        parts, seconds = self._begun.pop(key, (self.model.raw_outputs_in_parts(camera.cameras()), 0.0))
         training = self.model.training
         self.model.eval()
         try:
-            while render.rows < camera.height:
-                poll()
-                self._render_strip(camera, render)
+            while True:
+                try:
+                    poll()
+                except BaseException:
+                    self._begun[key] = parts, seconds
+                    raise
+                start = time.perf_counter()
+                try:
+                    with torch.no_grad():
+                        next(parts)
+                except StopIteration as end:
+                    raw: dict[str, Tensor] = end.value
+                    break
+                finally:
+                    seconds += time.perf_counter() - start
         finally:
             self.model.train(training)
-        used = sum(entry.size for entry in self._kept.values())
-        while used > KEPT_BYTES and len(self._kept) > 1:
-            used -= self._kept.popitem(last=False)[1].size
-        return render.whole()
-
-    def _render_strip(self, camera: ViewCamera, render: _Render) -> None:
-        rows = min(max(1, round(self.rate * STRIP_SECONDS / camera.width)), camera.height - render.rows)
-        strip = replace(camera, cy=camera.cy - render.rows, height=rows)
-        start = time.perf_counter()
-        with torch.no_grad():
-            render.strips.append(self.model.raw_outputs_for_camera(strip.cameras()))
-        render.rows += rows
-        self.rate = 0.5 * self.rate + 0.5 * rows * camera.width / (time.perf_counter() - start)
+        self.rate = 0.5 * self.rate + 0.5 * camera.height * camera.width / seconds
+        self._renders.keep(camera, version, Render(raw))
+        return raw
 
     def best(self, camera: ViewCamera) -> ViewCamera | None:
         """The largest finished render of the same view, if there is one."""
-        version = self.version()
-        done = [
-            other
-            for (other, known), render in list(self._kept.items())
-            if known == version and render.rows == other.height and same_view(other, camera)
-        ]
+        done = [other for other in self._renders.cameras(self.version()) if same_view(other, camera)]
         return max(done, key=lambda other: other.height, default=None)
 
     def has(self, camera: ViewCamera) -> bool:
         """Whether the picture of a camera is there."""
-        render = self._kept.get((camera, self.version()))
-        return render is not None and render.rows == camera.height
+        return bool(self._renders.find(camera, self.version()).raw)
 
     def affordable(self, camera: ViewCamera) -> ViewCamera:
         """The same view, as large as can be rendered in `COARSE_SECONDS`."""
@@ -134,19 +117,19 @@ class LiveViews(ModelViews):
         return camera.scaled(min(1.0, (pixels / (camera.width * camera.height)) ** 0.5))
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
-        """See `ViewProvider`."""
+        """What a camera sees, of a render that may be there."""
         return self.view_of(self.raw(camera), camera.cameras())
 
 
 class GuardedViews(ModelViews):
     """Views of a model that others use too: every render holds the train lock, and nothing is held in between."""
 
-    def __init__(self, model: Any, link: ViewerLink) -> None:
+    def __init__(self, model: SceneModel, link: ViewerLink) -> None:
         super().__init__(model)
         self.link = link
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
-        """See `ViewProvider`."""
+        """What a camera sees, rendered with the lock held."""
         with self.link.lock:
             return super().render_view(camera)
 
@@ -197,7 +180,7 @@ class LiveSegmentation:
 
     def __init__(
         self,
-        model: Any,
+        model: SceneModel,
         session: Session,
         link: ViewerLink,
         chosen: Callable[[], int | None],
@@ -205,26 +188,16 @@ class LiveSegmentation:
         shown: Callable[[], None],
     ) -> None:
         self.model, self.session, self.link = model, session, link
-        self.views = LiveViews(model)
-        self.segmenter = Segmenter(session, self.views, KEPT_BYTES)
+        renders = Renders(KEPT_BYTES)
+        self.views = LiveViews(model, renders)
+        self.segmenter = Segmenter(session, self.views, renders=renders)
         self._chosen, self._tell, self._shown = chosen, tell, shown
         self._states: list[tuple[SessionState, dict[ViewCamera, ViewCamera], SessionState]] = []
         self._found: list[tuple[SessionState, ViewCamera, Hashable, Segmentation]] = []
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def attach(self) -> None:
-        """From now on the viewer's pictures of the model come from here; all others from where they did."""
-        original = self.model.get_outputs_for_camera
-
-        def get_outputs_for_camera(camera: Cameras, obb_box: Any = None) -> MutableMapping[str, Tensor]:
-            if not self.link.renders_here:
-                return original(camera, obb_box=obb_box)
-            return in_one_piece(lambda poll: self.outputs(camera, poll))
-
-        self.model.get_outputs_for_camera = get_outputs_for_camera
-
     @torch.no_grad()
-    def outputs(self, camera: Cameras, poll: Poll) -> MutableMapping[str, Tensor]:
+    def outputs(self, camera: Cameras, poll: Poll, impatient: bool = False) -> MutableMapping[str, Tensor]:
         """What the viewer shows of a camera: the model's outputs, "similarity" and "segmentation" [H, W, 1] of the
         chosen object, and "segmentation_overlay" [H, W, 3] of all objects. Those that the viewer shows now are made,
         the others when they are asked for.
@@ -232,6 +205,7 @@ class LiveSegmentation:
         Args:
             camera: the viewer's, of shape [1].
             poll: raises if the picture is not wanted any more.
+            impatient: a coarse picture will do, for the moment.
         """
         try:
             asked = ViewCamera.of(camera)
@@ -239,11 +213,11 @@ class LiveSegmentation:
             # Panoramas and fish eyes of the viewer's render tab: no strokes there.
             raw = self.model.raw_outputs_for_camera(camera)
             return Pictures(self._presented(raw, camera) | object_pictures(raw, None, None))
-        view = self._affordable_view(asked)
+        view = self._affordable_view(asked) if impatient else asked
         raw = self.views.raw(view, poll)
         found = None
         try:
-            found = self._segmentation(view, raw, poll)
+            found = self._segmentation(view, raw, poll, impatient)
             self._tell("")
         except SemfieldError as error:
             self._tell(str(error))
@@ -255,7 +229,6 @@ class LiveSegmentation:
         # Here rather than later: the caller holds the train lock.
         for name in {"depth", *self.link.shown} & pictures.keys():
             _ = pictures[name]
-        give_rays(camera, rays(asked))
         return pictures
 
     def _presented(self, raw: dict[str, Tensor], cameras: Cameras) -> dict[str, Callable[[], Tensor]]:
@@ -274,16 +247,18 @@ class LiveSegmentation:
         return makers | {"rgb": lambda: _colors(raw), "depth": lambda: raw["depth"].float()}
 
     def _affordable_view(self, asked: ViewCamera) -> ViewCamera:
-        if not self.link.impatient or self.views.has(asked):
+        if self.views.has(asked):
             return asked
         return self.views.best(asked) or self.views.affordable(asked)
 
-    def _segmentation(self, view: ViewCamera, raw: dict[str, Tensor], poll: Poll) -> Segmentation | None:
+    def _segmentation(
+        self, view: ViewCamera, raw: dict[str, Tensor], poll: Poll, impatient: bool
+    ) -> Segmentation | None:
         state = self.session.state
         if not state.objects or not knows_features(raw):
             return None
         drawn_in = list(dict.fromkeys(p.camera for _, _, p in state.prompts if not isinstance(p, TextQuery)))
-        targets = {camera: self._evidence_view(camera, view) for camera in drawn_in}
+        targets = {camera: self._evidence_view(camera, view, impatient) for camera in drawn_in}
         state = self._in_views(state, targets)
         if not self.link.training:
             # In training, strokes are rendered by the segmenter, from time to time.
@@ -297,13 +272,13 @@ class LiveSegmentation:
         self._found = [*self._found[-3:], (state, view, version, segmentation)]
         return segmentation
 
-    def _evidence_view(self, camera: ViewCamera, view: ViewCamera) -> ViewCamera:
+    def _evidence_view(self, camera: ViewCamera, view: ViewCamera, impatient: bool) -> ViewCamera:
         """In which render a stroke is looked at: that of the view shown if it is the same view, otherwise its own."""
         if same_view(camera, view):
             return view
         if self.views.has(camera):
             return camera
-        if self.link.training or self.link.impatient:
+        if self.link.training or impatient:
             best = None if self.link.training else self.views.best(camera)
             return best or camera.scaled(min(1.0, COARSE_SIDE / max(camera.width, camera.height)))
         return camera
@@ -356,12 +331,6 @@ def object_pictures(
         of_chosen = {"similarity": lambda: score[..., None], "segmentation": lambda: mask.float()[..., None]}
     overlay = partial(_colors, raw) if found is None else lambda: found.overlay
     return of_chosen | {"segmentation_overlay": overlay}
-
-
-@lru_cache(maxsize=4)
-def rays(camera: ViewCamera) -> RayBundle:
-    """All rays of a camera."""
-    return camera.cameras().generate_rays(camera_indices=0)
 
 
 def _colors(raw: dict[str, Tensor]) -> Tensor:

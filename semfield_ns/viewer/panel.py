@@ -8,11 +8,13 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from nerfstudio.viewer.viewer_elements import ViewerNumber, ViewerText
 from torch import nn
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
+from semfield_ns.scene_model import SceneModel
+from semfield_ns.segmentation.prompts import Box, Prompt, Stroke, TextQuery
 from semfield_ns.sessions.actions import (
     Clear,
     DeleteObject,
@@ -69,7 +71,7 @@ class ObjectPanel(nn.Module):
         self.a_name = ViewerText("Name", "", hint="Of the chosen object")
         self.b_color = ClientColor("Colour", (128, 128, 128), lambda _: None, hint="Of the chosen object")
         self.c_apply = ClientButton("Apply name and colour", lambda _: panel.apply_name())
-        self.d_parts = ViewerNumber("Parts", 3, hint="Into how many parts of similar features; 1 is none")
+        self.d_parts = ViewerNumber("Parts", 3, hint="How many parts of similar features; 1 is the whole object")
         self.e_divide = ClientButton("Divide into parts", lambda _: panel.divide())
         self.f_words = ViewerText("Words", "", hint="What the object is, for runs with a CLIP teacher")
         self.g_find = ClientButton("Find words", lambda _: panel.find_words())
@@ -81,7 +83,7 @@ class ResultsPanel(nn.Module):
 
     def __init__(self, panel: "_Actions") -> None:
         super().__init__()
-        self.a_folder = ViewerText("Folder", "segmentation", hint="For all files; inside the folder of the run")
+        self.a_folder = ViewerText("Folder", "segmentation", hint="For all files, relative to the folder of the run")
         self.b_save = ClientButton("Save session", lambda _: panel.save())
         self.c_load = ClientButton("Load session", lambda _: panel.load())
         self.d_masks = ClientButton("Export masks", lambda _: panel.export("masks"))
@@ -103,12 +105,12 @@ class SegmentationPanel(nn.Module):
         export: called in a thread of its own; holds the link's lock whenever it uses the model.
     """
 
-    def __init__(self, model: Any, session: Session, export: Export) -> None:
+    def __init__(self, model: SceneModel, session: Session, export: Export) -> None:
         super().__init__()
         actions = self._actions = _Actions(self, model, session, export)
         self.link = actions.link
         self.a_help = Legend("Help", plain(IDLE))
-        self.b_object = ClientDropdown("Object", [NO_OBJECT], actions.choose, hint="Whose strokes come next")
+        self.b_object = ClientDropdown("Object", [NO_OBJECT], actions.choose, hint="What the next strokes mark")
         self.c_add = ClientButton("New object", lambda _: actions.add_object())
         self.d_positive = ClientButton("Stroke on object", lambda client: actions.begin(client, True))
         self.e_negative = ClientButton("Stroke on background", lambda client: actions.begin(client, False))
@@ -119,7 +121,7 @@ class SegmentationPanel(nn.Module):
         self.j_redo = ClientButton("Redo", lambda _: actions.redo())
         self.k_clear = ClientButton("Clear strokes", lambda _: actions.clear())
         self.l_threshold = ClientSlider("Threshold", 0.5, actions.set_threshold, hint="Higher: smaller masks")
-        self.m_growth = ClientSlider("Growth", 0.5, actions.set_growth, hint="How far masks spread over what is alike")
+        self.m_growth = ClientSlider("Growth", 0.5, actions.set_growth, hint="How far masks spread to similar pixels")
         self.object = ObjectPanel(actions)
         self.results = ResultsPanel(actions)
 
@@ -130,7 +132,7 @@ class _Actions:
     def __init__(
         self,
         panel: SegmentationPanel,
-        model: Any,
+        model: SceneModel,
         session: Session,
         export: Export,
     ) -> None:
@@ -144,12 +146,12 @@ class _Actions:
         self._lock = RLock()
         self._chosen: int | None = None
         self._drawings: dict[int, _Drawing] = {}
-        self._lines: dict[int, tuple[Any, list[Any]]] = {}
+        self._lines: dict[int, tuple[Prompt, Float[np.ndarray, "N 3"], list[Any]]] = {}
         self._said, self._of_picture = IDLE, ""
         self._busy = False
 
     def _begin(self) -> None:
-        self.live.attach()
+        self.link.render_with(self.live.outputs)
         self.session.on_change(self._changed)
         self._changed()
 
@@ -240,9 +242,8 @@ class _Actions:
 
         def find() -> None:
             query = TextQuery(self._panel().object.f_words.value)
-            with self.link.lock:
-                # Known to work before it is in the log.
-                self.live.views.text_features([query.text])
+            # Known to work before it is in the log. Without the lock: training does not wait for a teacher to load.
+            self.live.views.text_features([query.text])
             self.session.add_prompt(self._object().id, query)
             self._show_overlay()
 
@@ -327,7 +328,7 @@ class _Actions:
         self.end(client)
         number = self._object().id
         self.link.take_pointer(client, "rect-select", lambda corners: self.selected(client, number, corners))
-        self._tell("Press the mouse button, draw a rectangle around the object, and let go.")
+        self._tell("Press the mouse button, drag a rectangle around the object, and release.")
         self._show_overlay()
 
     def selected(self, client: Client, number: int, corners: tuple[ScreenPoint, ...]) -> None:
@@ -337,7 +338,7 @@ class _Actions:
             camera = self.link.camera(client)
             box = box_between(camera, pixel(camera, corners[0]), pixel(camera, corners[1]), positive=True)
             if box is None:
-                raise SemfieldError("That rectangle was too small: press, move, and let go.")
+                raise SemfieldError("That rectangle was too small: press, drag, and release.")
             self.session.add_prompt(number, box)
 
         self.link.give_pointer_back(client)
@@ -349,16 +350,16 @@ class _Actions:
             return
         self.end(client)
         self.link.take_pointer(client, "click", lambda points: self.erase(client, points[0]))
-        self._tell("Click on the stroke that is to go.")
+        self._tell("Click on the stroke to erase.")
 
     def erase(self, client: Client, at: ScreenPoint) -> None:
         """Takes away the stroke that was clicked on; otherwise the next click may."""
         camera = self.link.camera(client)
         with self._lock:
-            lines = {number: line for number, (line, _) in self._lines.items()}
+            lines = {number: line for number, (_, line, _) in self._lines.items()}
         number = stroke_at(lines, camera, pixel(camera, at))
         if number is None:
-            self._tell("There is no stroke here. Click on the stroke that is to go, or press End stroke.")
+            self._tell("There is no stroke here. Click on the stroke to erase, or press End stroke.")
             return
         self.link.give_pointer_back(client)
         self._try(lambda: self.session.do(ErasePrompt(number)))
@@ -434,9 +435,12 @@ class _Actions:
                 set_value(panel.m_growth, entry.growth)
                 set_value(panel.object.a_name, entry.name)
                 set_value(panel.object.b_color, entry.color)
-            gone = self._lines.keys() - {number for _, number, _ in state.prompts}
-            for number in gone:
-                _remove(self._lines.pop(number)[1])
+            # A session that is loaded has other prompts of the same numbers.
+            prompts = {number: prompt for _, number, prompt in state.prompts}
+            for number, (prompt, _, marks) in list(self._lines.items()):
+                if prompts.get(number) != prompt:
+                    _remove(marks)
+                    del self._lines[number]
         self._render()
 
     def _render(self) -> None:
@@ -460,7 +464,7 @@ class _Actions:
                     continue
                 size = MARK_SIZE * float(np.linalg.norm(line[0] - prompt.camera.centre))
                 color = POSITIVE if prompt.positive else NEGATIVE
-                self._lines[number] = line, self.link.draw(f"/strokes/{number}", line, color, size)
+                self._lines[number] = prompt, line, self.link.draw(f"/strokes/{number}", line, color, size)
 
     def _forget_client(self, number: int) -> None:
         # Without the lock: viser calls this with a lock of its own, which is asked for when all browsers are rendered.

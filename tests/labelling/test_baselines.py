@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from semfield_ns.labelling.baselines import chained_flow, follow, nearest_labelled, nearest_labelled_frame
+from semfield_ns.labelling.baselines import chained_flow, nearest_labelled, nearest_labelled_frame
 from semfield_ns.labelling.classifier import fit_without, fitting_scale, linear_head
 from semfield_ns.metrics.confusion import ConfusionMatrix
+from semfield_ns.scenes.flow import follow
 
 DATA = Path(os.environ.get("SEMFIELD_DATA", Path(__file__).parents[2] / "../shared/data"))
 
@@ -46,22 +47,24 @@ def test_flow_follows_a_moving_bar_from_both_sides():
 
 
 def test_a_chain_that_leaves_the_image_goes_on_from_the_border():
-    x, y = follow([constant_flow(4, 0), constant_flow(-1, 0)], 6, 10)
+    x, y, doubtful = follow([(constant_flow(4, 0), None), (constant_flow(-1, 0), None)], (6, 10))
     np.testing.assert_array_equal(x[0], [3, 4, 5, 6, 7, 8, 8, 8, 8, 8])
     np.testing.assert_array_equal(y[:, 0], np.arange(6))
+    np.testing.assert_array_equal(doubtful[0], np.arange(10) > 5)
 
 
 def test_flow_is_looked_up_where_the_chain_is():
     """A step to the right, and then down only in the right half."""
     second = np.zeros((6, 10, 2), np.float32)
     second[:, 5:, 1] = 1
-    _, y = follow([constant_flow(3, 0), second], 6, 10)
+    _, y, _ = follow([(constant_flow(3, 0), None), (second, None)], (6, 10))
     np.testing.assert_array_equal(y[0], [0, 0, 1, 1, 1, 1, 1, 1, 1, 1])
 
 
 def test_flow_that_is_not_finite_is_no_motion():
-    x, _ = follow([np.full((6, 10, 2), np.nan, np.float32)], 6, 10)
+    x, _, doubtful = follow([(np.full((6, 10, 2), np.nan, np.float32), None)], (6, 10))
     np.testing.assert_array_equal(x[0], np.arange(10))
+    assert doubtful.all()
 
 
 def test_missing_flow_names_the_frame():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.io import cache_root
 from semfield_ns.scenes import flow as flow_module
 from semfield_ns.scenes.flow import (
     cache_folder,
@@ -150,6 +151,8 @@ def test_only_frames_of_the_same_camera_are_neighbours(tmp_path, frames):
 def test_cache_folder_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path / "flow"
+    monkeypatch.setenv("SEMFIELD_CACHE", "")
+    assert cache_folder() == cache_root() / "flow"
     monkeypatch.delenv("SEMFIELD_CACHE")
     assert cache_folder().parts[-3:] == (".cache", "semfield_ns", "flow")
 

@@ -1,11 +1,13 @@
 """What training is fed: pixels, carried labels, and never a hidden label."""
 
 import random
+from copy import deepcopy
 
 import numpy as np
 import torch
 from PIL import Image
 
+from semfield_ns.labelling.evidence import gather_evidence
 from semfield_ns.labelling.propagation import (
     Carried,
     Flow,
@@ -17,7 +19,7 @@ from semfield_ns.labelling.propagation import (
     sides,
 )
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
-from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.scenes.labels import IGNORE, LabelMap, SemanticClass
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSamplerConfig
 
@@ -98,6 +100,23 @@ def test_a_labelled_frame_is_asked_about_without_its_own_label():
     assert sides(1, labels, still, still, gap=9) != [None, None]
     assert sides(1, {1: ones}, still, still) == [None, None]
     assert sides(1, {0: zeros}, still, [None] * 4) == [None, None]
+
+
+def test_carried_labels_keep_the_number_of_their_class(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
+    scene = write_scene("demo", tmp_path / "scene", num_frames=6, width=32, height=24, samples_per_axis=1)
+    config = deepcopy(semantic_flow_tiny.config.pipeline.datamanager)
+    config.data, config.dataparser.labels = scene, "0,4"
+    dataset = config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0).train_dataset
+    names = [SemanticClass(f"class {i}", (0, 0, i % 256), True) for i in range(301)]
+    dataset.metadata["label_map"] = LabelMap(tuple(names), ignore_index=-1)
+    semantics = dataset.semantics
+    monkeypatch.setattr(dataset, "semantics", lambda index: torch.where(semantics(index) >= 0, 300, IGNORE))
+    found = gather_evidence(dataset)
+    assert set(found.votes.labels.unique().tolist()) <= {0, 300}
+    assert (found.votes.labels[found.votes.evidence > 0] == 300).all()
+    hidden = found.targets[1]
+    assert (hidden[..., 0] == 300).all()
 
 
 def test_rehearsals_are_as_far_from_labels_as_unlabelled_frames_are():

@@ -6,8 +6,7 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 
 from semfield_ns.rendering.projection import gather_bilinear, project
 from semfield_ns.semantic_flow.fields.warp import ContractionWarp, PerspectiveWarp, build_warp
-from semfield_ns.semantic_flow.flow_attention.heads import neighbouring_steps, trace_neighbours
-from semfield_ns.semantic_flow.flow_attention.tracing import trace
+from semfield_ns.semantic_flow.flow_attention.tracing import neighbouring_steps, trace, trace_neighbours
 from semfield_ns.semantic_flow.frames import SourceFrames
 from tests.semantic_flow.conftest import FRAMES, HEIGHT, WIDTH, make_cameras, make_model
 
@@ -118,9 +117,9 @@ def test_tracing_sees_the_time():
 def test_missing_neighbours_repeat_the_nearest_frame():
     steps = neighbouring_steps(torch.tensor([[0.0], [2.0], [4.0]]), 5)
     assert steps.tolist() == [[0, 1, 0], [1, 3, 2], [3, 4, 4]]
-    flow = make_model().branches.flow
+    velocity = make_model().branches.flow.velocity
     points, time = torch.randn(2, 3, 3), torch.tensor([[0.0], [4.0]])
-    trajectory = trace_neighbours(points, time, flow, 5)
+    trajectory = trace_neighbours(points, time, velocity, 5)
     assert torch.equal(trajectory.before[0], points[0])
     assert torch.equal(trajectory.after[1], points[1])
 

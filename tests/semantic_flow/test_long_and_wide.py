@@ -70,6 +70,17 @@ def test_training_on_a_window_sees_all_frames_in_turn(scene, monkeypatch):
     assert torch.equal(manager.train_dataset.propagated, everything.train_dataset.propagated)
 
 
+def test_the_window_is_not_written_into_the_settings(scene, monkeypatch):
+    """They become config.yml: opened with another budget, the run would keep the window of this one."""
+    monkeypatch.setattr("semfield_ns.semantic_flow.datamanager.BYTES_PER_PIXEL", 2**20 / 3 / SIZE[0] / SIZE[1])
+    config = deepcopy(semantic_flow_tiny.config.pipeline.datamanager)
+    config.data, config.memory_budget = scene, 3
+    before = {name: getattr(config, name) for name in vars(config) if "images" in name}
+    manager = config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0)
+    assert {name: getattr(config, name) for name in before} == before
+    assert manager.train_image_dataloader.num_images_to_sample_from == 3
+
+
 def test_a_stack_on_disk_is_written_once_and_can_be_shared(tmp_path):
     arrays = [np.full((2, 3), i, dtype=np.float16) for i in range(4)]
     first = mapped_stack("key", arrays, 4, tmp_path)

@@ -10,7 +10,8 @@ from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flo
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
 from semfield_ns.semantic_flow.fields.blending import alpha, blend, single_weights
-from semfield_ns.semantic_flow.flow_attention.heads import trace_neighbours
+from semfield_ns.semantic_flow.fields.radiance import concatenate
+from semfield_ns.semantic_flow.flow_attention.tracing import trace_neighbours
 from tests.semantic_flow.conftest import make_batch, make_cameras, make_model
 
 CONTRACT = {
@@ -124,6 +125,19 @@ def test_depth_losses_vanish_for_perfect_depth():
     assert losses.normalised_disparity(-given, given, frame, mask) > 0.5, "inverted depth must cost"
 
 
+def test_disparity_is_compared_however_few_rays_a_frame_has():
+    """On a long video a batch has a few rays of each of many frames; then neighbouring frames are taken together."""
+    given = 0.2 + torch.rand(300, 1, generator=torch.Generator().manual_seed(0))
+    frame, everywhere = torch.arange(300) // 3, torch.ones(300, 1, dtype=torch.bool)
+    assert losses.normalised_disparity(3 * given + 0.7, given, frame, everywhere) < 1e-6
+    assert losses.normalised_disparity(-given, given, frame, everywhere) > 0.5, "inverted depth must cost"
+    few = everywhere & (torch.arange(300) < 11)[:, None]
+    assert losses.normalised_disparity(-given, given, frame, few) == 0, "too few rays for a median and a deviation"
+    # Frames with enough rays are compared on their own: each has its own scale.
+    large = torch.arange(300) // 100
+    assert losses.normalised_disparity((1.0 + large)[:, None] * given, given, large, everywhere) < 1e-6
+
+
 def test_hand_computed_losses():
     flow = torch.tensor([[[1.0, -1.0, 0.0]], [[0.0, 0.0, 3.0]]])
     assert losses.length(flow, torch.tensor([[[1.0]], [[0.0]]])).item() == pytest.approx(2 / 3)
@@ -162,6 +176,36 @@ def test_keeping_all_samples_is_exact(preset):
     assert torch.allclose(importance.sum(dim=1) - kept.sum(dim=1), importance.amin(dim=1), atol=1e-5)
     assert radiance.top(radiance.points.shape[1]) is radiance
     assert (few.distance.diff(dim=1) > 0).all()
+
+
+def test_one_layer_of_an_edited_scene_is_the_scene(preset):
+    model = make_model(preset, stage_one_steps=0).eval()
+    bundle, _ = make_batch(rays=8)
+    with torch.no_grad():
+        radiance, *_ = model.radiance(model.collider(bundle), with_dynamic=True)
+        merged = concatenate([radiance])
+    for name in ("distance", "static_weights", "dynamic_weights"):
+        assert torch.equal(getattr(merged, name), getattr(radiance, name)), name
+    assert torch.equal(merged.weights.total, radiance.weights.total)
+
+
+def test_scene_flow_is_per_frame_at_any_time():
+    """Constant velocity: the neighbouring frame is nearer or further between frames, the velocity is the same."""
+    model = make_model().eval()
+    velocity = torch.tensor([0.1, -0.05, 0.02])
+    with torch.no_grad():
+        model.branches.flow.velocity_head.weight.zero_()
+        model.branches.flow.velocity_head.bias.copy_(torch.atanh(velocity / model.config.max_velocity))
+        model.branches.dynamic.blending_head.bias.fill_(30.0)  # everything is dynamic
+    for frame in (1.0, 1.3, 1.49, 1.51, 2.0):
+        camera = make_cameras()[2:3]
+        camera.times = torch.tensor([[frame / 4]])
+        raw = model.raw_outputs_for_camera(camera)
+        for name, sign in (("forward", 1), ("backward", -1)):
+            weight = raw["dynamic_weight"].clamp(min=1e-4)
+            assert torch.allclose(raw[f"scene_flow_{name}"] / weight, (sign * velocity).expand(12, 16, 3), atol=2e-2)
+    camera.times = torch.tensor([[0.0]])
+    assert (model.raw_outputs_for_camera(camera)["scene_flow_backward"] == 0).all(), "no frame before the first"
 
 
 @pytest.mark.parametrize("time", [0.0, 0.5, 0.37, 1.0, None])
@@ -260,7 +304,7 @@ def test_heads_with_evidence_begin_by_saying_nothing_else():
     field = torch.randn(1, 1, model.branches.static.out_dim)
     said = model.heads.static_logits(points, step, field, model.frames)
     assert torch.equal(said, model.frames.evidence(points, step[:, None]))
-    trajectory = trace_neighbours(points, torch.tensor([[2.0]]), model.branches.flow, len(model.frames))
+    trajectory = trace_neighbours(points, torch.tensor([[2.0]]), model.branches.flow.velocity, len(model.frames))
     field = torch.randn(1, 1, model.branches.dynamic.out_dim)
     assert torch.equal(model.heads.dynamic_logits(trajectory, field, model.frames), said)
 

@@ -86,7 +86,7 @@ def test_kept_views_stay_within_their_budget():
     segmenter = Segmenter(drawn(scene)[0].session, scene, budget=200_000)
     for x in range(6):
         segmenter.segment(camera(0.01 * x))
-    assert sum(view.features.nbytes for view, _ in segmenter._views.values()) < 200_000
+    assert sum(render.view.features.nbytes for render in segmenter._renders._kept.values()) < 200_000
 
 
 def test_two_objects_share_no_pixel_and_a_stroke_of_one_is_not_the_other():

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from websockets.sync.client import connect
 
 from semfield_ns.method_configs.viewer import local_viewer
-from semfield_ns.scene_model import SceneModel
+from semfield_ns.scene_model import Parts, SceneModel, finished
+from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.panel import SegmentationPanel
@@ -38,13 +39,20 @@ class BallModel(SceneModel):
         self.scene, self.renders = BallScene(), 0
 
     def raw_outputs_for_camera(self, camera: Any) -> dict[str, Tensor]:
-        from semfield_ns.segmentation.cameras import ViewCamera
+        return finished(self.raw_outputs_in_parts(camera))
 
-        self.renders += 1
-        view = self.scene.render_view(ViewCamera.of(camera))
-        bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
-        depth = (view.points - bundle.origins).norm(dim=-1, keepdim=True)
-        return {"rgb": (view.rgb + 0.01 * self.weight).clamp(0, 1), "features": view.features, "depth": depth}
+    def raw_outputs_in_parts(self, camera: Any) -> Parts:
+        """The upper half of a picture, then the lower one."""
+        halves = []
+        for rows in (slice(None, int(camera.height) // 2), slice(int(camera.height) // 2, None)):
+            self.renders += 1
+            view = self.scene.render_view(ViewCamera.of(camera))
+            bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
+            depth = (view.points - bundle.origins).norm(dim=-1, keepdim=True)
+            raw = {"rgb": (view.rgb + 0.01 * self.weight).clamp(0, 1), "features": view.features, "depth": depth}
+            halves.append({name: value[rows] for name, value in raw.items()})
+            yield
+        return {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
 
     def present(self, raw: dict[str, Tensor], camera: Any = None) -> dict[str, Tensor]:
         return {"rgb": raw["rgb"], "depth": raw["depth"], "accumulation": torch.ones_like(raw["depth"])}

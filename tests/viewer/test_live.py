@@ -1,12 +1,16 @@
 """Pictures for people who wait, without a viewer."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import Tensor
 
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.link import ViewerLink
-from semfield_ns.viewer.live import LiveSegmentation
+from semfield_ns.viewer.live import LiveSegmentation, LiveViews
+from tests.gsn.builders import small_pipeline, write_scenes
 from tests.segmentation.scene import camera
 from tests.viewer.played import BallModel
 
@@ -63,12 +67,29 @@ def test_pictures_can_be_added_and_taken_away_as_nerfstudio_does():
     assert "gl_z_buf_depth" not in found and len(found) == len(list(found))
 
 
-def test_the_rays_at_hand_are_those_that_nerfstudio_would_make():
-    model = CountingModel()
-    segmentation, _ = live(model)
-    asked = camera().cameras()
-    segmentation.outputs(asked, lambda: None)
-    given = asked.generate_rays(camera_indices=0, obb_box=None)
-    fresh = camera().cameras().generate_rays(camera_indices=0, obb_box=None)
-    assert given.directions.shape == fresh.directions.shape
-    assert torch.equal(given.directions, fresh.directions) and torch.equal(given.origins, fresh.origins)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_picture_that_was_interrupted_is_the_whole_one_bit_for_bit(tmp_path: Path, stride: int, monkeypatch):
+    monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
+    model = small_pipeline(write_scenes(tmp_path / "scenes", 1), eval_num_rays_per_chunk=50).model
+    model.config.rays.feature_stride = stride
+    model.prepare_tokens()
+    view, views, polls = ViewCamera.of(model.library.scenes[0].cameras, 0), LiveViews(model), 0
+    views.rate = 48 * 7 / 0.2
+
+    def interrupt() -> None:
+        nonlocal polls
+        polls += 1
+        if polls % 2 == 0:
+            raise InterruptedError
+
+    raw = None
+    while raw is None:
+        try:
+            raw = views.raw(view, interrupt)
+        except InterruptedError:
+            continue
+    assert polls >= 5
+    model.eval()
+    whole = model.raw_outputs_for_camera(view.cameras())
+    assert raw.keys() == whole.keys() == {"rgb", "depth", "features"}
+    assert all(torch.equal(raw[name], value) for name, value in whole.items())

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
+from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.prompts import Box, Stroke
-from semfield_ns.sessions.session import read_session
+from semfield_ns.sessions.session import Session, read_session
+from semfield_ns.viewer.machine import LiveMachine
 from tests.viewer.fuzz import check_that_it_works, exceptions, open_pages, play, served_ball
 from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 
@@ -44,7 +48,7 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     np.testing.assert_allclose(stroke.points, [(0.45 * width, 0.5 * height), (0.52 * width, 0.5 * height)], atol=1e-6)
     # The line lies on the ball, whose nearest point is 2.5 away.
     wait_for(lambda: served.actions._lines)
-    ((line, marks),) = served.actions._lines.values()
+    ((_, line, marks),) = served.actions._lines.values()
     assert marks and np.all(np.abs(np.linalg.norm(line, axis=1) - 0.97 * 2.55) < 0.1)
 
     served.press(panel.f_box, browser)
@@ -65,7 +69,7 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     browser.look(0.3)
     time.sleep(0.2)
     served.press(panel.g_erase, browser)
-    wait_for(lambda: "is to go" in served.said())
+    wait_for(lambda: "to erase" in served.said())
     browser.click(0.05, 0.95)
     wait_for(lambda: "no stroke here" in served.said())
     pixels, _, _ = served.panel.link.camera(client).project(torch.from_numpy(line[0]).float())
@@ -88,12 +92,11 @@ def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
         if polls == 2:
             raise InterruptedError
 
-    views.rate = 64 * 4 / 0.2  # four rows in the first strip
     with pytest.raises(InterruptedError):
         views.raw(camera, interrupt)
-    views.rate, before = 1e9, served.model.renders
+    before = served.model.renders
     whole = views.raw(camera)
-    assert served.model.renders == before + 1, "the strip that was done is not done again"
+    assert served.model.renders == before + 1, "the half that was done is not done again"
     label, _ = served.model.scene.labels(camera)
     assert torch.equal(whole["rgb"][..., 0] > 0.5, label > 0)
     assert views.raw(camera) is whole
@@ -102,10 +105,74 @@ def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
     assert views.raw(camera) is not whole
 
 
+def test_pages_get_what_nerfstudio_would_render(served: Served):
+    Browser(served, 0.1)
+    wait_for(lambda: served.viewer.render_statemachines)
+    (machine,) = served.viewer.render_statemachines.values()
+    assert isinstance(machine, LiveMachine)
+    wait_for(lambda: machine.state == "high")
+    state = served.viewer.get_camera_state(machine.client)
+    plain, ours = RenderStateMachine._render_img(machine, state), machine._render_img(state)
+    assert plain.keys() == {"rgb", "depth", "accumulation", "gl_z_buf_depth"}
+    for name, expected in plain.items():
+        torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-6)
+    assert "get_outputs_for_camera" not in vars(served.model), "the model is as it was"
+
+
+def test_a_render_stops_where_it_asks_whether_it_should(served: Served):
+    Browser(served)
+    wait_for(lambda: served.viewer.render_statemachines)
+    (machine,) = served.viewer.render_statemachines.values()
+    wait_for(lambda: machine.state == "high")
+    machine.poll()
+    machine.interrupt_render_flag = True
+    with pytest.raises(IOChangeException):
+        machine.poll()
+    machine.poll()
+
+
 def stroke_camera(width: int, height: int) -> Any:
     from tests.segmentation.scene import camera
 
     return camera().scaled(width / 80)
+
+
+def test_strokes_of_a_loaded_session_are_drawn_where_they_are(served: Served, tmp_path: Path):
+    browser, panel = Browser(served), served.panel
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    (client,) = served.viewer.viser_server.get_clients().values()
+    view, saved = panel.link.camera(client), Session()
+    saved.add_stroke(saved.add_object(), view, [(8.0, 40.0), (12.0, 40.0)])
+    (tmp_path / "segmentation").mkdir()
+    saved.save(tmp_path / "segmentation" / "session.json")
+    served.session.add_stroke(served.session.add_object(), view, [(30.0, 24.0), (34.0, 24.0)])
+    wait_for(lambda: served.actions._lines)
+    served.press(panel.results.c_load, browser)
+    wait_for(lambda: "Loaded" in served.said())
+
+    def drawn() -> bool:
+        lines = [entry[-2] for entry in list(served.actions._lines.values())]
+        pixels = [view.project(torch.from_numpy(line).float())[0] for line in lines]
+        return bool(pixels) and bool((pixels[0][:, 1] > 30).all())
+
+    wait_for(drawn, seconds=10)
+    served.press(panel.g_erase, browser)
+    wait_for(lambda: browser.got("Click on the stroke"))
+    browser.click(10 / view.width, 40 / view.height)
+    wait_for(lambda: not served.session.state.prompts, seconds=10)
+
+
+def test_words_are_looked_up_while_training_goes_on(served: Served, monkeypatch: pytest.MonkeyPatch):
+    held: list[bool] = []
+
+    def text_features(texts: list[str]) -> torch.Tensor:
+        held.append(served.lock.locked())
+        raise SemfieldError("looked up")
+
+    monkeypatch.setattr(served.model, "text_features", text_features)
+    served.panel.object.f_words.value = "a ball"
+    served.actions.find_words()
+    assert held == [False] and served.said() == "looked up"
 
 
 def test_a_page_that_is_closed_while_it_moves_does_not_freeze_the_others(served: Served):
@@ -121,7 +188,7 @@ def test_a_page_that_is_closed_while_it_moves_does_not_freeze_the_others(served:
         raise ZeroDivisionError
     served.viewer.render_statemachines[closed.number] = machine
     served.press(served.panel.g_erase, other)
-    wait_for(lambda: other.got("Click on the stroke that is to go"))
+    wait_for(lambda: other.got("Click on the stroke to erase"))
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["still", "training"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit
 from semfield_ns.semantic_flow.edited.layers import EditedScene
-from semfield_ns.semantic_flow.flow_attention.heads import trace_neighbours
+from semfield_ns.semantic_flow.flow_attention.tracing import trace_neighbours
 
 if TYPE_CHECKING:
     from semfield_ns.semantic_flow.model import SemanticFlowModel
@@ -54,5 +54,5 @@ def moving_classes(
 ) -> Int[Tensor, "N"]:
     """The class that the dynamic branch gives to points at times in frames, from the dynamic field's feature."""
     assert model.heads is not None, "a scene with classes has heads"
-    trajectory = trace_neighbours(points[:, None], time, model.branches.flow, len(model.frames))
+    trajectory = trace_neighbours(points[:, None], time, model.branches.flow.velocity, len(model.frames))
     return model.heads.dynamic_logits(trajectory, feature[:, None], model.frames)[:, 0].argmax(dim=-1)

@@ -160,7 +160,7 @@ class EditedScene:
         owner = torch.full(opacity.shape, -1, dtype=torch.long, device=opacity.device)
         noticed = opacity > NOTICED
         if len(self.tracks.names) and bool(noticed.any()):
-            frame = int(time.flatten()[0].round().clamp(0, len(self.frames) - 1))
+            frame = int(self.frames.nearest(time.flatten()[0]))
             points, times = radiance.points[noticed], time[:, :1].expand(opacity.shape)[noticed][:, None]
             classes = self.classify(points, times, radiance.dynamic.feature[noticed])
             owner[noticed] = self.tracks.nearest(points, classes, frame)

@@ -1,7 +1,7 @@
 """The fields of a dynamic scene: static and dynamic radiance, velocity, and the densities that place samples.
 
 Every field maps flat batches of world points (the warp to the cube is inside) to features and heads. Times are in
-frames; `TimeScale` brings them to [-1, 1].
+frames; the encodings see them in [-1, 1].
 """
 
 import torch
@@ -11,6 +11,11 @@ from nerfstudio.field_components.encodings import SHEncoding
 from torch import Tensor, nn
 
 from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, build_encoding, require_encoding
+
+
+def scaled_time(time: Float[Tensor, "points 1"], num_frames: int) -> Float[Tensor, "points 1"]:
+    """Times in frames as encodings see them: frame 0 is -1 and the last frame is 1."""
+    return 2 * time / max(num_frames - 1, 1) - 1
 
 
 class ResidualTrunk(nn.Module):
@@ -115,7 +120,6 @@ class FlowField(nn.Module):
         warp: nn.Module,
         encoding: EncodingConfig,
         num_frames: int,
-        num_scenes: int = 1,
         width: int = 128,
         blocks: int = 2,
         latent_dim: int = 16,
@@ -126,7 +130,7 @@ class FlowField(nn.Module):
         self.num_frames = num_frames
         self.max_velocity = max_velocity
         self.encoding = require_encoding(encoding, 4, num_frames)
-        self.latents = nn.Embedding(num_scenes, latent_dim)
+        self.latents = nn.Embedding(1, latent_dim)
         nn.init.normal_(self.latents.weight, std=0.1)
         self.trunk = ResidualTrunk(self.encoding.out_dim, width, blocks, latent_dim, injected_blocks=blocks)
         self.velocity_head = nn.Linear(width, 3)
@@ -138,12 +142,12 @@ class FlowField(nn.Module):
     def coordinates(
         self, points: Float[Tensor, "points 3"], time: Float[Tensor, "points 1"]
     ) -> Float[Tensor, "points 4"]:
-        """Point in the cube and time in [-1, 1]; frame 0 is -1 and the last frame is 1."""
-        return torch.cat([self.warp(points), 2 * time / max(self.num_frames - 1, 1) - 1], dim=-1)
+        """Point in the cube and time in [-1, 1]."""
+        return torch.cat([self.warp(points), scaled_time(time, self.num_frames)], dim=-1)
 
-    def features(self, coordinates: Float[Tensor, "points 4"], scene: int = 0) -> Float[Tensor, "points width"]:
+    def features(self, coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "points width"]:
         """The trunk's feature."""
-        latent = self.latents.weight[scene].expand(len(coordinates), -1)
+        latent = self.latents.weight.expand(len(coordinates), -1)
         return self.trunk(self.encoding(coordinates), latent)
 
     def velocity(self, points: Float[Tensor, "*batch 3"], time: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 3"]:
@@ -227,5 +231,5 @@ class SamplingDensity(nn.Module):
         """Density at world points; `time` in frames, one a ray."""
         flat = self.warp(points).reshape(-1, 3)
         frames = time[:, None].expand(*points.shape[:-1], 1).reshape(-1, 1)
-        coordinates = torch.cat([flat, 2 * frames / max(self.num_frames - 1, 1) - 1], dim=-1)
+        coordinates = torch.cat([flat, scaled_time(frames, self.num_frames)], dim=-1)
         return trunc_exp(self.layers(self.encoding(coordinates)) - 1.0).reshape(*points.shape[:-1], 1)

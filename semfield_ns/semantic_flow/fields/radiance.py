@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from semfield_ns.semantic_flow.fields.blending import BlendedWeights, alpha, blend, single_weights
 from semfield_ns.semantic_flow.fields.branches import DynamicField, FlowField, StaticField
-from semfield_ns.semantic_flow.flow_attention.heads import trace_neighbours
+from semfield_ns.semantic_flow.flow_attention.tracing import trace_neighbours
 from semfield_ns.semantic_flow.frames import SourceFrames
 
 
@@ -122,7 +122,7 @@ def concatenate(layers: list[Radiance]) -> Radiance:
         dynamic=dynamic,
         weights=blend(static.alpha, dynamic.alpha, dynamic.blending),
         static_weights=single_weights(static.alpha),
-        dynamic_weights=single_weights(dynamic.alpha * dynamic.blending),
+        dynamic_weights=single_weights(dynamic.alpha),
         placement=merged(*(with_placement(layer) for layer in layers)),
     )
 
@@ -210,8 +210,7 @@ class RadianceBranches(nn.Module):
         feature = self.dynamic.features(self.flow, points.reshape(-1, 3), clock, injected)
         source = visible = None
         if self.dynamic.source_gate is not None:
-            now = time.round().long().clamp(0, len(frames) - 1).expand(shape)
-            source, visible = frames.gather_color(points, now)
+            source, visible = frames.gather_color(points, frames.nearest(time).expand(shape))
             source, visible = source.reshape(-1, 3), visible.reshape(-1, 1)
         color = self.dynamic.gated_color(feature, directions.reshape(-1, 3), source, visible)
         density = self.dynamic.density(feature).reshape(*shape, 1)
@@ -221,12 +220,11 @@ class RadianceBranches(nn.Module):
     def _static_injection(self, points: Tensor, time: Tensor, frames: SourceFrames) -> Tensor | None:
         if not self.conditioned:
             return None
-        now = time.round().long().clamp(0, len(frames) - 1)
-        features, visible = frames.gather(points, now.expand(points.shape[:-1]))
+        features, visible = frames.gather(points, frames.nearest(time).expand(points.shape[:-1]))
         return (features * visible).reshape(-1, frames.feature_dim)
 
     def _traced_features(self, points: Tensor, time: Tensor, frames: SourceFrames) -> Tensor:
-        trajectory = trace_neighbours(points, time, self.flow, len(frames))
+        trajectory = trace_neighbours(points, time, self.flow.velocity, len(frames))
         traced = torch.stack([trajectory.before, trajectory.after, trajectory.now], dim=-2)
         features, visible = frames.gather(traced, trajectory.steps[:, None, :].expand(traced.shape[:-1]))
         features = features * visible

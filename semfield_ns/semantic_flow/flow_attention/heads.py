@@ -1,59 +1,14 @@
-"""From samples on rays to class logits: trajectories, features along them, and the heads that read them."""
+"""From trajectories of samples to class logits: image features along them, and the heads that read these."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from semfield_ns.semantic_flow.fields.branches import FlowField
 from semfield_ns.semantic_flow.flow_attention.attention import FlowAttention, SemanticNetwork
-from semfield_ns.semantic_flow.flow_attention.tracing import trace
+from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory
 from semfield_ns.semantic_flow.frames import SourceFrames
-
-
-@dataclass
-class Trajectory:
-    """Points and where they are in the neighbouring frames; world units, times in frames."""
-
-    points: Float[Tensor, "rays samples 3"]
-    time: Float[Tensor, "rays 1 1"]
-    now: Float[Tensor, "rays samples 3"]
-    """At the frame nearest to `time`; the points themselves at whole frames."""
-    before: Float[Tensor, "rays samples 3"]
-    after: Float[Tensor, "rays samples 3"]
-    steps: Int[Tensor, "rays 3"]
-    """The frames before, after and now."""
-
-    @property
-    def durations(self) -> Float[Tensor, "rays 3"]:
-        """Frames from `time` to each of `steps`."""
-        return self.steps - self.time[:, 0]
-
-
-def neighbouring_steps(time: Float[Tensor, "rays 1"], num_frames: int) -> Int[Tensor, "rays 3"]:
-    """The frames before, after and nearest to a time. At the ends of the clip the missing one repeats the nearest."""
-    now = time.round().long().clamp(0, num_frames - 1)
-    return torch.cat([(now - 1).clamp(min=0), (now + 1).clamp(max=num_frames - 1), now], dim=-1)
-
-
-def trace_neighbours(
-    points: Float[Tensor, "rays samples 3"], time: Float[Tensor, "rays 1"], flow: FlowField, num_frames: int
-) -> Trajectory:
-    """Traces points to the neighbouring frames, both ways."""
-    steps = neighbouring_steps(time, num_frames)
-    clock = time[:, None]
-    durations = (steps - time)[:, None, :, None]
-    now = points if bool((steps[:, 2:] == time).all()) else trace(points, clock, durations[:, :, 2], flow.velocity)
-    return Trajectory(
-        points=points,
-        time=clock,
-        now=now,
-        before=trace(points, clock, durations[:, :, 0], flow.velocity),
-        after=trace(points, clock, durations[:, :, 1], flow.velocity),
-        steps=steps,
-    )
 
 
 class SemanticHeads(nn.Module):

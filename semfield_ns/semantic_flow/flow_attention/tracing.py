@@ -1,9 +1,10 @@
 """Trajectories of points through the velocity field (paper, section 3.2)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 VelocityFn = Callable[[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 1"]], Float[Tensor, "*batch 3"]]
@@ -33,3 +34,62 @@ def trace(
     for index in range(substeps):
         points = points + step * velocity(points, time + index * step)
     return points
+
+
+@dataclass
+class Trajectory:
+    """Points and where they are in the neighbouring frames; world units, times in frames."""
+
+    points: Float[Tensor, "rays samples 3"]
+    time: Float[Tensor, "rays 1 1"]
+    now: Float[Tensor, "rays samples 3"]
+    """At the frame nearest to `time`; the points themselves at whole frames."""
+    before: Float[Tensor, "rays samples 3"]
+    after: Float[Tensor, "rays samples 3"]
+    steps: Int[Tensor, "rays 3"]
+    """The frames before, after and now."""
+
+    @property
+    def durations(self) -> Float[Tensor, "rays 3"]:
+        """Frames from `time` to each of `steps`."""
+        return self.steps - self.time[:, 0]
+
+    def rays(self, chosen: Tensor) -> "Trajectory":
+        """Those of some rays, a boolean mask or indices."""
+        return Trajectory(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def nearest_frame(time: Float[Tensor, "*batch"], num_frames: int) -> Int[Tensor, "*batch"]:
+    """The frame of a video nearest to a time in frames."""
+    return time.round().long().clamp(0, num_frames - 1)
+
+
+def neighbouring_steps(time: Float[Tensor, "rays 1"], num_frames: int) -> Int[Tensor, "rays 3"]:
+    """The frames before, after and nearest to a time. At the ends of the clip the missing one repeats the nearest."""
+    now = nearest_frame(time, num_frames)
+    return torch.cat([(now - 1).clamp(min=0), (now + 1).clamp(max=num_frames - 1), now], dim=-1)
+
+
+def trace_neighbours(
+    points: Float[Tensor, "rays samples 3"], time: Float[Tensor, "rays 1"], velocity: VelocityFn, num_frames: int
+) -> Trajectory:
+    """Traces points at a time, in frames, to the neighbouring frames, both ways."""
+    steps = neighbouring_steps(time, num_frames)
+    clock = time[:, None]
+    durations = (steps - time)[:, None, :, None]
+    now = points if bool((steps[:, 2:] == time).all()) else trace(points, clock, durations[:, :, 2], velocity)
+    return Trajectory(
+        points=points,
+        time=clock,
+        now=now,
+        before=trace(points, clock, durations[:, :, 0], velocity),
+        after=trace(points, clock, durations[:, :, 1], velocity),
+        steps=steps,
+    )
+
+
+def per_frame(
+    displacement: Float[Tensor, "*batch 3"], duration: Float[Tensor, "*batch 1"]
+) -> Float[Tensor, "*batch 3"]:
+    """A displacement over a duration in frames, of either sign, as one over a single frame; 0 over no time."""
+    return torch.where(duration == 0, 0.0, displacement / duration.abs())

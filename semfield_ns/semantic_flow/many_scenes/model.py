@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.metrics.confusion import ConfusionMatrix
-from semfield_ns.scene_model import MovingSceneModel
+from semfield_ns.scene_model import MovingSceneModel, Parts
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.many_scenes.data import SceneRays
 from semfield_ns.semantic_flow.model import SemanticFlowModel
@@ -96,6 +96,10 @@ class ManyScenesModel(MovingSceneModel):
     def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Tensor]:
         """Of the scene that the camera's metadata names, or of the shown one; as of one scene from here on."""
         return self._of_camera(camera).raw_outputs_for_camera(camera)
+
+    def raw_outputs_in_parts(self, camera: Cameras) -> Parts:
+        """The same, part by part."""
+        return self._of_camera(camera).raw_outputs_in_parts(camera)
 
     def unedited_outputs(self, camera: Cameras) -> dict[str, Tensor]:
         """What one camera sees without edits."""

@@ -10,7 +10,7 @@ from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
 from semfield_ns.semantic_flow.fields.blending import blend
 from semfield_ns.semantic_flow.fields.radiance import Radiance
-from semfield_ns.semantic_flow.flow_attention.heads import Trajectory
+from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.training.warped import WarpedRender
 

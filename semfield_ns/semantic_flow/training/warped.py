@@ -8,7 +8,8 @@ from torch import Tensor
 
 from semfield_ns.semantic_flow.fields.blending import single_weights
 from semfield_ns.semantic_flow.fields.radiance import Radiance, RadianceBranches
-from semfield_ns.semantic_flow.flow_attention.heads import SemanticHeads, Trajectory, trace_neighbours
+from semfield_ns.semantic_flow.flow_attention.heads import SemanticHeads
+from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory, trace_neighbours
 from semfield_ns.semantic_flow.frames import SourceFrames
 
 
@@ -60,7 +61,7 @@ def render_warped(
     time = radiance.time + step
     dynamic = branches.evaluate_dynamic(moved, radiance.directions, radiance.deltas, time, frames)
     weights = single_weights(dynamic.alpha)
-    onward = trace_neighbours(moved, time, branches.flow, len(frames))
+    onward = trace_neighbours(moved, time, branches.flow.velocity, len(frames))
     logits = None
     if heads is not None:
         semantic_weights = weights.detach() if detach_weights else weights
@@ -68,12 +69,6 @@ def render_warped(
     return WarpedRender(
         rgb=(weights * dynamic.color).sum(dim=-2), logits=logits, moved=moved, trajectory=onward, step=step
     )
-
-
-def has_neighbour(time: Float[Tensor, "rays 1"], step: int, num_frames: int) -> Tensor:
-    """Rays (boolean, [rays]) whose frame has a next (+1) or previous (-1) one."""
-    target = time[:, 0].round() + step
-    return (target >= 0) & (target <= num_frames - 1)
 
 
 def random_step() -> int:

@@ -1,4 +1,4 @@
-"""What the viewer's export buttons do: the same as `semfield segment` and `semfield export`, with a session at hand."""
+"""What the viewer's export buttons do: `semfield segment` and `semfield export`, for the viewer's session."""
 
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -20,7 +20,7 @@ from semfield_ns.viewer.live import GuardedViews
 FRAMES_A_SECOND = 12.0
 
 
-def take_home(pipeline: Any, session: Session, folder: Path, what: str, link: ViewerLink) -> str:
+def export_session(pipeline: Any, session: Session, folder: Path, what: str, link: ViewerLink) -> str:
     """Writes a session's results for all images of a run's scene; training and the viewer go on meanwhile.
 
     Args:
@@ -38,7 +38,7 @@ def take_home(pipeline: Any, session: Session, folder: Path, what: str, link: Vi
     """
     if not session.state.objects:
         raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
-    # A segmenter of its own, as on the command line: what is kept for the viewer is rendered in other pieces.
+    # A segmenter of its own, as on the command line: the viewer's is used with the lock held only.
     segmenter = Segmenter(session, GuardedViews(pipeline.model, link))
     views = scene_views(pipeline)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,115 @@
+"""The threads that render for the pages: Nerfstudio's, with the pictures of a function of ours."""
+
+from collections.abc import Callable, MutableMapping
+from contextlib import nullcontext
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.utils import writer
+from nerfstudio.utils.writer import EventName, TimeWriter
+from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer.utils import CameraState, get_camera
+from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
+from torch import Tensor
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.segmentation.cameras import ViewCamera
+
+Poll = Callable[[], None]
+"""Raises if the picture that is being made is not wanted any more."""
+Outputs = Callable[[Cameras, Poll, bool], MutableMapping[str, Tensor]]
+"""Outputs [H, W, channels] of a camera of shape [1]. The last argument says that a coarse picture will do: a better one
+will be asked for by itself. Called with the train lock held and the model in evaluation."""
+
+
+class LiveMachine(RenderStateMachine):
+    """Renders for one page, and can be interrupted where the function asks for it only.
+
+    Nerfstudio's own thread interrupts a render by an exception at whatever Python line it is at, which leaves locks
+    locked (the line that ends a `with` is one too) and half-made things behind.
+
+    Args:
+        machine: Nerfstudio's for that page, which it stands for.
+        outputs: makes the pictures.
+    """
+
+    def __init__(self, machine: RenderStateMachine, outputs: Outputs) -> None:
+        super().__init__(machine.viewer, machine.viser_scale_ratio, machine.client)
+        self._outputs = outputs
+
+    def poll(self) -> None:
+        """Raises Nerfstudio's exception if the render is to be interrupted."""
+        if self.interrupt_render_flag:
+            self.interrupt_render_flag = False
+            raise IOChangeException
+
+    def _render_img(self, camera_state: CameraState) -> Any:
+        """The outputs for a page's camera, and "gl_z_buf_depth" [H, W, 1] if the scene's depth is to hide things."""
+        # It may have been raised by the very action that this picture is for.
+        self.interrupt_render_flag = False
+        viewer, model = self.viewer, self.viewer.get_model()
+        height, width = self._calculate_image_res(camera_state.aspect)
+        if viewer.include_time and not viewer.render_tab_state.preview_render:
+            camera_state.time = viewer.control_panel.time
+        camera = get_camera(camera_state, height, width).to(model.device)
+        with TimeWriter(None, None, write=False) as taken:
+            with viewer.train_lock or nullcontext():
+                training, step = model.training, viewer.step
+                model.eval()
+                try:
+                    outputs = self._outputs(camera, self.poll, self.state != "high")
+                finally:
+                    model.train(training)
+            if viewer.control_panel.layer_depth:
+                outputs["gl_z_buf_depth"] = outputs["depth"] * axial_shares(camera).to(outputs["depth"])
+        if writer.is_initialized() and taken.duration:
+            writer.put_time(EventName.VIS_RAYS_PER_SEC, height * width / taken.duration, step, avg_over_steps=True)
+        return outputs
+
+
+class Machines(dict[int, Any]):
+    """The threads that render, one for each page.
+
+    Nerfstudio looks up those of pages that were closed a moment ago, in the thread that trains as well: it would end.
+    """
+
+    _outputs: Outputs | None = None
+
+    def __missing__(self, number: int) -> Any:
+        return SimpleNamespace(action=lambda _: None, running=False)
+
+    def __setitem__(self, number: int, machine: RenderStateMachine) -> None:
+        # Nerfstudio starts what it finds in here right after it has put its own in.
+        if self._outputs is not None and not isinstance(machine, LiveMachine):
+            machine = LiveMachine(machine, self._outputs)
+        super().__setitem__(number, machine)
+
+    def render_with(self, outputs: Outputs) -> None:
+        """Pages get the pictures of a function from now on, also those that are open already."""
+        self._outputs = outputs
+        for number, machine in list(self.items()):
+            self[number] = machine
+            if machine.is_alive():  # otherwise Nerfstudio is about to start what is in here
+                machine.running = False
+                self[number].start()
+
+
+def axial_shares(camera: Cameras) -> Float[Tensor, "H W 1"]:
+    """Depth along the optical axis as a share of that along the ray, of each pixel of a camera of shape [1]."""
+    try:
+        return _axial_shares(ViewCamera.of(camera))
+    except SemfieldError:  # panoramas and fish eyes
+        return _shares(camera)
+
+
+@lru_cache(maxsize=4)
+def _axial_shares(camera: ViewCamera) -> Tensor:
+    return _shares(camera.cameras())
+
+
+def _shares(camera: Cameras) -> Tensor:
+    directions = camera.generate_rays(camera_indices=0).directions
+    return -(directions @ camera.camera_to_worlds[0, :3, 2:3])
