@@ -126,18 +126,22 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             self.config.encoder_dim,
             common=self.config.encoder_basis == "common",
         )
+        dataset.metadata["source_moving"] = dataset.moving()
+        self._fit_budget(dataset)
+        self._add_what_training_needs(dataset)
+        return dataset
+
+    def _add_what_training_needs(self, dataset: FlowDataset) -> None:
+        """Colours that fields look up, and what labels tell of all frames; also for renders, in some settings."""
         # Half precision: exact to an eighth of an 8-bit level, and half the memory of a 480x270 video.
         dataset.metadata["source_colors"] = mapped_stack(
-            content_key(files, "colors", str(dataset.size(0))),
+            content_key(list(dataset.image_filenames), "colors", str(dataset.size(0))),
             (dataset.get_image_float32(index)[..., :3].half().numpy() for index in range(len(dataset))),
             len(dataset),
         )
-        dataset.metadata["source_moving"] = dataset.moving()
-        self._fit_budget(dataset)
         known = gather_evidence(dataset, carry=self.config.propagate_labels)
         dataset.metadata["source_classifier"], dataset.metadata["source_votes"] = known.classifier, known.votes
         dataset.propagated = known.targets
-        return dataset
 
     def _fit_budget(self, dataset: FlowDataset) -> None:
         """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""

@@ -11,6 +11,7 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.labelling.evidence import gather_evidence
 from semfield_ns.semantic_flow.datamanager import (
     FlowDataset,
     SemanticFlowDataManager,
@@ -51,13 +52,18 @@ class SplatDataManager(SemanticFlowDataManager):
 
     config: SplatDataManagerConfig
 
-    def create_train_dataset(self) -> FlowDataset:
-        """The training frames; `metadata["start"]` makes Gaussians of them."""
-        dataset = super().create_train_dataset()
+    def _add_what_training_needs(self, dataset: FlowDataset) -> None:
+        """What labels tell of all frames, the pictures, and `metadata["start"]`, which makes Gaussians of them.
+
+        Nothing where a trained run is opened: its checkpoint has all that renders need.
+        """
+        if self.test_mode != "val":
+            return
+        known = gather_evidence(dataset, carry=self.config.propagate_labels)
+        dataset.propagated = known.targets
         dataset.metadata["images"] = Images(dataset)
         dataset.metadata["known_labels"] = KnownLabels(dataset)
         dataset.metadata["start"] = lambda near, far, most: start_of(dataset, near, far, most)
-        return dataset
 
     def setup_train(self) -> None:
         """Says what the scene lacks."""
