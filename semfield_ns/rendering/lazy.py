@@ -11,9 +11,11 @@ class LazyOutputs(MutableMapping[str, Tensor]):
 
     Args:
         makers: of each output.
+        size: bytes, about, of everything once it is made.
     """
 
-    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]], size: int = 0) -> None:
+        self.size = size
         self._makers = dict(makers)
         self._made: dict[str, Tensor] = {}
 
@@ -39,13 +41,15 @@ class LazyOutputs(MutableMapping[str, Tensor]):
 
     def __or__(self, other: Mapping[str, Tensor]) -> "LazyOutputs":
         """Both, the other's where both have an output; what is not made yet is made later."""
-        result = LazyOutputs(self._makers)
+        result = LazyOutputs(self._makers, self.size)
         result._made = dict(self._made)
         for name, value in other.items():
             result[name] = value
         return result
 
-    @property
-    def made(self) -> Mapping[str, Tensor]:
-        """What has been made so far."""
-        return self._made
+
+def size_of(outputs: Mapping[str, Tensor]) -> int:
+    """Bytes of outputs; what is not made yet is counted too, and not made."""
+    if isinstance(outputs, LazyOutputs):
+        return outputs.size
+    return sum(value.numel() * value.element_size() for value in outputs.values())

@@ -41,6 +41,8 @@ from semfield_ns.semantic_flow_splat.semantics import (
 )
 from semfield_ns.semantic_flow_splat.view import View, view_of
 
+RAW_CHANNELS = 22
+"""of the outputs of a render, besides logits and features"""
 GROWTH_FRAMES = 6
 """whose pictures say where Gaussians are needed"""
 RIGID_NEIGHBOURS = 4
@@ -352,7 +354,8 @@ class SemanticFlowSplatModel(VideoModel):
         }
         if self.label_map is not None:
             makers["logits"] = lambda: main().channels[..., 4:]
-        return LazyOutputs(makers)
+        channels = RAW_CHANNELS + self.gaussians.num_classes + self.gaussians.feature_dim
+        return LazyOutputs(makers, 4 * view.width * view.height * channels)
 
     def unedited_outputs(self, camera: Cameras) -> LazyOutputs:  # type: ignore[override]
         """What one camera sees without edits."""

@@ -8,6 +8,7 @@ from cachetools import LRUCache
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from semfield_ns.rendering.lazy import size_of
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.views import FeatureView, Pictures, view_of_outputs
@@ -25,8 +26,8 @@ class Render:
     @property
     def size(self) -> int:
         """Bytes of pixels."""
-        tensors = [*self.raw.values(), *(() if self.view is None else (self.view.rgb, self.view.features))]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        own = {} if self.view is None else {"rgb": self.view.rgb, "features": self.view.features}
+        return size_of(self.raw) + size_of(own)
 
 
 class Renders:

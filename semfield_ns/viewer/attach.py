@@ -9,6 +9,7 @@ from semfield_ns.viewer.export_buttons import export_session
 from semfield_ns.viewer.legend import SemanticPanel
 from semfield_ns.viewer.panel import SegmentationPanel
 from semfield_ns.viewer.picking import add_picking
+from semfield_ns.viewer.playback import PlaybackPanel
 from semfield_ns.viewer.scene_panel import ScenePanel
 
 
@@ -24,6 +25,8 @@ def attach(pipeline: Any) -> None:
     if model.label_map is not None:
         pipeline.classes = SemanticPanel(model.label_map.names, model.label_map.colors)
         model.class_switches = pipeline.classes.visible_classes
+    if isinstance(model, MovingSceneModel):
+        pipeline.playback = PlaybackPanel(model)
     editing = None
     if isinstance(model, MovingSceneModel) and model.label_map is not None:
         moving = [entry.name for entry in model.label_map.classes if entry.dynamic]

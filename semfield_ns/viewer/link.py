@@ -132,6 +132,16 @@ class ViewerLink(ViewerControl):
         panel = self.viewer.control_panel
         return (panel.output_render, panel.split_output_render) if panel.split else (panel.output_render,)
 
+    @property
+    def time(self) -> float:
+        """Where the time slider stands, 0 to 1."""
+        return 0.0 if self.viewer is None else float(self.viewer.control_panel.time)
+
+    def show_time(self, time: float) -> None:
+        """Moves the time slider, 0 to 1; every browser is rendered again."""
+        if self.viewer is not None:
+            self.viewer.control_panel.time = time
+
     # ------------------------------------------------------------------------------------------------- pointer
 
     def take_pointer(self, client: Client, kind: Pointer, called: Callable[[tuple[ScreenPoint, ...]], None]) -> None:

@@ -6,7 +6,7 @@ that is done. `LiveSegmentation` decides which picture can be made in time, and 
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, MutableMapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -18,6 +18,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.rendering.lazy import LazyOutputs
 from semfield_ns.scene_model import Parts, SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
@@ -134,38 +135,6 @@ class GuardedViews(ModelViews):
             return super().render_view(camera)
 
 
-class Pictures(MutableMapping[str, Tensor]):
-    """Outputs of a view that are made when they are asked for: to present them all takes longer than to find a mask.
-
-    Args:
-        makers: of each output [H, W, channels].
-    """
-
-    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]) -> None:
-        self._makers = dict(makers)
-        self._made: dict[str, Tensor] = {}
-
-    @torch.no_grad()
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._made:
-            self._made[name] = self._makers[name]()
-        return self._made[name]
-
-    def __setitem__(self, name: str, value: Tensor) -> None:
-        self._makers[name] = lambda: value
-        self._made.pop(name, None)
-
-    def __delitem__(self, name: str) -> None:
-        del self._makers[name]
-        self._made.pop(name, None)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-
 class LiveSegmentation:
     """The outputs of a model with the objects of a session, as the viewer shows them.
 
@@ -212,7 +181,7 @@ class LiveSegmentation:
         except SemfieldError:
             # Panoramas and fish eyes of the viewer's render tab: no strokes there.
             raw = self.model.raw_outputs_for_camera(camera)
-            return Pictures(self._presented(raw, camera) | object_pictures(raw, None, None))
+            return LazyOutputs(self._presented(raw, camera) | object_pictures(raw, None, None))
         view = self._affordable_view(asked) if impatient else asked
         raw = self.views.raw(view, poll)
         found = None
@@ -225,7 +194,7 @@ class LiveSegmentation:
         makers = self._presented(raw, view.cameras().to(self.model.device)) | object_pictures(
             raw, found, self._chosen()
         )
-        pictures = Pictures({name: partial(_sized, name, make, asked) for name, make in makers.items()})
+        pictures = LazyOutputs({name: partial(_sized, name, make, asked) for name, make in makers.items()})
         # Here rather than later: the caller holds the train lock.
         for name in {"depth", *self.link.shown} & pictures.keys():
             _ = pictures[name]

@@ -1,0 +1,54 @@
+"""The video plays in Nerfstudio's viewer, with a played browser."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from semfield_ns.viewer.playback import PlaybackPanel
+from tests.semantic_flow.test_editing import solid_model
+from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    model = solid_model()
+    pipeline = ball_pipeline(model)
+    pipeline.playback = PlaybackPanel(model, frames_a_second=20.0)
+    served = Served(tmp_path, pipeline, max_res=16)
+    yield served
+    served.stop()
+
+
+def test_time_moves_on_until_it_is_stopped_and_begins_anew(served: Served):
+    panel, browser = served.pipeline.playback, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    times = []
+
+    def moved() -> bool:
+        times.append(panel.link.time)
+        return any(later < earlier for earlier, later in zip(times, times[1:], strict=False)) and max(times) > 0
+
+    served.press(panel.a_play, browser)
+    wait_for(lambda: panel._player.playing)
+    wait_for(moved)
+    served.press(panel.a_play, browser)
+    wait_for(lambda: not panel._player.playing)
+    stopped = panel.link.time
+    served.settle()
+    assert panel.link.time == stopped
+
+
+def test_without_the_loop_it_ends_at_the_end(served: Served):
+    panel, browser = served.pipeline.playback, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    panel.c_loop.value = False
+    served.press(panel.a_play, browser)
+    wait_for(lambda: panel.link.time == 1.0)
+    wait_for(lambda: not panel._player.playing)
+
+
+def test_without_a_viewer_nothing_plays():
+    panel = PlaybackPanel(solid_model())
+    panel._player.toggle()
+    assert not panel._player.playing
