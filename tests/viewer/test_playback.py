@@ -1,6 +1,7 @@
 """The video plays in Nerfstudio's viewer, with a played browser."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_time_moves_on_until_it_is_stopped_and_begins_anew(served: Served):
 
     def moved() -> bool:
         times.append(panel.link.time)
-        return any(later < earlier for earlier, later in zip(times, times[1:], strict=False)) and max(times) > 0
+        return any(later < earlier for earlier, later in pairwise(times)) and max(times) > 0
 
     served.press(panel.a_play, browser)
     wait_for(lambda: panel._player.playing)
