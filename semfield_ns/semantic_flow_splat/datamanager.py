@@ -52,6 +52,23 @@ class SplatDataManager(SemanticFlowDataManager):
 
     config: SplatDataManagerConfig
 
+    def create_train_dataset(self) -> FlowDataset:
+        """The training frames.
+
+        Raises:
+            SemfieldError: a camera has lens distortion.
+        """
+        cameras = self.train_dataparser_outputs.cameras
+        if cameras.distortion_params is not None:
+            distorted = torch.nonzero(cameras.distortion_params.abs().amax(dim=-1) > 1e-8)[:, 0]
+            if len(distorted):
+                path = self.train_dataparser_outputs.image_filenames[int(distorted[0])]
+                raise SemfieldError(
+                    f"{path}: its camera has lens distortion, and Gaussians are seen through pinholes: undistort the "
+                    "pictures first, or use semantic-flow."
+                )
+        return super().create_train_dataset()
+
     def _add_what_training_needs(self, dataset: FlowDataset) -> None:
         """What labels tell of all frames, the pictures, and `metadata["start"]`, which makes Gaussians of them.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from semfield_ns.semantic_flow_splat.moving import MovingGaussians, logit
@@ -33,7 +33,7 @@ def grow(
     Still ones stay still ones, moving ones moving ones; new ones are divided between both by their share of the error.
 
     Args:
-        gaussians: changed in place.
+        gaussians: changed in place; what grows becomes a new parameter.
         error: of the pixels that show each Gaussian, summed; not negative.
         added: new ones.
         optimizers: by the name of the parameter.
@@ -124,16 +124,28 @@ def _append(
     for name, values in _children(gaussians, parents, generator).items():
         own = getattr(gaussians, name)
         at = len(own) if name in ("still", "tracks", "presence") else place
-        _insert(own, at, values, optimizers.get(name))
+        larger = torch.cat([own.detach()[:at], values, own.detach()[at:]])
+        if not isinstance(own, nn.Parameter):
+            setattr(gaussians, name, larger)
+            continue
+        # A new parameter: graphs that are still alive know the size of the old one.
+        setattr(gaussians, name, nn.Parameter(larger))
+        if name in optimizers:
+            _hand_over(optimizers[name], own, getattr(gaussians, name), at)
 
 
-def _insert(own: Tensor, at: int, values: Tensor, optimizer: Optimizer | None) -> None:
-    """Rows into a parameter, and zeros into what its optimiser remembers."""
-    own.data = torch.cat([own.data[:at], values, own.data[at:]])
-    own.grad = None
-    for key, state in _memory(own, optimizer).items():
-        zeros = torch.zeros_like(values)
-        optimizer.state[own][key] = torch.cat([state[:at], zeros, state[at:]])  # type: ignore[union-attr]
+def _hand_over(optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, at: int) -> None:
+    """Lets an optimiser go on with a parameter that has more rows, from `at` on; of these it remembers nothing."""
+    for group in optimizer.param_groups:
+        group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
+    more = len(new) - len(old)
+    state = optimizer.state.pop(old, {})
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.dim():
+            zeros = value.new_zeros(more, *value.shape[1:])
+            state[key] = torch.cat([value[:at], zeros, value[at:]])
+    if state:
+        optimizer.state[new] = state
 
 
 def _forget(own: Tensor, rows: Int[Tensor, "K"], optimizer: Optimizer | None) -> None:

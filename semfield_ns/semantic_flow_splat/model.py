@@ -3,7 +3,7 @@
 Read `get_outputs` (training) and `raw_outputs_for_camera` (a picture) first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.harmonics import CONSTANT, colours
@@ -123,15 +123,16 @@ class SemanticFlowSplatModel(VideoModel):
         """Before a step: what is gathered along the trajectories is gathered anew from time to time."""
         before = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
         optimizers = training_callback_attributes.optimizers
-        known = {} if optimizers is None else optimizers.optimizers
         # The number of Gaussians first: what is gathered is of each of them.
         return [
-            TrainingCallback(before, self.change_number, update_every_num_iters=self.config.grow_every, args=[known]),
-            TrainingCallback(before, self.gather, update_every_num_iters=self.config.gather_every),
+            TrainingCallback(
+                before, self.change_number, update_every_num_iters=self.config.grow_every, args=[optimizers]
+            ),
+            TrainingCallback(before, self.gather, self.config.gather_every),
         ]
 
     @torch.no_grad()
-    def change_number(self, optimizers: Mapping[str, Optimizer], step: int) -> None:
+    def change_number(self, optimizers: Optimizers | None, step: int) -> None:
         """Puts transparent Gaussians elsewhere and adds new ones, where the pictures of a few frames are wrong."""
         config, gaussians = self.config, self.gaussians
         images = self.kwargs["metadata"].get("images")
@@ -145,7 +146,9 @@ class SemanticFlowSplatModel(VideoModel):
             wrong = (rgb.channels - images[index].to(rgb.channels)).abs().mean(dim=-1, keepdim=True)
             error += uplift_image(gaussians, view, wrong, config.backend)[0][:, 0]
         added = min(round(config.grow_share * len(gaussians)), config.max_gaussians - len(gaussians))
-        grow(gaussians, error, max(added, 0), optimizers, generator)
+        grow(gaussians, error, max(added, 0), {} if optimizers is None else optimizers.optimizers, generator)
+        if optimizers is not None:
+            optimizers.parameters.update({name: [getattr(gaussians, name)] for name in MovingGaussians.NAMES})
         self.gather(step)
 
     # ---------------------------------------------------------------------------------------------- semantics
