@@ -22,6 +22,7 @@ from nerfstudio.cameras.rays import RayBundle
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
+from semfield_ns.scene_model import finished
 
 BOUNDS = (1.2, 6.0)
 FOCAL = 0.8  # of the width
@@ -113,7 +114,7 @@ def main(
 
         def render(setting: RaySettings = setting, dtype: torch.dtype = dtype) -> None:
             with torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                render_image(network, bundle, BOUNDS, encoded, setting, True, chunk)
+                finished(render_image(network, bundle, BOUNDS, encoded, setting, True, chunk))
 
         first, later, memory = measure(render, device, rounds)
         print(f"| {way} | {str(dtype)[6:]} | {compiled} | {first:.1f} | {later:.2f} | {memory:.1f} |", flush=True)

@@ -29,6 +29,7 @@ from semfield_ns.gsn.model import GSNModel
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews, tabled
 from semfield_ns.gsn.rendering import RaySettings, render_chunks, render_image, render_keeping
+from semfield_ns.scene_model import finished
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.gsn.scenes import random_rays, random_views, reference_of, reference_render
@@ -109,13 +110,13 @@ def speed(samples: int, rounds: int, chunk: int, compiled: bool, device: str) ->
     print(f"tables of 10 views and folded weights, once a picture: {time.perf_counter() - start:.3f} s")
 
     def exact(start: int, size: int) -> dict[str, torch.Tensor]:
-        return render_chunks(network, *(x[start : start + size] for x in rays), tables, True, chunk)
+        return finished(render_chunks(network, *(x[start : start + size] for x in rays), tables, True, chunk))
 
     def all_rays(render: Callable[[int, int], Any], size: int) -> Callable[[], None]:
         return lambda: [render(start, size) for start in range(0, len(rays[0]), size)] and None
 
     def fast() -> None:
-        render_image(network, bundle, BOUNDS, views, FAST, True, chunk)
+        finished(render_image(network, bundle, BOUNDS, views, FAST, True, chunk))
 
     def fast_half() -> None:
         with half(device):

@@ -1,6 +1,6 @@
 """GSN as a Nerfstudio model: source views in, colours, depth and features of any view out.
 
-Read `get_outputs` and `image_parts` first: which views to look from, where on the rays to look, what the network says.
+Read `get_outputs` and `render_image` first: which views to look from, where on the rays to look, what the network says.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
-from semfield_ns.gsn.rendering import RaySettings, image_parts, render_rays
+from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
@@ -316,7 +316,7 @@ class GSNModel(SceneModel):
         sources = self.sources_for(scene, bundle.origins.reshape(-1, 3)[0])
         bundle, views = self._framed(bundle, self.evaluation_views(scene, sources))
         bounds, chunk = self.bounds_of(scene, sources), self.config.eval_num_rays_per_chunk
-        parts = image_parts(self.network, bundle, bounds, views, self.config.rays, self.knows_features, chunk)
+        parts = render_image(self.network, bundle, bounds, views, self.config.rays, self.knows_features, chunk)
         while True:
             with self._autocast():  # a thread's own: nothing waits with it
                 try:

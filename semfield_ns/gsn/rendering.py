@@ -14,7 +14,7 @@ from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.projection import SourceViews, tabled
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
 from semfield_ns.gsn.threads import map_on_cores
-from semfield_ns.scene_model import Parts, finished
+from semfield_ns.scene_model import Parts
 
 Bounds = tuple[float, float]
 
@@ -100,6 +100,7 @@ def render_keeping(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+@torch.no_grad()
 def render_image(
     network: GSNNetwork,
     bundle: RayBundle,
@@ -108,26 +109,12 @@ def render_image(
     settings: RaySettings,
     with_features: bool,
     chunk: int,
-) -> dict[str, Float[Tensor, "H W C"]]:
-    """A picture, from the rays of all its pixels [H, W].
+) -> Parts:
+    """A picture, from the rays of all its pixels [H, W]; pieces of it alone would have other first looks.
 
     Returns:
-        "rgb", "depth" (along the ray) and, if asked for, "features".
+        "rgb", "depth" (along the ray) and, if asked for, "features", [H, W, channels].
     """
-    return finished(image_parts(network, bundle, bounds, views, settings, with_features, chunk))
-
-
-@torch.no_grad()
-def image_parts(
-    network: GSNNetwork,
-    bundle: RayBundle,
-    bounds: Bounds,
-    views: SourceViews,
-    settings: RaySettings,
-    with_features: bool,
-    chunk: int,
-) -> Parts:
-    """`render_image` part by part: pieces of a picture by themselves would have first looks of their own."""
     views = tabled(views)
     if settings.mode == "uniform":
         near, far = limits(bundle.flatten(), bounds)
@@ -182,10 +169,13 @@ def _in_chunks(
     only: str = "",
 ) -> Parts:
     rays = bundle.flatten()
-    outputs = yield from chunk_parts(network, rays.origins, rays.directions, depths, views, with_features, chunk, only)
+    outputs = yield from render_chunks(
+        network, rays.origins, rays.directions, depths, views, with_features, chunk, only
+    )
     return {name: values.view(*bundle.shape, -1) for name, values in outputs.items()}
 
 
+@torch.no_grad()
 def render_chunks(
     network: GSNNetwork,
     origins: Float[Tensor, "R 3"],
@@ -195,7 +185,7 @@ def render_chunks(
     with_features: bool,
     chunk: int,
     only: str = "",
-) -> dict[str, Float[Tensor, "R C"]]:
+) -> Parts:
     """`GSNNetwork.render` for any number of rays, without "weights" unless they are asked for.
 
     Args:
@@ -208,21 +198,6 @@ def render_chunks(
         chunk: rays at once, at most. On a CPU, fewer: what they need has to fit into a core's cache.
         only: leave out outputs whose names begin otherwise.
     """
-    return finished(chunk_parts(network, origins, directions, depths, views, with_features, chunk, only))
-
-
-@torch.no_grad()
-def chunk_parts(
-    network: GSNNetwork,
-    origins: Float[Tensor, "R 3"],
-    directions: Float[Tensor, "R 3"],
-    depths: Float[Tensor, "R S"],
-    views: SourceViews,
-    with_features: bool,
-    chunk: int,
-    only: str = "",
-) -> Parts:
-    """`render_chunks` part by part."""
     folded = network.fold()
 
     def render(start: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews, project, ray_difference, tabled
 from semfield_ns.gsn.rendering import render_chunks
 from semfield_ns.gsn.sampling import inverse_depths
+from semfield_ns.scene_model import finished
 from tests.gsn.scenes import FLIP, random_rays, random_views, reference_of, reference_render
 
 
@@ -167,7 +168,7 @@ def test_pictures_are_the_same_on_any_number_of_cores():
     for count in (1, 3):
         torch.set_num_threads(count)
         try:
-            found.append(render_chunks(network, origins, directions, depths, views, True, 7))
+            found.append(finished(render_chunks(network, origins, directions, depths, views, True, 7)))
             assert torch.get_num_threads() == count
         finally:
             torch.set_num_threads(threads)

@@ -12,19 +12,24 @@ from unittest import mock
 import msgspec
 import numpy as np
 import torch
+import torch.nn.functional as F
 import viser.transforms as vtf
 from nerfstudio.viewer.viewer import Viewer
 from torch import Tensor, nn
 from websockets.sync.client import connect
 
+from semfield_ns.editing.editor import SceneEditor
+from semfield_ns.errors import SemfieldError
 from semfield_ns.method_configs.viewer import local_viewer
-from semfield_ns.scene_model import Parts, SceneModel, finished
+from semfield_ns.scene_model import MovingSceneModel, Parts, SceneModel, finished
+from semfield_ns.scenes.labels import LabelMap, SemanticClass
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.panel import SegmentationPanel
 from tests.runs import free_port
-from tests.segmentation.scene import BallScene
+from tests.segmentation.scene import SPEED, BallScene
+from tests.segmentation.scene import camera as scene_camera
 
 LOOK_BACK = vtf.SO3.from_x_radians(np.pi)
 
@@ -56,6 +61,47 @@ class BallModel(SceneModel):
 
     def present(self, raw: dict[str, Tensor], camera: Any = None) -> dict[str, Tensor]:
         return {"rgb": raw["rgb"], "depth": raw["depth"], "accumulation": torch.ones_like(raw["depth"])}
+
+
+class MovingBallModel(BallModel, MovingSceneModel):
+    """The same with a ball that rises, and classes that are known without learning."""
+
+    STEPS = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scene = BallScene(moves=True)
+        ball, colors = SemanticClass("ball", (200, 50, 50), dynamic=True), [(80, 100, 120), (50, 50, 200)]
+        self.label_map = LabelMap((SemanticClass("wall", colors[0]), ball, SemanticClass("twin", colors[1])))
+        self.editor = NoEdits(self, None, np.eye(4)[:3])
+
+    def raw_outputs_in_parts(self, camera: Any) -> Parts:
+        raw = yield from super().raw_outputs_in_parts(camera)
+        label, surface = self.scene.labels(ViewCamera.of(camera))
+        logits, moving = 10.0 * F.one_hot(label, 3), (label == 1)[..., None].float()
+        flow = moving * SPEED / (self.STEPS - 1)
+        flows = {"scene_flow_forward": flow, "scene_flow_backward": -flow}
+        return raw | {"logits": logits, "dynamic_weight": moving, "surface": surface} | flows
+
+    def unedited_outputs(self, camera: Any) -> dict[str, Tensor]:
+        return self.raw_outputs_for_camera(camera)
+
+    def time_cameras(self, scale: float = 1.0) -> list[Any]:
+        times = np.linspace(0, 1, self.STEPS).tolist()
+        return [scene_camera(time=time).scaled(scale).cameras() for time in times]
+
+    def step_of(self, time: float) -> float:
+        return time * (self.STEPS - 1)
+
+
+class NoEdits(SceneEditor):
+    """Knows the objects of a scene alone."""
+
+    def build(self, edits: Any) -> Any:
+        raise SemfieldError("There are no edits in here.")
+
+    def find_object(self, scene: Any, camera: Any, row: float, column: float) -> int:
+        return -1
 
 
 def write_session(session: Session, folder: Path, what: str, link: ViewerLink) -> str:
