@@ -27,7 +27,7 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
     """The frame encoder: a teacher, or "auto": ResNet-18 where its weights are at hand, else the classical descriptor.
 
     Raises:
-        SemfieldError: there is no such teacher, or its weights cannot be had.
+        SemfieldError: there is no such teacher, or its weights are not at hand.
     """
     if name != "auto":
         return build_teacher(name, stride, device)
@@ -134,9 +134,8 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         )
         dataset.metadata["source_moving"] = dataset.moving()
         self._fit_budget(dataset)
-        known = gather_evidence(dataset, carry=self.config.propagate_labels)
-        dataset.metadata["source_classifier"], dataset.metadata["source_votes"] = known.classifier, known.votes
-        dataset.propagated = known.targets
+        evidence = gather_evidence(dataset, carry=self.config.propagate_labels)
+        dataset.metadata["source_evidence"], dataset.propagated = evidence, evidence.targets
         return dataset
 
     def _fit_budget(self, dataset: FlowDataset) -> None:

@@ -203,7 +203,7 @@ class DynamicField(nn.Module):
         source: Float[Tensor, "points 3"] | None,
         visible: Float[Tensor, "points 1"] | None,
     ) -> Float[Tensor, "points 3"]:
-        """The field's colour, or as far as a learned gate says, the colour `source` that the frame shows there."""
+        """The field's colour, blended by a learned gate with the colour `source` that the frame shows there."""
         own = self.color(feature, directions)
         if self.source_gate is None or source is None or visible is None:
             return own
