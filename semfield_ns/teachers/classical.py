@@ -35,7 +35,6 @@ class ClassicalTeacher(Teacher):
         self.name = f"classical-1-s{stride}-{'_'.join(f'{s:g}' for s in sigmas)}-r{'_'.join(map(str, regions))}"
 
     def encode(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch h w dim"]:
-        """See `Teacher.encode`."""
         maps = np.stack([self._describe(image.cpu().numpy().astype(np.float32)) for image in images])
         features = torch.from_numpy(maps).permute(0, 3, 1, 2)
         height, width = images.shape[1:3]

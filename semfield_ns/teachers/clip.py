@@ -30,7 +30,7 @@ class ClipTeacher(PretrainedTeacher, TextTeacher):
         stride: px.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not CLIP's.
+        SemfieldError: the weights are not found, or are not CLIP's.
     """
 
     model_types = ("clip",)
@@ -58,7 +58,6 @@ class ClipTeacher(PretrainedTeacher, TextTeacher):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch h w dim"]:
-        """See `Teacher.encode`."""
         height, width = images.shape[1:3]
         rows, columns = self.grid_size(height, width)
         tall, wide = min(self.window, height), min(self.window, width)
@@ -85,7 +84,6 @@ class ClipTeacher(PretrainedTeacher, TextTeacher):
 
     @torch.no_grad()
     def encode_text(self, words: list[str]) -> Float[Tensor, "n dim"]:
-        """See `TextTeacher.encode_text`."""
         tokens = self.tokenizer(words, padding=True, truncation=True, return_tensors="pt").to(self.device)
         return self._unit(
             self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])

@@ -22,7 +22,7 @@ class ResNetTeacher(Teacher):
         device: where to run.
 
     Raises:
-        SemfieldError: the weights are neither in the cache nor to be had.
+        SemfieldError: the weights are neither in the cache nor can they be downloaded.
     """
 
     stride = 4
@@ -47,7 +47,6 @@ class ResNetTeacher(Teacher):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch h w dim"]:
-        """See `Teacher.encode`."""
         x = images.to(self.device).permute(0, 3, 1, 2)
         x = (x - x.new_tensor(IMAGENET_MEAN)[:, None, None]) / x.new_tensor(IMAGENET_STD)[:, None, None]
         net = self.backbone

@@ -22,7 +22,7 @@ class SamTeacher(PretrainedTeacher):
         device: where it runs.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not SAM's.
+        SemfieldError: the weights are not found, or are not SAM's.
     """
 
     model_types = ("sam",)
@@ -46,7 +46,6 @@ class SamTeacher(PretrainedTeacher):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch h w dim"]:
-        """See `Teacher.encode`."""
         rows, columns = self.grid_size(*images.shape[1:3])
         x = resize(self.normalised(images), (rows * self.stride, columns * self.stride))
         x = F.pad(x, (0, self.input_size - x.shape[3], 0, self.input_size - x.shape[2]))
@@ -63,7 +62,7 @@ class Sam2Teacher(PretrainedTeacher):
         device: where it runs.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not SAM 2's.
+        SemfieldError: the weights are not found, or are not SAM 2's.
     """
 
     model_types = ("sam2", "sam2_video")
@@ -87,7 +86,6 @@ class Sam2Teacher(PretrainedTeacher):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch h w dim"]:
-        """See `Teacher.encode`."""
         x = resize(self.normalised(images), (self.input_size, self.input_size))
         embedding = self.model.get_image_embeddings(x.to(self.dtype))[-1]
         return embedding.permute(0, 2, 3, 1).float().cpu()

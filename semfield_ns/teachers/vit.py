@@ -31,7 +31,7 @@ class ViTTeacher(PretrainedTeacher):
         device: where it runs.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not those of a vision transformer.
+        SemfieldError: the weights are not found, or are not those of a vision transformer.
     """
 
     def __init__(self, kind: str, source: str, device: torch.device | str = "cpu") -> None:
@@ -54,7 +54,6 @@ class ViTTeacher(PretrainedTeacher):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "batch height width 3"]) -> Float[Tensor, "batch h w dim"]:
-        """See `Teacher.encode`."""
         rows, columns = self.grid_size(*images.shape[1:3])
         x = resize(self.normalised(images), (rows * self.stride, columns * self.stride)).to(self.dtype)
         tokens = self._tokens(x, rows, columns)[:, -rows * columns :]
