@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
+from semfield_ns.metrics.images import image_quality, psnr
 from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
@@ -388,8 +389,8 @@ class SemanticFlowModel(MovingSceneModel):
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the training rays; in stage 1 it counts dynamic rays too, if the batch has any."""
-        error = (outputs["rgb"] - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
-        return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
+        truth = batch["image"][..., :3].to(outputs["rgb"])
+        return {"psnr": psnr(outputs["rgb"], truth).clamp(max=100)}
 
     def begin_evaluation(self) -> None:
         """Starts counting over a set of images."""
@@ -415,8 +416,6 @@ class SemanticFlowModel(MovingSceneModel):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR, SSIM, LPIPS (where its weights are at hand) and the image's own mIoU; pictures beside their truth."""
-        from semfield_ns.metrics.images import image_quality
-
         truth = batch["image"][..., :3].to(outputs["rgb"])
         metrics = image_quality(outputs["rgb"], truth)
         images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}

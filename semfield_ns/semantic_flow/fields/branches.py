@@ -150,7 +150,9 @@ class FlowField(nn.Module):
         latent = self.latents.weight.expand(len(coordinates), -1)
         return self.trunk(self.encoding(coordinates), latent)
 
-    def velocity(self, points: Float[Tensor, "*batch 3"], time: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 3"]:
+    def velocity(
+        self, points: Float[Tensor, "*#batch 3"], time: Float[Tensor, "*#batch 1"]
+    ) -> Float[Tensor, "*batch 3"]:
         """World units a frame, each component below `max_velocity`."""
         flat = self.coordinates(points.reshape(-1, 3), time.expand(*points.shape[:-1], 1).reshape(-1, 1))
         return self.max_velocity * torch.tanh(self.velocity_head(self.features(flat))).reshape(points.shape)
