@@ -40,7 +40,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo 'Python 3.10 or newer is needed: make PYTHON=...'; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
-		|| echo "uv cannot be had: pip takes some minutes, and needs a C++ compiler"
+		|| echo "uv could not be installed: pip takes some minutes, and needs a C++ compiler"
 	if test -x $(BIN)/uv; then \
 		$(BIN)/uv pip install --python $(BIN)/python --editable '.[dev]'; \
 	else \

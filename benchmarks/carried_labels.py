@@ -2,7 +2,7 @@
 
     python benchmarks/carried_labels.py --data FOLDER_OF_REAL_SCENES
 
-Prints the log-odds of being right (start, less per step, less where the way was doubtful), and the dataset mIoU of
+Prints the log-odds of being right (start, less per step, less where the flow was doubtful), and the dataset mIoU of
 taking the carried labels as they are, and of joining them with a linear classifier of the image features. Nothing is
 trained.
 """
@@ -16,7 +16,7 @@ from training import Job, machine
 
 from semfield_ns.evaluation.run import Truth, score
 from semfield_ns.labelling.evidence import frame_flow
-from semfield_ns.labelling.propagation import Reliability, measure, merge, rehearsal_gaps, sides
+from semfield_ns.labelling.propagation import Reliability, carry_from_both_sides, fit_reliability, held_out_gaps, merge
 from semfield_ns.semantic_flow.datamanager import FlowDataset
 
 
@@ -44,20 +44,22 @@ def main(data: Path = DATA, cache: Path = Path("outputs/table"), share: int = 25
             schedule = f"{prefix}-{share}%"
             job = Job(folder, schedule).config().pipeline.datamanager.dataparser
             shown = job.setup().get_dataparser_outputs().metadata["labelled"]
-            given, gaps = {index: labels[index] for index in shown}, rehearsal_gaps(shown, len(entries))
-            voices = [sides(f, given, *flows, gaps.get(f, 1)) for f in range(len(entries))]
+            given, gaps = {index: labels[index] for index in shown}, held_out_gaps(shown, len(entries))
+            sources = [carry_from_both_sides(f, given, *flows, gaps.get(f, 1)) for f in range(len(entries))]
             hidden = [index for index in labels if index not in given]
             found, true = (
-                measure((v, labels[f]) for f in frames for v in voices[f] if v is not None)
+                fit_reliability((v, labels[f]) for f in frames for v in sources[f] if v is not None)
                 for frames in (shown, hidden)
             )
             classes = len(everything.metadata["label_map"])
             nothing = np.zeros(classes)
-            heard = {f: merge([found.heard(v, labels[f].shape, classes) for v in voices[f]], nothing) for f in hidden}
+            joined = {
+                f: merge([found.weighted(v, labels[f].shape, classes) for v in sources[f]], nothing) for f in hidden
+            }
             truth = Truth({f: labels[f] for f in hidden}, {}, everything.metadata["label_map"].dynamic)
             manager = Job(folder, schedule, scene.masks).config().pipeline.datamanager
             targets = manager.setup(device="cpu", test_mode="inference").train_dataset.propagated[..., 0]
-            carried = score("carried", {f: entry.labels for f, entry in heard.items()}, truth).miou
+            carried = score("carried", {f: entry.labels for f, entry in joined.items()}, truth).miou
             both = score("both", {f: targets[f].numpy().astype(np.int64) for f in hidden}, truth).miou
             cells = f"{_cell(found)} | {_cell(true)} | {carried:.3f} | {both:.3f}"
             print(f"| {scene.name}, {schedule} | {cells} |", flush=True)

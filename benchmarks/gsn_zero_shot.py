@@ -30,6 +30,7 @@ from semfield_ns.gsn.model import GSNModel
 from semfield_ns.gsn.projection import SourceViews, observe_tokens, project
 from semfield_ns.gsn.runs import attach, open_run
 from semfield_ns.io import write_png
+from semfield_ns.metrics.images import psnr
 from semfield_ns.scenes.dataset import read_depth
 from semfield_ns.scenes.formats import read_scene
 
@@ -49,11 +50,6 @@ class Row:
     cosine_average: float
     spearman: float
     seconds: float
-
-
-def psnr(found: torch.Tensor, truth: torch.Tensor) -> float:
-    """Of pictures in [0, 1], dB."""
-    return float(-10 * torch.log10((found.clamp(0, 1) - truth).square().mean()))
 
 
 def plane_average(
@@ -128,9 +124,9 @@ def judge(model: GSNModel, index: int, truth_depth: np.ndarray | None, pictures:
         correlation = float(spearmanr(depth[known], truth_depth[known]).statistic)
     return Row(
         scene.name,
-        psnr(raw["rgb"], truth),
-        psnr(nearest, truth),
-        psnr(average, truth),
+        float(psnr(raw["rgb"].clamp(0, 1), truth)),
+        float(psnr(nearest.clamp(0, 1), truth)),
+        float(psnr(average.clamp(0, 1), truth)),
         *cosines,
         correlation,
         seconds,

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
+from nerfstudio.cameras.cameras import Cameras
 
 from semfield_ns.io import read_image
 from semfield_ns.scenes.dataset import read_depth
@@ -28,7 +29,7 @@ from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.simulation import simulate_strokes
-from semfield_ns.segmentation.views import FeatureView, KnownViews
+from semfield_ns.segmentation.views import FeatureView
 from semfield_ns.sessions.masks import open_run, scene_views
 from semfield_ns.sessions.segmenter import Segmenter
 from semfield_ns.sessions.session import Session
@@ -36,6 +37,31 @@ from semfield_ns.sessions.views import ModelViews
 from semfield_ns.teachers.classical import ClassicalTeacher
 
 WIDTH, HEIGHT, FEATURES, STROKES = 504, 378, 64, 20
+
+
+class OneView:
+    """A provider that knows one view, of a scene where nothing moves."""
+
+    def __init__(self, view: FeatureView) -> None:
+        self.view = view
+
+    def version(self) -> None:
+        return None
+
+    def render_view(self, camera: ViewCamera) -> FeatureView:
+        return self.view
+
+    def view_of(self, raw: dict[str, torch.Tensor], cameras: Cameras) -> FeatureView:
+        return self.view
+
+    def pictures(self) -> None:
+        return None
+
+    def trace(self, points: torch.Tensor, time: float | None, to: float | None) -> torch.Tensor:
+        return points
+
+    def text_features(self, texts: list[str]) -> torch.Tensor:
+        raise NotImplementedError
 
 
 def picture(folder: Path, device: str) -> tuple[FeatureView, np.ndarray]:
@@ -65,7 +91,7 @@ def stroke_seconds(device: str) -> tuple[float, list[float], list[float], int]:
     with tempfile.TemporaryDirectory() as folder:
         view, instances = picture(Path(folder), device)
     start = time.perf_counter()
-    segmenter = Segmenter(Session(), KnownViews([view]))
+    segmenter = Segmenter(Session(), OneView(view))
     segmenter.view(view.camera)
     prepared = time.perf_counter() - start
     ids, counts = np.unique(instances[instances > 0], return_counts=True)

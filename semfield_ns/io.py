@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
@@ -26,6 +27,9 @@ _DECODE_ERRORS = (
     zlib.error,
     Image.DecompressionBombError,
 )
+
+
+_RGB_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def reason(error: BaseException) -> str:
@@ -141,6 +145,32 @@ def read_image(path: Path, what: str = "image") -> Image.Image:
             return image
     except _DECODE_ERRORS as error:
         raise _unreadable(path, what, error) from error
+
+
+def read_rgb(
+    path: Path,
+    what: str = "image",
+    size: tuple[int, int] | None = None,
+    smaller: Image.Resampling = Image.Resampling.BOX,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode the colours of a picture; transparency is dropped.
+
+    Args:
+        path: of an image with 8 bits a channel.
+        what: whose file it is, for errors.
+        size: (height, width) of the result; that of the file by default.
+        smaller: filter to make pictures smaller with; they are made larger bicubically.
+
+    Raises:
+        SemfieldError: the file is missing, broken, or has more bits a channel.
+    """
+    image = read_image(path, what)
+    if image.mode not in _RGB_MODES:
+        raise SemfieldError(f"{capital(what)}: {path} is a {image.mode} image, not 8-bit RGB.")
+    image = image.convert("RGB")
+    if size is not None and size != (image.height, image.width):
+        image = image.resize(size[::-1], smaller if size[1] < image.width else Image.Resampling.BICUBIC)
+    return np.array(image)
 
 
 def read_npy(path: Path, what: str = "array") -> np.ndarray:

@@ -2,8 +2,14 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
-from tests.runs import train_tiny_run
+from tests.arrays import checked
+
+# Before anything imports the package.
+install_import_hook("semfield_ns", f"{checked.__module__}.{checked.__name__}")
+
+from tests.runs import train_tiny_run  # noqa: E402
 
 _DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
 

@@ -1,4 +1,4 @@
-"""The edits of a scene: where they come from, and what is found out about the scene when the first one is asked for."""
+"""The edits of a scene, and the moving objects that they refer to, which are found when they are first needed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ SEARCH_SCALE = 0.5
 
 
 class VideoScene(Protocol):
-    """What editing asks of a model; a `scene_model.MovingSceneModel`."""
+    """What editing needs of a model; a `scene_model.MovingSceneModel`."""
 
     training: bool
     label_map: LabelMap | None
@@ -144,6 +144,6 @@ def track_objects(
             )
         )
     flags = model.label_map.dynamic
-    # A scene that does not say which classes move: whatever moves.
+    # Where no class is marked as moving: whatever moves.
     classes = np.flatnonzero(flags) if flags.any() else np.arange(len(flags))
     return ObjectTracks(find_objects(views, classes.tolist()), model.label_map.names, len(views))

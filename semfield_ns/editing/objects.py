@@ -25,7 +25,7 @@ _Surface = tuple[cKDTree, Int[np.ndarray, "K"]]
 
 @dataclass(frozen=True)
 class FrameView:
-    """What a render of one training frame says; world units, image order."""
+    """What a render of one training frame shows; world units, image order."""
 
     labels: Int[np.ndarray, "H W"]
     moving: Bool[np.ndarray, "H W"]
@@ -161,7 +161,7 @@ def find_objects(views: Sequence[FrameView], moving_classes: Sequence[int]) -> l
                 if chosen is None:
                     found.append(MovingObject(class_id))
                     chosen = len(found) - 1
-                    # A fresh object has no past; its first part alone says where it is.
+                    # A new object has no past; its place is that of its first part.
                     _see(found[chosen], frame, part, view)
                 current.setdefault(chosen, []).append(part)
         for index, parts in current.items():

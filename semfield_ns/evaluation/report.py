@@ -1,6 +1,6 @@
 """Figures and tables of results. Files are PNG, written whole or not at all, and need no display."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,22 +140,3 @@ def curve_name(tag: str) -> str:
         "Eval Metrics Dict": f"{name}, held-out",
     }
     return known.get(place, tag)
-
-
-def comparison_table(rows: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> str:
-    """A markdown table, one row a method and one column a metric (all of them the higher the better).
-
-    The best value of a column is bold; a value that is missing is a dash.
-    """
-    lines = ["| method | " + " | ".join(metrics) + " |", "|---|" + "---:|" * len(metrics)]
-    best = {metric: max((row[metric] for row in rows.values() if metric in row), default=None) for metric in metrics}
-    for name, row in rows.items():
-        cells = []
-        for metric in metrics:
-            if metric not in row:
-                cells.append("-")
-            else:
-                text = f"{row[metric]:.3f}"
-                cells.append(f"**{text}**" if row[metric] == best[metric] else text)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -17,7 +17,8 @@ from semfield_ns.evaluation.protocol import SCHEDULES, Protocol, frames_of
 from semfield_ns.evaluation.suggestion import suggest, uncertainty
 from semfield_ns.labelling.baselines import chained_flow, nearest_labelled
 from semfield_ns.labelling.classifier import linear_head
-from semfield_ns.metrics.confusion import ConfusionMatrix, end_point_error, image_miou
+from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
+from semfield_ns.metrics.images import end_point_error, image_quality
 from semfield_ns.scene_model import MovingSceneModel, SceneModel, require_moving
 
 
@@ -155,7 +156,6 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
     from nerfstudio.utils.eval_utils import eval_setup
     from rich.progress import track
 
-    from semfield_ns.metrics.images import image_quality
     from semfield_ns.rendering.palette import colorize_labels
 
     if not config_path.is_file():

@@ -133,7 +133,6 @@ class PictureViews(ModelViews):
         self._rendered, self._images = rendered, images
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
-        """See `ViewProvider`."""
         view = self._rendered(camera)
         return replace(view, rgb=self._picture(camera)["rgb"].to(view.rgb), features=self.features(camera))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.views import Label, LabelledView
@@ -95,8 +95,8 @@ def _steady(view: LabelledView) -> Bool[np.ndarray, "H W"]:
 
 
 def thin(
-    points: Float[np.ndarray, "N 3"], colors: UInt8[np.ndarray, "N 3"], ids: Int[np.ndarray, "N"], cells: int
-) -> tuple[Float[np.ndarray, "M 3"], UInt8[np.ndarray, "M 3"], Int[np.ndarray, "M"]]:
+    points: Float[np.ndarray, "N 3"], colors: UInt8[np.ndarray, "N 3"], ids: Integer[np.ndarray, "N"], cells: int
+) -> tuple[Float[np.ndarray, "M 3"], UInt8[np.ndarray, "M 3"], Integer[np.ndarray, "M"]]:
     """One point a cell of a grid: mean place and colour, and the label of most of its points."""
     low, high = np.percentile(points, (1, 99), axis=0)
     size = max(float((high - low).max()), 1e-9) / cells

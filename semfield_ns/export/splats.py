@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
@@ -131,7 +131,7 @@ class SplatVotes:
         return chosen, share
 
 
-def _edge_distance(ids: Int[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
+def _edge_distance(ids: Integer[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
     """Pixels from each pixel to the nearest one that touches another label; all the same where there is one label."""
     padded = np.pad(ids, 1, mode="edge")
     middle = padded[1:-1, 1:-1]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 
 from semfield_ns.segmentation.cameras import ViewCamera
 
@@ -36,7 +36,7 @@ class LabelledView:
     camera: ViewCamera
     """in the world of the model"""
     rgb: UInt8[np.ndarray, "H W 3"]
-    ids: Int[np.ndarray, "H W"]
+    ids: Integer[np.ndarray, "H W"]
     """of labels; 0 is none"""
     points: Float[np.ndarray, "H W 3"] | None = None
     """the visible surface, in the world of the model; not finite where there is none"""
@@ -76,7 +76,7 @@ def palette(labels: Sequence[Label]) -> UInt8[np.ndarray, "L 3"]:
     return table
 
 
-def only(ids: Int[np.ndarray, "H W"], labels: Sequence[Label]) -> Int[np.ndarray, "H W"]:
+def only(ids: Integer[np.ndarray, "H W"], labels: Sequence[Label]) -> Integer[np.ndarray, "H W"]:
     """Ids of these labels; those of others become 0."""
     return np.where(np.isin(ids, [label.id for label in labels]), ids, 0)
 

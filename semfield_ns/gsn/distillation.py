@@ -24,7 +24,7 @@ class Distilled(NamedTuple):
     tokens: TokenStore
 
     def absent(self) -> str:
-        """Why the teacher cannot be had; empty if it can."""
+        """Why the teacher is not available; empty if it is."""
         try:
             self.tokens.cache  # noqa: B018 (made here, where its weights are looked for)
         except SemfieldError as error:

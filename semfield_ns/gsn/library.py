@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
-from PIL import Image
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.normalisation import normalise, range_of
 from semfield_ns.gsn.projection import SourceViews, project
-from semfield_ns.io import read_image
+from semfield_ns.io import read_rgb
 from semfield_ns.scenes.dataparser import make_cameras
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame, Scene
@@ -143,14 +142,6 @@ def resized(frame: Frame, longest_side: int | None) -> Frame:
     return replace(bare, width=width, height=height, fx=frame.fx * x, cx=frame.cx * x, fy=frame.fy * y, cy=frame.cy * y)
 
 
-def read_rgb(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture of a frame at its size."""
-    image = read_image(frame.image_path, f"{frame.where}, image").convert("RGB")
-    if image.size != (frame.width, frame.height):
-        image = image.resize((frame.width, frame.height), Image.Resampling.BOX)
-    return np.array(image)
-
-
 def views_overlap(scene: PosedScene, steps: int = 8) -> bool:
     """Whether a training image shows, at some depth in its middle, a place that another one shows."""
     bundle = scene.cameras.generate_rays(
@@ -202,7 +193,9 @@ class SceneLibrary:
     def image(self, scene: int, index: int) -> UInt8[Tensor, "H W 3"]:
         """One picture."""
         frame = self.scenes[scene].frames[index]
-        return self.images.get((scene, index), lambda: torch.from_numpy(read_rgb(frame)))
+        return self.images.get(
+            (scene, index), lambda: torch.from_numpy(read_rgb(frame.image_path, f"{frame.where}, image", frame.size))
+        )
 
     def views(self, scene: int, indices: Sequence[int], device: torch.device | str = "cpu") -> SourceViews:
         """Source views, not encoded yet."""

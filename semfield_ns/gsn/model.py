@@ -32,6 +32,7 @@ from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
+from semfield_ns.metrics.images import image_quality, psnr
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.scene_model import Parts, SceneModel, finished
 from semfield_ns.segmentation.cameras import ViewCamera
@@ -396,8 +397,8 @@ class GSNModel(SceneModel):
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the rays of a step."""
-        error = (outputs["rgb"].clamp(0, 1) - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
-        return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
+        truth = batch["image"][..., :3].to(outputs["rgb"])
+        return {"psnr": psnr(outputs["rgb"].clamp(0, 1), truth).clamp(max=100)}
 
     def begin_evaluation(self) -> None:
         """From here on, outputs have the raw features too, which metrics need and people cannot see."""
@@ -412,8 +413,6 @@ class GSNModel(SceneModel):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR, SSIM, LPIPS (where its weights are at hand), and the cosine to the teacher's features of the image."""
-        from semfield_ns.metrics.images import image_quality
-
         truth = batch["image"][..., :3].to(outputs["rgb"])
         metrics = image_quality(outputs["rgb"], truth)
         images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}

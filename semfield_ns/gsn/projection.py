@@ -1,7 +1,7 @@
 """From samples in space to what the source views show there. Pure functions on tensors.
 
 Pixels are the official code's: the centre of the first pixel is (0, 0). Nerfstudio's has it at (0.5, 0.5);
-`semfield_ns.gsn.views` converts intrinsics where cameras come in.
+`semfield_ns.gsn.library.posed_views` converts intrinsics where cameras come in.
 """
 
 from typing import NamedTuple

@@ -235,7 +235,7 @@ def compute_tokens(model: GSNModel, config: Path) -> bool:
         Whether the model knows features at all.
 
     Raises:
-        SemfieldError: the weights of the teacher cannot be had.
+        SemfieldError: the weights of the teacher are not found.
     """
     # The first stage of training knows no features; official weights are past it.
     if not model.distilled or not (model.knows_features or model.config.stage_one_steps == 0):

@@ -24,8 +24,6 @@ class TwoStageSchedulerConfig(SchedulerConfig):
 
 
 class TwoStageScheduler(Scheduler):
-    """See `TwoStageSchedulerConfig`."""
-
     config: TwoStageSchedulerConfig
 
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LRScheduler:

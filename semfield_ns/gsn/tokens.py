@@ -115,7 +115,7 @@ class TokenStore:
         """The teacher's own features, on disk.
 
         Raises:
-            SemfieldError: the weights of the teacher cannot be had.
+            SemfieldError: the weights of the teacher are not found.
         """
         teacher, channels = build_teacher(self.name, self.stride, self.device), self.projection.basis.shape[0]
         if teacher.dim != channels:

@@ -168,7 +168,8 @@ def attend_views(
     # Hidden views are masked in the few hidden channels and by what the product is added to: no pass over the logits.
     visible = visible.to(pre.dtype)
     inner = F.relu((pre - query.to(pre.dtype)).mul_(visible), inplace=True)
-    masked = MASKED * (1 - visible)
+    # A finite number in float16 too: a softmax over nothing but infinities is no number.
+    masked = max(MASKED, torch.finfo(pre.dtype).min) * (1 - visible)
     logits = torch.addmm(masked.view(-1, 1), inner.flatten(0, 1), folded.logits.T.to(pre.dtype)).view(values.shape)
     if dropout > 0:
         weights = F.dropout(torch.softmax(logits, dim=0), dropout)

@@ -62,38 +62,38 @@ def fit_linear(
     return weight.detach(), bias.detach()
 
 
-def fit_without(
+def fit_folds(
     features: Float[Tensor, "frames h w dim"], labels: Mapping[int, LabelImage], num_classes: int, folds: int = 3
 ) -> Iterator[tuple[int, Linear]]:
-    """Each labelled frame with a classifier fitted to the labels of frames further away.
+    """Cross-validation: each labelled frame with a classifier fitted to the labels of frames further away.
 
     Args:
         features: of the frame encoder, for every frame.
         labels: labelled frame -> class ids, negative where there is no label.
         num_classes: classes.
-        folds: so many runs of successive labelled frames are left out in turn. None are left out of a single frame.
+        folds: so many runs of successive labelled frames are held out in turn. A single frame cannot be held out.
     """
     frames = sorted(labels)
     if len(frames) < 2:
         return
-    for left_out in np.array_split(frames, min(folds, len(frames))):
-        linear = fit_linear(features, {frame: labels[frame] for frame in frames if frame not in left_out}, num_classes)
-        yield from ((int(frame), linear) for frame in left_out)
+    for held_out in np.array_split(frames, min(folds, len(frames))):
+        linear = fit_linear(features, {frame: labels[frame] for frame in frames if frame not in held_out}, num_classes)
+        yield from ((int(frame), linear) for frame in held_out)
 
 
 def fitting_scale(
-    rehearsals: Iterable[tuple[Float[Tensor, "N classes"], Float[Tensor, "N classes"], Int[np.ndarray, "N"]]],
+    held_out: Iterable[tuple[Float[Tensor, "N classes"], Float[Tensor, "N classes"], Int[np.ndarray, "N"]]],
     prior_pixels: float = 20.0,
 ) -> float:
-    """How many times a classifier's logits should count beside other evidence: the most likely scale, at least 0.
+    """How many times a classifier's logits should count beside other logits: the most likely scale, at least 0.
 
     Args:
-        rehearsals: logits of the classifier and the other evidence, in log-likelihood, with the truth (negative where
-            there is none) of frames that the classifier has not seen.
-        prior_pixels: weight of the assumption that it is 1, which also stands without any rehearsal.
+        held_out: logits of the classifier and the other logits, with the truth (negative where there is none) of
+            frames that the classifier was not fitted on.
+        prior_pixels: weight of the prior that it is 1, which is also the result without any held-out frame.
     """
     parts = [
-        (own[truth >= 0], other[truth >= 0], torch.from_numpy(truth[truth >= 0])) for own, other, truth in rehearsals
+        (own[truth >= 0], other[truth >= 0], torch.from_numpy(truth[truth >= 0])) for own, other, truth in held_out
     ]
     if not sum(len(truth) for *_, truth in parts):
         return 1.0

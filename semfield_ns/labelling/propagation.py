@@ -1,11 +1,11 @@
 """Labels carried along the given optical flow from labelled frames to others, and how far they can be trusted.
 
 The paper holds a label against the render one frame before and after. This is the same idea over more frames, done
-once in two dimensions: a frame looks up, through chained flow, the nearest labelled frames on both sides. What they
-say is a target for frames without a label, and evidence for the semantic heads.
+once in two dimensions: a frame looks up, through chained flow, the nearest labelled frames on both sides. Their labels
+are targets for frames without one, and evidence for the semantic heads.
 
-How reliable that is depends on the video and its flow. It is measured where the truth is known: each labelled frame is
-asked about as if it had no label. Only labels that training may read take part.
+How reliable they are depends on the video and its flow. It is measured where the truth is known, by cross-validation:
+each labelled frame is held out in turn. Only labels that training may read take part.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +21,8 @@ LabelImage = Int[np.ndarray, "height width"]
 Indexed = Sequence["Flow | None"] | Mapping[int, "Flow | None"]
 """Flows by number of their frame."""
 PRIOR = (4.0, 0.1, 3.0)
-"""log-odds of a label carried over no distance, and what a step, and a doubt on the way, take from them"""
-MOST_EVIDENCE = 10.0
+"""log-odds of a label carried over no distance, and what a step, and doubtful flow, take from them"""
+MAX_LOG_RATIO = 10.0
 _PRIOR_WEIGHT = 20.0
 _MOST_PIXELS = 200_000
 
@@ -38,7 +38,7 @@ class Flow:
 
 @dataclass
 class Carried:
-    """What a labelled frame says about another frame."""
+    """Labels of a labelled frame, looked up from another frame."""
 
     labels: LabelImage
     """`IGNORE` where the labelled frame has no label."""
@@ -50,7 +50,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Log-odds that a carried label is right: `start - steps * per_step`, less `doubt` on a doubtful way."""
+    """Log-odds that a carried label is right: `start - steps * per_step`, less `doubt` where the flow is doubtful."""
 
     start: float = PRIOR[0]
     per_step: float = PRIOR[1]
@@ -60,22 +60,22 @@ class Reliability:
         near, far = (1 / (1 + np.exp(self.per_step * steps - self.start)) for steps in (1, 10))
         return f"{near:.1%} are right after a frame, {far:.1%} after 10, where the flow is not doubtful"
 
-    def evidence(self, carried: Carried, num_classes: int) -> Float[np.ndarray, "height width"]:
-        """Log-likelihood ratio of the carried class to any other one, in [0, `MOST_EVIDENCE`]; 0 where nothing is said.
+    def log_ratio(self, carried: Carried, num_classes: int) -> Float[np.ndarray, "height width"]:
+        """Log-likelihood ratio of the carried class to any other one, in [0, `MAX_LOG_RATIO`]; 0 without a label.
 
         A wrong label is taken to be any of the others with the same probability.
         """
         log_odds = self.start - self.per_step * carried.steps - self.doubt * carried.doubtful
-        values = (log_odds + np.log(max(num_classes - 1, 1))).clip(0, MOST_EVIDENCE)
+        values = (log_odds + np.log(max(num_classes - 1, 1))).clip(0, MAX_LOG_RATIO)
         return np.where(carried.labels == IGNORE, 0.0, values).astype(np.float32)
 
-    def heard(
+    def weighted(
         self, carried: Carried | None, shape: tuple[int, ...], num_classes: int
     ) -> tuple[LabelImage, Float[np.ndarray, "height width"]]:
-        """Labels and the evidence for them; for None, of a frame of that shape, nothing is said."""
+        """Labels and their log-likelihood ratios; for None, those of a frame of that shape without any label."""
         if carried is None:
             return np.full(shape, IGNORE), np.zeros(shape, np.float32)
-        return carried.labels, self.evidence(carried, num_classes)
+        return carried.labels, self.log_ratio(carried, num_classes)
 
 
 @dataclass
@@ -85,7 +85,7 @@ class PropagatedLabels:
     labels: LabelImage
     """`IGNORE` where nothing could be carried."""
     confidence: Float[np.ndarray, "height width"]
-    """Probability that the label is right: 1 / classes where nothing speaks for it."""
+    """Probability that the label is right: 1 / classes where nothing is known."""
 
 
 def carry(labels: LabelImage, flows: Sequence[Flow]) -> Carried:
@@ -99,17 +99,17 @@ def carry(labels: LabelImage, flows: Sequence[Flow]) -> Carried:
     return Carried(labels[rows, columns], len(flows), doubtful)
 
 
-def sides(
+def carry_from_both_sides(
     frame: int,
     labels: Mapping[int, LabelImage],
     forward: Indexed,
     backward: Indexed,
     gap: int = 1,
 ) -> list[Carried | None]:
-    """What the nearest labelled frames before and after a frame say about it; None where there is none, or no flow.
+    """Labels of the nearest labelled frames before and after a frame; None where there is none, or no flow.
 
     Args:
-        frame: the frame that is asked about; its own label is not looked at.
+        frame: the frame to carry labels to; its own label is not looked at.
         labels: frame -> labels, of the labelled frames.
         forward: of every frame, its flow to the next one, or None.
         backward: of every frame, its flow to the previous one, or None.
@@ -131,11 +131,11 @@ def sides(
     return result
 
 
-def rehearsal_gaps(labelled: Sequence[int], num_frames: int) -> dict[int, int]:
-    """How far from a label each labelled frame should pretend to be, so that together they are as unlabelled ones are.
+def held_out_gaps(labelled: Sequence[int], num_frames: int) -> dict[int, int]:
+    """How far the nearest label is to be from each held-out frame, so that together they are as unlabelled ones are.
 
     Returns:
-        Labelled frame -> frames. The distances of the unlabelled frames to the nearest label, dealt out in turn.
+        Labelled frame -> frames. The distances of the unlabelled frames to the nearest label, in turn.
     """
     distances = sorted(min(abs(f - s) for s in labelled) for f in range(num_frames) if f not in labelled)
     if not distances:
@@ -144,19 +144,17 @@ def rehearsal_gaps(labelled: Sequence[int], num_frames: int) -> dict[int, int]:
     return {f: distances[int(len(distances) * ((i + 0.5) * 0.618034 % 1))] for i, f in enumerate(labelled)}
 
 
-def measure(rehearsals: Iterable[tuple[Carried, LabelImage]], iterations: int = 30) -> Reliability:
-    """Logistic regression of whether a carried label is right on the length of its way and whether that is doubtful.
+def fit_reliability(held_out: Iterable[tuple[Carried, LabelImage]], iterations: int = 30) -> Reliability:
+    """Logistic regression of whether a carried label is right on the number of steps and on whether flow is doubtful.
+
+    Its prior is a Gaussian about `PRIOR`, and the coefficients of steps and doubt are not negative.
 
     Args:
-        rehearsals: what was carried to a labelled frame, and that frame's own labels.
+        held_out: labels carried to a labelled frame, and that frame's own labels.
         iterations: of Newton's method.
-
-    Returns:
-        The fit; `PRIOR`, which also holds it where the rehearsals say little, without any. Distance and doubt never
-        speak for a label.
     """
     rows, right = [], []
-    for carried, truth in rehearsals:
+    for carried, truth in held_out:
         known = (truth != IGNORE) & (carried.labels != IGNORE)
         against = np.stack([np.full(known.sum(), carried.steps), carried.doubtful[known]], axis=-1)
         rows.append(np.concatenate([np.ones((len(against), 1)), -against], axis=-1))
@@ -180,17 +178,17 @@ def measure(rehearsals: Iterable[tuple[Carried, LabelImage]], iterations: int = 
 
 
 def merge(
-    voices: Sequence[tuple[LabelImage, Float[np.ndarray, "height width"]]],
+    carried: Sequence[tuple[LabelImage, Float[np.ndarray, "height width"]]],
     prior: Float[np.ndarray, "*height_width classes"],
 ) -> PropagatedLabels:
-    """Posterior of a pixel's class: what both sides say, which is taken to be independent, on top of what was known.
+    """Posterior of a pixel's class, given the labels carried from both sides, which are taken to be independent.
 
     Args:
-        voices: labels and the evidence for them, of both sides.
+        carried: labels and their log-likelihood ratios, of each side.
         prior: log-probabilities, up to a constant, of each class before anything was carried.
     """
-    scores = np.array(np.broadcast_to(prior, (*voices[0][0].shape, prior.shape[-1])), dtype=np.float64)
-    for labels, weight in voices:
+    scores = np.array(np.broadcast_to(prior, (*carried[0][0].shape, prior.shape[-1])), dtype=np.float64)
+    for labels, weight in carried:
         where = labels.clip(0)[..., None]
         np.put_along_axis(scores, where, np.take_along_axis(scores, where, -1) + weight[..., None], -1)
     scores -= scores.max(-1, keepdims=True)

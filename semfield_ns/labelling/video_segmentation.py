@@ -37,7 +37,7 @@ def video_labels(
         A label image for each frame.
 
     Raises:
-        SemfieldError: the weights are not on this machine; it says how to get them.
+        SemfieldError: the weights are not on this machine; the message explains how to get them.
     """
     model, processor = _load(weights)
     given = {}
@@ -63,7 +63,7 @@ def video_labels(
             start = min(given) if not reverse else max(given)
             for output in model.propagate_in_video_iterator(session, start_frame_idx=start, reverse=reverse):
                 # Frames that both passes reach are those between labels: the pass with the nearer label comes last
-                # there, so it is asked only where the other one has not been, or is further from its prompt.
+                # there, so it counts only where the other one has not been, or is further from its prompt.
                 if not _nearer(output.frame_idx, sorted(given), reverse):
                     continue
                 masks = processor.post_process_masks(

@@ -1,4 +1,4 @@
-"""Figures of merit. Those of labels come from counts, so that a data set's mIoU is not a mean of images' mIoU."""
+"""Figures of merit of labels, from counts: a data set's mIoU is not the mean of its images' mIoU."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from semfield_ns.io import write_json
@@ -109,17 +109,3 @@ class ConfusionMatrix:
 def image_miou(pred: Labels, truth: Labels, num_classes: int) -> float:
     """Mean IoU of one image over the classes in its truth or prediction; NaN if no pixel has a label."""
     return ConfusionMatrix(num_classes).update(pred, truth).miou
-
-
-def psnr(pred: Float[Tensor, "*batch"], truth: Float[Tensor, "*batch"]) -> float:
-    """Peak signal-to-noise ratio in dB of values in [0, 1]; infinite where both are the same."""
-    error = float((pred.double() - truth.double()).square().mean())
-    return -10 * math.log10(error) if error > 0 else math.inf
-
-
-def end_point_error(
-    pred: Float[Tensor, "*batch 2"], truth: Float[Tensor, "*batch 2"], valid: Bool[Tensor, "*batch"] | None = None
-) -> float:
-    """Mean length, in pixels, of the difference of two flows where `valid`; NaN if that is nowhere."""
-    lengths = (pred - truth).norm(dim=-1)
-    return float((lengths if valid is None else lengths[valid]).mean())

@@ -1,10 +1,15 @@
-"""PSNR, SSIM and, where its weights are at hand, LPIPS of one image."""
+"""Figures of merit of one image: PSNR, SSIM, LPIPS where its weights are at hand, and the error of optical flow."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semfield_ns.compat import lazy_lpips
+
+
+def psnr(pred: Float[Tensor, "*batch"], truth: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Peak signal-to-noise ratio, dB, of values in [0, 1]; infinite where both are the same."""
+    return -10 * torch.log10((pred - truth).square().mean())
 
 
 def image_quality(
@@ -13,19 +18,23 @@ def image_quality(
     """Image metrics, both images in [0, 1].
 
     Returns:
-        "psnr" in dB, "ssim", and "lpips" unless its weights cannot be had.
+        "psnr" in dB, at most 100, "ssim", and "lpips" if its weights are available.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    error = (rendered - truth).square().mean().clamp(min=1e-10)
     first, second = (image.permute(2, 0, 1)[None] for image in (rendered, truth))
     similarity = structural_similarity_index_measure(first, second, data_range=1.0)
     assert isinstance(similarity, Tensor), "a tuple comes only where the whole map is asked for"
-    result = {
-        "psnr": float(-10 * torch.log10(error)),
-        "ssim": float(similarity),
-    }
+    result = {"psnr": float(psnr(rendered, truth).clamp(max=100)), "ssim": float(similarity)}
     lpips = lazy_lpips(str(rendered.device))
     if lpips is not None:
         result["lpips"] = float(lpips(first, second))
     return result
+
+
+def end_point_error(
+    pred: Float[Tensor, "*batch 2"], truth: Float[Tensor, "*batch 2"], valid: Bool[Tensor, "*batch"] | None = None
+) -> float:
+    """Mean length, in pixels, of the difference of two flows where `valid`; NaN if that is nowhere."""
+    lengths = (pred - truth).norm(dim=-1)
+    return float((lengths if valid is None else lengths[valid]).mean())

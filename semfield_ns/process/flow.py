@@ -8,7 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from semfield_ns.io import read_image
+from semfield_ns.io import read_rgb
 from semfield_ns.process.frames import Report, Rgb, frame_name
 from semfield_ns.process.models import Choice, ModelCard, WeightsAbsent, choose
 from semfield_ns.scenes.flow import FlowMap, Mask, consistency_mask, estimate_flow, read_flow, write_flow
@@ -80,9 +80,9 @@ def flow_file(folder: Path, start: int, end: int) -> Path:
     return folder / f"{frame_name(start)}_{frame_name(end)}.npz"
 
 
-def read_rgb(folder: Path, number: int) -> Rgb:
+def read_frame(folder: Path, number: int) -> Rgb:
     """A picked frame."""
-    return np.array(read_image(folder / f"{frame_name(number)}.png").convert("RGB"))
+    return read_rgb(folder / f"{frame_name(number)}.png")
 
 
 def write_flows(
@@ -94,11 +94,11 @@ def write_flows(
 ) -> float:
     """Estimate the flow of pairs of frames in both directions and write it with its mask.
 
-    Returns the mean share of pixels whose flow agrees both ways. Raises SemfieldError as read_image, write_flow do.
+    Returns the mean share of pixels whose flow agrees both ways. Raises SemfieldError as read_rgb, write_flow do.
     """
     shares = []
     for done, (i, j) in enumerate(pairs):
-        first, second = read_rgb(images, i), read_rgb(images, j)
+        first, second = read_frame(images, i), read_frame(images, j)
         forward, backward = tool.estimate(first, second), tool.estimate(second, first)
         there, back = consistency_mask(forward, backward), consistency_mask(backward, forward)
         write_flow(flow_file(folder, i, j), forward, there)
@@ -139,5 +139,5 @@ class FlowWindow:
 
     def _rgb(self, number: int) -> Rgb:
         if number not in self._pictures:
-            self._pictures[number] = read_rgb(self.images, number)
+            self._pictures[number] = read_frame(self.images, number)
         return self._pictures[number]

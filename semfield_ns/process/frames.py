@@ -6,7 +6,7 @@ the size that is wanted. So neither the length nor the resolution of a video mat
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ Rgb = UInt8[np.ndarray, "H W 3"]
 Report = Callable[[float], None]
 """called with the share of a step that is done"""
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".3gp", ".mts", ".gif")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 FEWEST = 4
 """frames; fewer give neither poses nor a scene to train on"""
@@ -387,8 +386,3 @@ def _warnings(source: Source, candidates: list[Candidate], chosen: list[Candidat
     if not source.images and len(steps) > 4 and steps.max() > 1.5 * np.median(steps):
         warnings.append("The frame rate varies; the scene's times are those of the recording.")
     return warnings
-
-
-def as_static(picked: Picked) -> Picked:
-    """Photos of a scene where nothing moves: all at the same moment, told apart by their number."""
-    return replace(picked, warnings=[text for text in picked.warnings if "rate" not in text])

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
+from semfield_ns.rendering.projection import distort
 from semfield_ns.scenes.flow import FlowMap, Mask
 
 Pose = Float[np.ndarray, "4 4"]
@@ -33,17 +35,7 @@ class Camera:
 
     def distort(self, xy: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape 2"]:
         """Normalised image coordinates as the lens bends them."""
-        k1, k2, k3, k4, p1, p2 = self.distortion
-        x, y = xy[..., 0], xy[..., 1]
-        r = x * x + y * y
-        radial = 1 + r * (k1 + r * (k2 + r * (k3 + r * k4)))
-        return np.stack(
-            [
-                x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x),
-                y * radial + 2 * p2 * x * y + p1 * (r + 2 * y * y),
-            ],
-            axis=-1,
-        )
+        return distort(torch.from_numpy(xy), torch.from_numpy(self.distortion)).numpy()
 
     def normalise(self, pixels: Float[np.ndarray, "*shape 2"]) -> Float[np.ndarray, "*shape 2"]:
         """Pixels -> normalised image coordinates without distortion (a fixed point of the distortion)."""

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, read_image, read_json, write_json
-from semfield_ns.process.flow import flow_file, read_rgb
+from semfield_ns.process.flow import flow_file, read_frame
 from semfield_ns.process.frames import Rgb, frame_name
 from semfield_ns.process.registration import FrameNames, match_images, match_name
 from semfield_ns.scenes.flow import read_flow, warp_labels
@@ -313,7 +313,7 @@ def _from_clicks(
         if number is None:
             raise SemfieldError(f'{path}: "{name}" is no picked frame (0000 to {frame_name(len(frames) - 1)}).')
         seeds = [_seed(path, name, click, label_map, size) for click in clicks]
-        labels[number] = grow(read_rgb(images, number), seeds)
+        labels[number] = grow(read_frame(images, number), seeds)
     clicked = len(labels)
     labels = carried(labels, len(frames), lambda a, b: read_flow(flow_file(flow, a, b)) if flow.is_dir() else None)
     return Imported(label_map, labels, "clicks", len(labels) - clicked)

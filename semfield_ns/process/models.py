@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class WeightsAbsent(SemfieldError):
-    """A learned model cannot be had here: its weights, or the package that runs it, are missing."""
+    """A learned model is not available here: its weights, or the package that runs it, are missing."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ModelCard:
 def choose(choice: Choice, what: str, learned: Callable[[], T], classical: Callable[[], T]) -> tuple[T, str]:
     """The tool of a step, and one line that says why if `auto` had to fall back.
 
-    Raises WeightsAbsent if `learned` is asked for and cannot be had.
+    Raises WeightsAbsent if `learned` is asked for and is not available.
     """
     if choice == "classical":
         return classical(), ""

@@ -18,7 +18,7 @@ from semfield_ns.process import depth as depths
 from semfield_ns.process import motion
 from semfield_ns.process.assembly import write_scene
 from semfield_ns.process.diagnosis import diagnose, no_path
-from semfield_ns.process.flow import FlowWindow, flow_file, flow_tool, read_rgb, write_flows
+from semfield_ns.process.flow import FlowWindow, flow_file, flow_tool, read_frame, write_flows
 from semfield_ns.process.frames import Report, frame_name, open_source, write_frames
 from semfield_ns.process.geometry import Fit, View, fit_depth, relative_pose, sampson_distance
 from semfield_ns.process.given_poses import import_poses
@@ -61,7 +61,7 @@ class Work(Workspace):
         for number in range(count):
             others = [other for other in (number - 1, number + 1) if 0 <= other < count]
             evidence = [motion.unexplained(*read_flow(flow_file(self.flow, number, other))) for other in others]
-            mask = motion.to_quick_mask(motion.smoothed(motion.joined(evidence)), read_rgb(self.images, number))
+            mask = motion.to_quick_mask(motion.smoothed(motion.joined(evidence)), read_frame(self.images, number))
             # Where most of the picture "moves" the camera's motion was misjudged: RANSAC copes better without a mask.
             mask &= mask.mean() < 0.6
             write_png(self.rough_mask_file(number), mask.astype(np.uint8) * 255)
@@ -102,7 +102,7 @@ class Work(Workspace):
             yield from self._given_masks(self.settings.masks)
             return
         for number, views, fit in self._fits():
-            rgb = read_rgb(self.images, number)
+            rgb = read_frame(self.images, number)
             evidence, weight = motion.not_static(fit, views, motion.texture(rgb))
             yield number, motion.to_mask(motion.smoothed(evidence, weight), rgb)
 
@@ -150,7 +150,7 @@ class Work(Workspace):
         registration = self.registration
         if tool.predict is not None and len(registration.points):
             for number in self.kept:
-                predicted = tool.predict(read_rgb(self.images, number))
+                predicted = tool.predict(read_frame(self.images, number))
                 yield number, depths.fit_to_points(predicted, *registration.depths(number), tool.metric)
         elif self.settings.static:
             for number in self.kept:
@@ -158,7 +158,7 @@ class Work(Workspace):
                 yield number, depths.from_points(*registration.depths(number), camera.height, camera.width)
         else:
             for number, _, fit in self._fits():
-                strength = motion.strongest(motion.texture(read_rgb(self.images, number)))
+                strength = motion.strongest(motion.texture(read_frame(self.images, number)))
                 moving = read_mask(self.motion_file(number))
                 yield number, depths.triangulated(fit, moving, strength / (strength + 4.0))
 

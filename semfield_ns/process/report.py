@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from semfield_ns.io import atomic_path, read_image, read_json, read_npy, write_png
 from semfield_ns.process import depth as depths
 from semfield_ns.process import summary
-from semfield_ns.process.flow import flow_file, read_rgb
+from semfield_ns.process.flow import flow_file, read_frame
 from semfield_ns.scenes.flow import read_flow
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def write_report(work: "Workspace") -> None:
     """Write report/index.html and its pictures; the page comes last."""
     folder = work.report_file.parent
     shown = _spread(work.kept)
-    sheets: dict[str, tuple[str, Callable[[int], Rgb]]] = {"frames": ("Frames", lambda n: read_rgb(work.images, n))}
+    sheets: dict[str, tuple[str, Callable[[int], Rgb]]] = {"frames": ("Frames", lambda n: read_frame(work.images, n))}
     if not work.settings.static:
-        sheets["masks"] = ("Motion masks", lambda n: overlay(read_rgb(work.images, n), work.mask(n)))
+        sheets["masks"] = ("Motion masks", lambda n: overlay(read_frame(work.images, n), work.mask(n)))
         longest = _longest_flow(work, shown)
         sheets["flow"] = ("Flow to the next frame", lambda n: _flow_picture(work, n, longest))
     sheets["depth"] = ("Depth (near is warm, unknown is black)", lambda n: depths.preview(read_npy(work.depth_file(n))))

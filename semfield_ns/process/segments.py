@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from semfield_ns.process.flow import read_rgb
+from semfield_ns.process.flow import read_frame
 from semfield_ns.process.frames import Rgb
 from semfield_ns.process.models import Choice, ModelCard, choose, from_local
 from semfield_ns.scenes.flow import Mask
@@ -53,7 +53,7 @@ def sharpen(
     key, boxes = prompts([masks[number] & (number in trusted) for number in numbers])
     if not boxes:
         return Sharpened(masks, card)
-    followed = follow([read_rgb(images, number) for number in numbers], key, boxes)
+    followed = follow([read_frame(images, number) for number in numbers], key, boxes)
     together = {number: masks[number] | mask for number, mask in zip(numbers, followed, strict=True)}
     return Sharpened(together, card)
 

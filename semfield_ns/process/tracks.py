@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from semfield_ns.process.colmap import from_colmap
-from semfield_ns.process.flow import read_rgb
+from semfield_ns.process.flow import read_frame
 from semfield_ns.process.frames import Report, Rgb
 from semfield_ns.scenes.flow import Mask, estimate_flow
 
@@ -59,7 +59,7 @@ def follow_corners(
     for place, number in enumerate(numbers):
         around = [place + offset for offset in _OFFSETS if 0 <= place + offset < len(numbers)]
         others = [numbers[p] for p in around]
-        pictures = {n: pictures[n] if n in pictures else read_rgb(images, n) for n in (number, *others)}
+        pictures = {n: pictures[n] if n in pictures else read_frame(images, n) for n in (number, *others)}
         start = corners(pictures[number], moving.get(number), most)
         if len(start) and others:
             found = [follow(pictures[number], pictures[other], start) for other in others]

@@ -1,4 +1,4 @@
-"""Features as colour through a projection that is fitted once and then fixed, so that videos do not flicker."""
+"""Principal axes of features, and features as colour along axes that are fitted once, so that videos do not flicker."""
 
 import torch
 from jaxtyping import Float
@@ -6,6 +6,17 @@ from torch import Tensor, nn
 
 MAX_SAMPLES = 20_000
 LOW_QUANTILE, HIGH_QUANTILE = 0.02, 0.98
+
+
+def principal_axes(covariance: Float[Tensor, "C C"], dim: int) -> tuple[Float[Tensor, "C K"], Float[Tensor, "K"]]:
+    """Eigenvectors of the K = min(dim, C) largest eigenvalues, as columns, and these, falling.
+
+    An eigenvector is known up to its sign: its largest entry is made positive, so that every machine agrees.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    basis = vectors.flip(-1)[:, :dim]
+    largest = basis.gather(0, basis.abs().argmax(dim=0, keepdim=True))
+    return basis * torch.where(largest < 0, -1.0, 1.0), values.flip(-1)[:dim].clamp(min=0)
 
 
 class FixedPCA(nn.Module):
@@ -61,11 +72,7 @@ class FixedPCA(nn.Module):
 
         mean = samples.mean(dim=0)
         centred = samples - mean
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
-        basis = vectors.flip(-1)[:, :3]
-        # An eigenvector is only known up to its sign: the largest entry is made positive.
-        largest = basis.abs().argmax(dim=0, keepdim=True)
-        basis = basis * torch.where(basis.gather(0, largest) < 0, -1.0, 1.0)
+        basis, _ = principal_axes(centred.T @ centred, 3)
         basis = nn.functional.pad(basis, (0, 3 - basis.shape[1]))
 
         quantiles = torch.tensor([LOW_QUANTILE, HIGH_QUANTILE], dtype=torch.float64)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-def distort(xy: Float[Tensor, "*batch 2"], distortion: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 2"]:
+def distort(xy: Float[Tensor, "*#batch 2"], distortion: Float[Tensor, "*#batch 6"]) -> Float[Tensor, "*batch 2"]:
     """Applies Nerfstudio's OpenCV distortion (k1, k2, k3, k4, p1, p2) to normalised image coordinates, y down."""
     k1, k2, k3, k4, p1, p2 = distortion.unbind(dim=-1)
     x, y = xy.unbind(dim=-1)
@@ -20,10 +20,10 @@ def distort(xy: Float[Tensor, "*batch 2"], distortion: Float[Tensor, "*batch 6"]
 
 
 def project(
-    points: Float[Tensor, "*batch 3"],
-    camera_to_world: Float[Tensor, "*batch 3 4"],
-    intrinsics: Float[Tensor, "*batch 4"],
-    distortion: Float[Tensor, "*batch 6"] | None = None,
+    points: Float[Tensor, "*#batch 3"],
+    camera_to_world: Float[Tensor, "*#batch 3 4"],
+    intrinsics: Float[Tensor, "*#batch 4"],
+    distortion: Float[Tensor, "*#batch 6"] | None = None,
     min_depth: float = 1e-3,
 ) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"]]:
     """Projects world points into cameras.
@@ -48,7 +48,7 @@ def project(
 
 
 def inside(
-    pixels: Float[Tensor, "*batch 2"], depth: Float[Tensor, "*batch"], size: Float[Tensor, "*batch 2"]
+    pixels: Float[Tensor, "*#batch 2"], depth: Float[Tensor, "*#batch"], size: Float[Tensor, "*#batch 2"]
 ) -> Bool[Tensor, "*batch"]:
     """Whether a projected point is in front of its camera and in its image of size (width, height)."""
     return (depth > 0) & (pixels >= 0).all(dim=-1) & (pixels <= size).all(dim=-1)

@@ -67,7 +67,7 @@ class MemberLabelMap(LabelMap):
     own: LabelMap = field(kw_only=True)
 
     def read(self, *args: Any, **kwargs: Any) -> Int[np.ndarray, "H W"]:
-        """See `LabelMap.read`; ids are those of the shared list."""
+        """Class ids of a label image, as `LabelMap.read` gives them, in the numbers of the shared list."""
         ids = self.own.read(*args, **kwargs)
         table = np.array([self.names.index(name) for name in self.own.names])
         return np.where(ids == IGNORE, IGNORE, table[ids])

@@ -247,7 +247,7 @@ def normalised_times(scene: Scene, times: Sequence[float] | np.ndarray) -> Float
     return ((np.asarray(times, dtype=np.float64) - start) / (length or 1.0)).astype(np.float32)
 
 
-def make_cameras(frames: Sequence[Frame], poses: Float[np.ndarray, "N 4 4"], times: Float[np.ndarray, "N"]) -> Cameras:
+def make_cameras(frames: Sequence[Frame], poses: Float[np.ndarray, "N _ 4"], times: Float[np.ndarray, "N"]) -> Cameras:
     """Nerfstudio cameras with times [N,1] and distortion."""
 
     def column(name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -10,16 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
-from PIL import Image
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import capital, read_image, read_npy
+from semfield_ns.io import capital, read_image, read_npy, read_rgb
 from semfield_ns.scenes.flow import read_flow
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.scenes.scene import Frame
-
-_RGB_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 class SceneDataset(InputDataset):
@@ -69,16 +66,7 @@ class SceneDataset(InputDataset):
     def get_numpy_image(self, image_idx: int) -> npt.NDArray[np.uint8]:
         """(H,W,3) uint8. Transparency is dropped."""
         frame = self.frames[image_idx]
-        image = read_image(frame.image_path, f"{frame.where}, image")
-        if image.mode not in _RGB_MODES:
-            raise SemfieldError(f"{capital(frame.where)}: {frame.image_path} is a {image.mode} image, not 8-bit RGB.")
-        height, width = self.size(image_idx)
-        image = image.convert("RGB")
-        if image.size != (width, height):
-            image = image.resize(
-                (width, height), Image.Resampling.BOX if width < image.width else Image.Resampling.BICUBIC
-            )
-        return np.array(image)
+        return read_rgb(frame.image_path, f"{frame.where}, image", self.size(image_idx))
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
         """One item, as listed above."""

@@ -13,9 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+from PIL import Image
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import cache_root, capital, read_image, read_npz, write_npz
+from semfield_ns.io import cache_root, capital, read_npz, read_rgb, write_npz
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.scenes.scene import Frame
 
@@ -190,12 +191,10 @@ def _estimate_pairs(
 
     CONSOLE.log(f"Estimating optical flow (OpenCV DIS) for {len(pairs)} pairs of frames into {folder}")
     for i, j in track(pairs, description="Optical flow", console=CONSOLE, transient=True):
-        rgb_a, rgb_b = (_read_rgb(frames[k]) for k in (i, j))
+        rgb_a, rgb_b = (
+            read_rgb(f.image_path, f"{f.where}, image", f.size, Image.Resampling.BICUBIC)
+            for f in (frames[i], frames[j])
+        )
         forward, backward = estimate_flow(rgb_a, rgb_b), estimate_flow(rgb_b, rgb_a)
         write_flow(files[i, j][0], forward, consistency_mask(forward, backward))
         write_flow(files[i, j][1], backward, consistency_mask(backward, forward))
-
-
-def _read_rgb(frame: Frame) -> UInt8[np.ndarray, "H W 3"]:
-    image = read_image(frame.image_path, f"{frame.where}, image").convert("RGB")
-    return np.array(image if (image.height, image.width) == frame.size else image.resize((frame.width, frame.height)))

@@ -99,7 +99,7 @@ class ViewCamera:
         self, points: Float[Tensor, "*batch 3"]
     ) -> tuple[Float[Tensor, "*batch 2"], Float[Tensor, "*batch"], Bool[Tensor, "*batch"]]:
         """Pixels (x, y) of world points, their depths along the optical axis, and whether they are in the picture."""
-        pose = torch.tensor(self.camera_to_world, device=points.device).view(3, 4).expand(*points.shape[:-1], 3, 4)
+        pose = torch.tensor(self.camera_to_world, device=points.device).view(3, 4)
         intrinsics = torch.tensor([self.fx, self.fy, self.cx, self.cy], device=points.device)
         distortion = torch.tensor(self.distortion, device=points.device) if self.distortion else None
         pixels, depth = project(points, pose, intrinsics, distortion)

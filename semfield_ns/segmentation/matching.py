@@ -28,8 +28,8 @@ def nearest(features: Float[Tensor, "N F"], centroids: Float[Tensor, "K F"]) -> 
 
 def similarity(
     features: Float[Tensor, "N F"],
-    positive: Float[Tensor, "K F"],
-    negative: Float[Tensor, "M F"],
+    positive: Float[Tensor, "K #F"],
+    negative: Float[Tensor, "M #F"],
     reach: float = REACH,
     sharpness: float = 1.0,
 ) -> Float[Tensor, "N"]:

@@ -49,7 +49,7 @@ def refine(
         it (IoU below 0.3).
 
     Raises:
-        SemfieldError: transformers or the weights cannot be had.
+        SemfieldError: transformers is not installed, or the weights are not found.
     """
     if not bool(mask.any()):
         return mask
@@ -73,7 +73,7 @@ def load_sam2(model: str, device: str) -> tuple[Any, Any]:
     """Processor and network, once a process.
 
     Raises:
-        SemfieldError: transformers or the weights cannot be had.
+        SemfieldError: transformers is not installed, or the weights are not found.
     """
     try:
         from transformers import Sam2Model, Sam2Processor
@@ -84,7 +84,7 @@ def load_sam2(model: str, device: str) -> tuple[Any, Any]:
         processor = Sam2Processor.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise SemfieldError(
-            f"The SAM 2 weights {model} cannot be had: give a folder with a downloaded model, or use the masks as they "
+            f"No SAM 2 weights were found at {model}: give a folder with a downloaded model, or use the masks as they "
             "are."
         ) from error
     return processor, network.eval().to(device)

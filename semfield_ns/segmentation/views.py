@@ -14,7 +14,6 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.regions import Regions, find_regions
-from semfield_ns.teachers.base import Teacher
 
 LOGITS_SHARE = 0.5
 """of semantics in |df|^2, where a model has both semantics and features"""
@@ -112,68 +111,6 @@ class ViewProvider(Protocol):
         Raises:
             SemfieldError: the features are not of a teacher that knows words.
         """
-
-
-class KnownViews:
-    """A provider of views that are known beforehand, such as those of plain pictures; see `picture_views`.
-
-    Args:
-        views: of different cameras.
-    """
-
-    def __init__(self, views: Sequence[FeatureView]) -> None:
-        self.views = {view.camera: view for view in views}
-
-    def version(self) -> Hashable:
-        """See `ViewProvider`."""
-        return None
-
-    def render_view(self, camera: ViewCamera) -> FeatureView:
-        """See `ViewProvider`."""
-        if camera not in self.views:
-            raise SemfieldError("These are plain pictures: nothing is known of other views.")
-        return self.views[camera]
-
-    def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
-        """See `ViewProvider`."""
-        return self.render_view(ViewCamera.of(cameras))
-
-    def pictures(self) -> Pictures | None:
-        """See `ViewProvider`."""
-        return None
-
-    def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:
-        """See `ViewProvider`."""
-        return points
-
-    def text_features(self, texts: list[str]) -> Tensor:
-        """See `ViewProvider`."""
-        raise SemfieldError("Plain pictures are not searched by words.")
-
-
-@torch.no_grad()
-def picture_views(images: Sequence[Float[Tensor, "H W 3"]], teacher: Teacher) -> list[FeatureView]:
-    """Plain pictures, described by a teacher: no poses, no depth, each segmented by likeness to the strokes alone.
-
-    Args:
-        images: RGB in [0, 1], of any sizes.
-        teacher: of any kind; its channels are standardised over all pictures.
-
-    Returns:
-        A view of each picture; their cameras differ in their places, and mean nothing else.
-    """
-    grids = [teacher.encode(image[None])[0].float() for image in images]
-    every = torch.cat([grid.flatten(0, 1) for grid in grids])
-    mean, std = every.mean(dim=0), every.std(dim=0).clamp(min=1e-6)
-    views = []
-    for index, (image, grid) in enumerate(zip(images, grids, strict=True)):
-        height, width = image.shape[:2]
-        standard = ((grid - mean) / std).permute(2, 0, 1)[None]
-        features = F.interpolate(standard, (height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-        place = (1.0, 0.0, 0.0, float(index), 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-        camera = ViewCamera(place, float(width), float(width), width / 2, height / 2, width, height)
-        views.append(FeatureView(camera, image, F.normalize(features, dim=-1), None))
-    return views
 
 
 def view_of_outputs(raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:

@@ -25,9 +25,9 @@ class SemanticFlowModelConfig(ModelConfig):
     warp: WarpKind = "auto"
     """Map from the world to the cube that encodings see: one wide perspective camera, or a contraction."""
     default_near: float = 0.1
-    """Near plane, scene units, of a scene that does not tell its depth range."""
+    """Near plane, scene units, of a scene without a depth range."""
     default_far: float = 100.0
-    """Far plane, scene units, of a scene that does not tell its depth range."""
+    """Far plane, scene units, of a scene without a depth range."""
     num_samples: int = 64
     """Samples of a ray at which the fields are evaluated."""
     num_proposal_samples: tuple[int, ...] = ()
@@ -61,7 +61,7 @@ class SemanticFlowModelConfig(ModelConfig):
     pixel_features: Literal["everywhere", "semantics"] = "everywhere"
     """Where image features are used: in the radiance trunks too (the paper), or on the semantic path only."""
     source_color: bool = False
-    """Let the dynamic colour be, as far as a learned gate says, the colour of the frame at that time."""
+    """Blend the dynamic colour, by a learned gate, with the colour of the frame at that time."""
     latent_dim: int = 256
     """Channels of the learned code of the scene in the velocity field."""
     max_velocity: float = 1.0
@@ -69,8 +69,8 @@ class SemanticFlowModelConfig(ModelConfig):
     semantic_head: Literal["flow", "point"] = "flow"
     """"flow": attended flow features; "point": the field's feature alone, the baseline."""
     evidence: bool = False
-    """Let the "flow" head only correct what a linear classifier of the image feature and labels carried along the given
-    flow tell. For filling in frames of the video itself: views from elsewhere get worse by it."""
+    """Let the "flow" head only correct the evidence of labels: a linear classifier of the image feature, and labels
+    carried along the given flow. For filling in frames of the video itself: it makes views from elsewhere worse."""
     token_dim: int = 64
     """Channels of a token of the flow attention."""
     attention_heads: int = 4

@@ -27,7 +27,7 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
     """The frame encoder: a teacher, or "auto": ResNet-18 where its weights are at hand, else the classical descriptor.
 
     Raises:
-        SemfieldError: there is no such teacher, or its weights cannot be had.
+        SemfieldError: there is no such teacher, or its weights are not at hand.
     """
     if name != "auto":
         return build_teacher(name, stride, device)
@@ -139,9 +139,8 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             (dataset.get_image_float32(index)[..., :3].half().numpy() for index in range(len(dataset))),
             len(dataset),
         )
-        known = gather_evidence(dataset, carry=self.config.propagate_labels)
-        dataset.metadata["source_classifier"], dataset.metadata["source_votes"] = known.classifier, known.votes
-        dataset.propagated = known.targets
+        evidence = gather_evidence(dataset, carry=self.config.propagate_labels)
+        dataset.metadata["source_evidence"], dataset.propagated = evidence, evidence.targets
 
     def _fit_budget(self, dataset: FlowDataset) -> None:
         """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""

@@ -55,7 +55,7 @@ class FrequencyEncoding(Encoding):
 
 
 class PlanesEncoding(Encoding):
-    """Feature planes at several resolutions, concatenated (K-Planes); with a fourth axis for time where asked."""
+    """Feature planes at several resolutions, concatenated (K-Planes); with a fourth axis for time in 4-D."""
 
     def __init__(self, config: EncodingConfig, in_dim: int, num_frames: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class PlanesEncoding(Encoding):
         return torch.cat([level(coordinates) for level in self.levels], dim=-1)
 
     def variation(self) -> Float[Tensor, ""]:
-        """Mean squared difference of neighbouring cells, summed over planes: roughness that no ray asks for."""
+        """Mean squared difference of neighbouring cells, summed over planes: roughness that no ray constrains."""
         planes = list(self.levels.parameters())
         total = torch.zeros((), device=planes[0].device)
         for plane in planes:

@@ -7,13 +7,12 @@ from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
-from semfield_ns.labelling.classifier import Linear
-from semfield_ns.labelling.evidence import Votes
+from semfield_ns.labelling.evidence import Evidence
 from semfield_ns.rendering.projection import gather_bilinear, inside, project
 from semfield_ns.semantic_flow.flow_attention.tracing import nearest_frame
 
 SEARCH_OFFSETS = (1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
-"""frames that are asked, in this order, for a point that is covered"""
+"""frames in which, in this order, a point that is covered is looked up"""
 
 
 class SourceFrames(nn.Module):
@@ -26,9 +25,8 @@ class SourceFrames(nn.Module):
         features: (frames, h, w, dim) encoder features, any float type.
         colors: (frames, height, width, 3) the images in [0, 1], any float type, where a field reads their colours.
         moving: (frames, height, width) where something that moves covers the rest, if that is known.
-        votes: labels carried to the frames, if there are any.
-        classifier: of features; its logits are log-probabilities, up to a constant.
-        camera_ids: of each frame, where several cameras film at once; a look-up asks the first camera of a time step.
+        evidence: of labels, where heads correct it.
+        camera_ids: of each frame, where several cameras film at once; a look-up takes the first camera of a time step.
         on_disk: features and colours are memory maps that stay where they are, whatever device the rest is on.
     """
 
@@ -40,8 +38,8 @@ class SourceFrames(nn.Module):
     features: Tensor
     colors: Tensor
     moving: Tensor
-    vote_labels: Tensor
-    vote_evidence: Tensor
+    carried_labels: Tensor
+    carried_log_ratio: Tensor
     classifier_weight: Tensor
     classifier_bias: Tensor
     source: Tensor
@@ -56,8 +54,7 @@ class SourceFrames(nn.Module):
         features: Float[Tensor, "frames h w dim"],
         colors: Float[Tensor, "frames height width 3"] | None = None,
         moving: Bool[Tensor, "frames height width"] | None = None,
-        votes: Votes | None = None,
-        classifier: Linear | None = None,
+        evidence: Evidence | None = None,
         camera_ids: Sequence[str] | None = None,
         on_disk: bool = False,
     ) -> None:
@@ -87,24 +84,22 @@ class SourceFrames(nn.Module):
         constant("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
         constant("neighbours", same_camera_neighbours(inverse.tolist(), camera_ids))
         colors = colors if colors is not None else torch.zeros(len(times), 1, 1, 3)
-        for name, images in (("features", features), ("colors", colors)):
+        evidence = evidence if evidence is not None else Evidence()
+        images = {"features": features, "colors": colors}
+        self.has_carried = evidence.carried is not None
+        if evidence.carried is not None:
+            images |= {"carried_labels": evidence.carried.labels, "carried_log_ratio": evidence.carried.log_ratio}
+        for name, stack in images.items():
             if on_disk:
-                setattr(self, name, images)
+                setattr(self, name, stack)
             else:
-                constant(name, images)
+                constant(name, stack)
         constant("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
-        self.has_classifier = classifier is not None
-        weight, bias = classifier if classifier is not None else (torch.zeros(1, self.feature_dim), torch.zeros(1))
+        self.has_classifier = evidence.classifier is not None
+        weight, bias = evidence.classifier or (torch.zeros(1, self.feature_dim), torch.zeros(1))
         constant("classifier_weight", weight)
         constant("classifier_bias", bias)
-        self.has_votes = votes is not None
-        if votes is not None:
-            for name, images in (("vote_labels", votes.labels), ("vote_evidence", votes.evidence)):
-                if on_disk:
-                    setattr(self, name, images)
-                else:
-                    constant(name, images)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -188,21 +183,21 @@ class SourceFrames(nn.Module):
     def evidence(
         self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch classes"]:
-        """Log-likelihood of each class, up to a constant, by the pixel under a point; 0 outside, and of no labels.
+        """Log-likelihood of each class, up to a constant, at the pixel under a point; 0 outside, and without labels.
 
-        Also of what is hidden there: it is the pixel that is to be labelled, and while the branches are not yet told
-        apart, each of them alone has to say what is seen.
+        Also for points that are hidden there: it is the pixel that is to be labelled, and while the branches are not
+        yet separated, each of them alone has to explain what is seen.
         """
         feature, visible = self.gather(points, step)
-        said = visible * (feature @ self.classifier_weight.T + self.classifier_bias)
-        if not self.has_votes:
-            return said
-        row, column = self._pixel(points, step, self.vote_labels.shape[2:])
+        logits = visible * (feature @ self.classifier_weight.T + self.classifier_bias)
+        if not self.has_carried:
+            return logits
+        row, column = self._pixel(points, step, self.carried_labels.shape[2:])
         # Advanced indices around a slice come first: [*batch, 2].
-        where = [index.to(self.vote_labels.device) for index in (self.source[step], row, column)]
-        labels = self.vote_labels[where[0], :, where[1], where[2]].long().to(points.device)
-        evidence = self.vote_evidence[where[0], :, where[1], where[2]].float().to(points.device)
-        return said.scatter_add(-1, labels, evidence * visible)
+        where = [index.to(self.carried_labels.device) for index in (self.source[step], row, column)]
+        labels = self.carried_labels[where[0], :, where[1], where[2]].long().to(points.device)
+        log_ratio = self.carried_log_ratio[where[0], :, where[1], where[2]].float().to(points.device)
+        return logits.scatter_add(-1, labels, log_ratio * visible)
 
     def unobstructed(self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """The frame closest to `step` in which nothing that moves covers points that stand still.
@@ -253,7 +248,7 @@ def same_camera_neighbours(steps: Sequence[int], camera_ids: Sequence[str] | Non
 
     Args:
         steps: time step of each frame.
-        camera_ids: of each frame; one camera where that is not told.
+        camera_ids: of each frame; None for one camera.
     """
     cameras = ["0"] * len(steps) if camera_ids is None else list(camera_ids)
     known = {(camera, step): frame for frame, (camera, step) in enumerate(zip(cameras, steps, strict=True))}

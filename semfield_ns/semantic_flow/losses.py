@@ -49,8 +49,8 @@ class LossWeights:
     depth: float = 0.04
     """Given depth (`surface_depth`) or disparity (median and MAD normalised), on static rays."""
     depth_dynamic: float = 0.04
-    """The same on dynamic rays, of the blended render and of the dynamic branch alone: nothing else tells a moving
-    thing that was seen from one place at a time how far away it is."""
+    """The same on dynamic rays, of the blended render and of the dynamic branch alone: nothing else shows how far
+    away a moving thing is that was seen from one place at a time."""
     depth_order: float = 0.1
     """On static rays the dynamic branch is not in front of the static one."""
     semantics: float = 0.16
@@ -64,8 +64,8 @@ class LossWeights:
     semantics_propagated: float = 0.16
     """Cross-entropy against labels carried along the given optical flow to unlabelled frames, by confidence."""
     semantics_evidence: float = 20.0
-    """The same where the heads go by `evidence`: divergence of their logits from what that says on its own. High, since
-    labels of a few frames do not tell what is wrong with it in others."""
+    """The same where the heads correct `evidence`: divergence of their logits from it. High, since labels of a few
+    frames do not show what is wrong with it in others."""
     plane_variation: float = 0.0
     """Squared differences of neighbouring cells of feature planes."""
     interlevel: float = 1.0
@@ -75,7 +75,7 @@ class LossWeights:
 
 
 def masked_mean(values: Float[Tensor, "*shape"], mask: Tensor) -> Float[Tensor, ""]:
-    """Mean of `values` where `mask` (broadcast to them, may be weights) says; 0 over nothing."""
+    """Mean of `values` where `mask` (broadcast to them, may be weights) is true; 0 over nothing."""
     mask = mask.to(values.dtype).expand(values.shape)
     return (values * mask).sum() / mask.sum().clamp(min=1e-6)
 
@@ -93,7 +93,7 @@ def induced_flow(
     mask: Bool[Tensor, "rays 1"],
     limit: float,
 ) -> Float[Tensor, ""]:
-    """Mean absolute error in pixels between where the surface goes and where the given flow says, capped at `limit`."""
+    """Mean absolute error in pixels between where the surface goes and where the given flow ends, capped at `limit`."""
     return masked_mean((projected - target).abs().clamp(max=limit), mask)
 
 

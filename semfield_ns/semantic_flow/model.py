@@ -20,22 +20,21 @@ from nerfstudio.model_components.renderers import SemanticRenderer
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from semfield_ns.errors import SemfieldError
 from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
+from semfield_ns.metrics.images import image_quality, psnr
 from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
 from semfield_ns.scene_model import MovingSceneModel, Parts, finished
+from semfield_ns.semantic_flow.builders import build_branches, build_frames, build_heads
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
-from semfield_ns.semantic_flow.edited.editor import FieldEditor
 from semfield_ns.semantic_flow.encodings import PlanesEncoding
-from semfield_ns.semantic_flow.fields.branches import DynamicField, FlowField, SamplingDensity, StaticField
-from semfield_ns.semantic_flow.fields.radiance import Radiance, RadianceBranches
+from semfield_ns.semantic_flow.fields.branches import SamplingDensity
+from semfield_ns.semantic_flow.fields.radiance import Radiance
 from semfield_ns.semantic_flow.fields.warp import build_warp
-from semfield_ns.semantic_flow.flow_attention.heads import SemanticHeads
 from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory, per_frame, trace, trace_neighbours
-from semfield_ns.semantic_flow.frames import SourceFrames
+from semfield_ns.semantic_flow.layered_edits.editor import FieldEditor
 from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.training import objectives
 from semfield_ns.semantic_flow.training.warped import random_step, render_warped
@@ -55,67 +54,20 @@ class SemanticFlowModel(MovingSceneModel):
         config, metadata = self.config, self.kwargs["metadata"]
         self.label_map = metadata.get("label_map")
         self.metric_depth = metadata.get("depth_kind") == "metric"
-        cameras: Cameras = metadata["cameras"]
-        near = config.default_near if metadata["near"] is None else metadata["near"]
-        far = config.default_far if metadata["far"] is None else metadata["far"]
-        self.collider = DepthRangeCollider(near, far)
-        colors = metadata["source_colors"] if config.source_color else None
-        self.frames = SourceFrames(
-            cameras,
-            metadata["source_features"],
-            colors,
-            metadata["source_moving"],
-            metadata.get("source_votes") if config.evidence else None,
-            metadata.get("source_classifier") if config.evidence else None,
-            metadata.get("camera_ids"),
-            metadata.get("on_disk", False),
+        self.collider = DepthRangeCollider(
+            config.default_near if metadata["near"] is None else metadata["near"],
+            config.default_far if metadata["far"] is None else metadata["far"],
         )
-        if len(self.frames) < 2:
-            raise SemfieldError(
-                "This scene has one time step; semantic-flow learns from motion and needs at least two frames with "
-                "different times."
-            )
-        num_frames = len(self.frames)
-        warp = build_warp(config.warp, cameras, self.collider.near)
-        conditioned = config.pixel_features == "everywhere"
-        image_dim = self.frames.feature_dim if conditioned else 0
-        static = StaticField(
-            warp, config.static_encoding, config.static_width, config.static_blocks, image_dim, config.implementation
-        )
-        flow = FlowField(
-            warp,
-            config.flow_encoding,
-            num_frames,
-            width=config.flow_width,
-            blocks=config.flow_blocks,
-            latent_dim=config.latent_dim,
-            max_velocity=config.max_velocity,
-        )
-        dynamic = DynamicField(
-            flow,
-            config.dynamic_encoding,
-            config.dynamic_width,
-            config.dynamic_blocks,
-            2 * image_dim,
-            config.source_color,
-        )
-        self.branches = RadianceBranches(static, flow, dynamic, conditioned)
+        self.frames = build_frames(config, metadata)
+        warp = build_warp(config.warp, metadata["cameras"], self.collider.near)
+        self.branches = build_branches(config, warp, self.frames)
         self.heads = None
         if self.label_map is not None:
-            self.heads = SemanticHeads(
-                config.semantic_head,
-                len(self.label_map.classes),
-                self.frames.feature_dim,
-                static.out_dim,
-                dynamic.out_dim,
-                config.token_dim,
-                config.attention_heads,
-                evidence=config.evidence,
-            )
+            self.heads = build_heads(config, len(self.label_map.classes), self.branches, self.frames)
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
         self.initial_sampler = LinearDisparitySampler()
         self.proposals = nn.ModuleList(
-            SamplingDensity(warp, config.proposal_encoding, num_frames) for _ in config.num_proposal_samples
+            SamplingDensity(warp, config.proposal_encoding, len(self.frames)) for _ in config.num_proposal_samples
         )
         if self.proposals:
             self.proposal_sampler = ProposalNetworkSampler(
@@ -223,7 +175,7 @@ class SemanticFlowModel(MovingSceneModel):
         if radiance.dynamic is not None:
             rgb = rgb + (radiance.weights.dynamic * radiance.dynamic.color).sum(dim=-2)
         evidence = None
-        if self.heads is not None and self.heads.evidence and self.frames.has_classifier:
+        if self.heads is not None and self.heads.corrects_evidence and self.frames.has_classifier:
             steps = self.frames.nearest(kept.time).expand(kept.points.shape[:-1])
             evidence = self.frames.evidence(kept.points, steps)
         outputs = {
@@ -437,8 +389,8 @@ class SemanticFlowModel(MovingSceneModel):
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the training rays; in stage 1 it counts dynamic rays too, if the batch has any."""
-        error = (outputs["rgb"] - batch["image"][..., :3].to(outputs["rgb"])).square().mean()
-        return {"psnr": -10 * torch.log10(error.clamp(min=1e-10))}
+        truth = batch["image"][..., :3].to(outputs["rgb"])
+        return {"psnr": psnr(outputs["rgb"], truth).clamp(max=100)}
 
     def begin_evaluation(self) -> None:
         """Starts counting over a set of images."""
@@ -464,8 +416,6 @@ class SemanticFlowModel(MovingSceneModel):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR, SSIM, LPIPS (where its weights are at hand) and the image's own mIoU; pictures beside their truth."""
-        from semfield_ns.metrics.images import image_quality
-
         truth = batch["image"][..., :3].to(outputs["rgb"])
         metrics = image_quality(outputs["rgb"], truth)
         images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}

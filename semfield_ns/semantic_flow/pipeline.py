@@ -28,7 +28,7 @@ class SemanticFlowPipeline(SemfieldPipeline):
     config: SemanticFlowPipelineConfig
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """See Nerfstudio's pipeline."""
+        """Outputs, losses and metrics of a step, on rays of which the model's share is dynamic."""
         self.datamanager.dynamic_fraction = self.model.dynamic_fraction(step)
         return super().get_train_loss_dict(step)
 
@@ -82,7 +82,7 @@ def encode_classes(classes: Iterable[SemanticClass]) -> Any:
 def decode_classes(state: dict[str, Any]) -> tuple[SemanticClass, ...]:
     """The classes that a checkpoint's pipeline state was trained with; empty if it has none.
 
-    Checkpoints of before this entry tell the names alone: then all are grey and may move.
+    Older checkpoints have the names alone: then all are grey and may move.
     """
     if CLASSES_KEY in state:
         entries = decode_info(state[CLASSES_KEY])

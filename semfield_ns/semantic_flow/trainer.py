@@ -36,7 +36,7 @@ class SemanticFlowTrainer(Trainer):
     """The checkpoint to adapt."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """See Nerfstudio's trainer."""
+        """Reads the checkpoint to adapt, if there is one, sets everything up and writes the config.yml anew."""
         config = self.config
         if config.load_dir is None and config.load_checkpoint is not None and not resumes(config):
             from semfield_ns.semantic_flow.many_scenes.adaptation import for_adaptation
@@ -56,7 +56,7 @@ class SemanticFlowTrainer(Trainer):
             self._write_configs()
 
     def train(self) -> None:
-        """See Nerfstudio's trainer, which cannot take no step at all: an adaptation without training."""
+        """Trains; with 0 iterations, which Nerfstudio's trainer cannot do, saves the adapted checkpoint as it is."""
         if self.config.max_num_iterations > 0:
             super().train()
             return

@@ -322,7 +322,7 @@ def outline(ids: Int[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
     return (ids > 0) & (most != least)
 
 
-def _around(values: Float[Tensor, "H+2 W+2"], pick: Callable[[Tensor, Tensor], Tensor]) -> Float[Tensor, "H W"]:
+def _around(values: Float[Tensor, "rows columns"], pick: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """What is picked of every 3x3 neighbourhood; a few times as fast as pooling."""
     rows = pick(pick(values[:-2], values[1:-1]), values[2:])
     return pick(pick(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])

@@ -35,8 +35,9 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, cache_root, read_json, read_npz, reason, write_npz
+from semfield_ns.rendering.features import principal_axes
 from semfield_ns.teachers.base import Teacher
-from semfield_ns.teachers.pca import Moments, principal_axes
+from semfield_ns.teachers.pca import Moments
 
 RANK = 128
 _VERSION = "2"

@@ -30,7 +30,7 @@ class ClipTeacher(PretrainedTeacher, TextTeacher):
         stride: px.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not CLIP's.
+        SemfieldError: the weights are not found, or are not CLIP's.
     """
 
     model_types = ("clip",)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from semfield_ns.rendering.features import principal_axes
+
 
 class Moments:
     """Number, sum and products of features seen so far, in double precision.
@@ -41,14 +43,3 @@ class Moments:
         mean = self.total / self.count
         covariance = (self.products / self.count - mean[:, None] * mean) / (scale[:, None] * scale)
         return principal_axes(covariance, dim)
-
-
-def principal_axes(covariance: Float[Tensor, "C C"], dim: int) -> tuple[Float[Tensor, "C K"], Float[Tensor, "K"]]:
-    """Eigenvectors of the K = min(dim, C) largest eigenvalues, as columns, and these, falling.
-
-    An eigenvector is known up to its sign: its largest entry is made positive, so that every machine agrees.
-    """
-    values, vectors = torch.linalg.eigh(covariance)
-    basis = vectors.flip(-1)[:, :dim]
-    largest = basis.gather(0, basis.abs().argmax(dim=0, keepdim=True))
-    return basis * torch.where(largest < 0, -1.0, 1.0), values.flip(-1)[:dim].clamp(min=0)

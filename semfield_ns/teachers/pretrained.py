@@ -27,7 +27,7 @@ class PretrainedTeacher(Teacher):
         device: where it runs; in bfloat16 on CUDA, else in float32.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are of another kind of model.
+        SemfieldError: the weights are not found, or are of another kind of model.
     """
 
     model_types: tuple[str, ...] = ()

@@ -67,7 +67,7 @@ def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu"
         device: where it runs.
 
     Raises:
-        SemfieldError: there is no such teacher, or its weights cannot be had.
+        SemfieldError: there is no such teacher, or its weights are not found.
     """
     kind, _, source = name.partition(":")
     if kind in PRETRAINED:

@@ -22,7 +22,7 @@ class ResNetTeacher(Teacher):
         device: where to run.
 
     Raises:
-        SemfieldError: the weights are neither in the cache nor to be had.
+        SemfieldError: the weights are neither in the cache nor can they be downloaded.
     """
 
     stride = 4

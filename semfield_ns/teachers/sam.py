@@ -22,7 +22,7 @@ class SamTeacher(PretrainedTeacher):
         device: where it runs.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not SAM's.
+        SemfieldError: the weights are not found, or are not SAM's.
     """
 
     model_types = ("sam",)
@@ -62,7 +62,7 @@ class Sam2Teacher(PretrainedTeacher):
         device: where it runs.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not SAM 2's.
+        SemfieldError: the weights are not found, or are not SAM 2's.
     """
 
     model_types = ("sam2", "sam2_video")

@@ -31,7 +31,7 @@ class ViTTeacher(PretrainedTeacher):
         device: where it runs.
 
     Raises:
-        SemfieldError: the weights cannot be had, or are not those of a vision transformer.
+        SemfieldError: the weights are not found, or are not those of a vision transformer.
     """
 
     def __init__(self, kind: str, source: str, device: torch.device | str = "cpu") -> None:

@@ -8,7 +8,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.evaluation.report import (
-    comparison_table,
     confusion_matrix_png,
     curve_name,
     logged_seconds,
@@ -97,13 +96,3 @@ def test_a_full_disk_names_the_figure(tmp_path, monkeypatch):
     with pytest.raises(SemfieldError, match=r"matrix\.png"):
         confusion_matrix_png(ConfusionMatrix(2), ["a", "b"], tmp_path / "matrix.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_comparison_table():
-    table = comparison_table({"copied": {"mIoU": 0.341}, "ours": {"mIoU": 0.7, "PSNR": 25.04}}, ["mIoU", "PSNR"])
-    assert table.splitlines() == [
-        "| method | mIoU | PSNR |",
-        "|---|---:|---:|",
-        "| copied | 0.341 | - |",
-        "| ours | **0.700** | **25.040** |",
-    ]

@@ -11,6 +11,13 @@ from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews, project, ray_difference, tabled
 from semfield_ns.gsn.rendering import render_chunks
 from semfield_ns.gsn.sampling import inverse_depths
+from semfield_ns.gsn.transformers import (
+    FoldedViewAttention,
+    ViewAttention,
+    attend_views,
+    fold_view_attention,
+    mix_views,
+)
 from semfield_ns.scene_model import finished
 from tests.gsn.scenes import FLIP, random_rays, random_views, reference_of, reference_render
 
@@ -87,6 +94,20 @@ def test_fast_and_plain_agree(name):
         half = network.render(*rays, views)
     for key in set(expected) & {"rgb", "features"}:
         assert (half[key] - expected[key]).norm() < 2e-2 * expected[key].norm(), key
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_hidden_views_are_masked_in_half_precision(dtype):
+    torch.manual_seed(0)
+    folded = fold_view_attention(ViewAttention(16), torch.randn(16, 5), torch.randn(16))
+    query, codes = torch.randn(3, 2), torch.randn(4, 3, 7)
+    visible = torch.ones(4, 3, 1)
+    visible[:, 0], visible[1:, 1] = 0, 0  # no view sees the first sample, one the second
+    with torch.no_grad():
+        expected = attend_views(query, codes, visible, folded, mix_views)
+        half = FoldedViewAttention(*(matrix.to(dtype) for matrix in folded))
+        found = attend_views(query.to(dtype), codes.to(dtype), visible.to(dtype), half, mix_views)
+    assert torch.allclose(found.float(), expected, atol=0.05)
 
 
 def test_autocast_leaves_projections_alone():

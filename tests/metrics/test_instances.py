@@ -63,7 +63,7 @@ def test_objects_are_matched_once_for_the_video():
     table = found.table([f"ball#{number}" for number in range(1, 10)])
     assert "| 1 | ball#1 | 1.000 | 1.000 |" in table and "| mean | J&F 0.500 | 0.500 | 0.500 |" in table
     with pytest.raises(ValueError, match="no object"):
-        instance_score({0: np.zeros((4, 4))}, {0: np.zeros((4, 4))})
+        instance_score({0: np.zeros((4, 4), dtype=int)}, {0: np.zeros((4, 4), dtype=int)})
 
 
 def test_an_instance_is_of_the_class_that_most_of_its_pixels_have():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from semfield_ns.metrics.confusion import ConfusionMatrix, end_point_error, image_miou, psnr
+from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
+from semfield_ns.metrics.images import end_point_error, psnr
 
 # Four known pixels of class 0, three of them found; two of class 1, one of them found; class 2 is only predicted.
 TRUTH = torch.tensor([[0, 0, 0, 0], [1, 1, -1, -1]])

@@ -97,5 +97,5 @@ def test_masks_are_refined_by_sam2(tmp_path: Path):
 def test_missing_weights_are_one_sentence(tmp_path: Path, monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SemfieldError, match="cannot be had: give a folder"):
+    with pytest.raises(SemfieldError, match="give a folder with a downloaded model"):
         load_sam2(str(tmp_path / "nothing"), "cpu")

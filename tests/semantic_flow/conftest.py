@@ -8,7 +8,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.scene_box import SceneBox
 
-from semfield_ns.labelling.evidence import Votes
+from semfield_ns.labelling.evidence import CarriedLabels, Evidence
 from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flow_paper, semantic_flow_tiny
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
 
@@ -69,12 +69,16 @@ def make_metadata() -> dict:
         "source_features": torch.randn(FRAMES, HEIGHT // 2, WIDTH // 2, 7).half(),
         "source_colors": torch.rand(FRAMES, HEIGHT, WIDTH, 3).half(),
         "source_moving": None,
-        "source_votes": Votes(
-            torch.randint(3, (FRAMES, 2, HEIGHT, WIDTH)).byte(),
-            5 * torch.rand(FRAMES, 2, HEIGHT, WIDTH).half(),
-        ),
-        "source_classifier": (torch.randn(len(CLASSES), 7), torch.randn(len(CLASSES))),
+        "source_evidence": make_evidence(),
     }
+
+
+def make_evidence() -> Evidence:
+    """Carried labels and a classifier, both at random."""
+    carried = CarriedLabels(
+        torch.randint(3, (FRAMES, 2, HEIGHT, WIDTH)).byte(), 5 * torch.rand(FRAMES, 2, HEIGHT, WIDTH).half()
+    )
+    return Evidence((torch.randn(len(CLASSES), 7), torch.randn(len(CLASSES))), carried)
 
 
 def make_batch(rays: int = 96, seed: int = 0) -> tuple:

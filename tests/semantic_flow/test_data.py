@@ -13,10 +13,10 @@ from semfield_ns.labelling.propagation import (
     Flow,
     Reliability,
     carry,
-    measure,
+    carry_from_both_sides,
+    fit_reliability,
+    held_out_gaps,
     merge,
-    rehearsal_gaps,
-    sides,
 )
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
 from semfield_ns.scenes.labels import IGNORE, LabelMap, SemanticClass
@@ -45,17 +45,19 @@ def test_carried_labels_follow_the_flow_and_are_doubted_where_it_left_the_image(
     assert (carried.labels[:, :5] == stripe(0)[:, :5]).all() and carried.steps == 3
     assert (carried.doubtful == (np.arange(8) >= 5)).all()
     # Of two classes, the log-likelihood ratio is the log-odds of being right; of five, log 4 more.
-    weight = Reliability(4.0, 0.5, 2.0).evidence(carried, 2)
+    weight = Reliability(4.0, 0.5, 2.0).log_ratio(carried, 2)
     assert np.allclose(weight, [2.5] * 5 + [0.5] * 3)
-    assert np.allclose(Reliability(4.0, 0.5, 2.0).evidence(carried, 5), weight + np.log(4))
+    assert np.allclose(Reliability(4.0, 0.5, 2.0).log_ratio(carried, 5), weight + np.log(4))
     unknown = carry(np.full((4, 8), IGNORE), [shift(0)])
-    assert (unknown.labels == IGNORE).all() and (Reliability().evidence(unknown, 5) == 0).all()
+    assert (unknown.labels == IGNORE).all() and (Reliability().log_ratio(unknown, 5) == 0).all()
 
 
 def test_labels_are_carried_from_both_sides_and_agreement_counts():
-    voices = sides(1, {0: stripe(0), 3: stripe(3)}, RIGHT, LEFT)
-    assert [voice.steps for voice in voices] == [1, 2]
-    merged = merge([(voice.labels, Reliability(2.0, 0.5, 5.0).evidence(voice, 2)) for voice in voices], np.zeros(2))
+    found = carry_from_both_sides(1, {0: stripe(0), 3: stripe(3)}, RIGHT, LEFT)
+    assert [carried.steps for carried in found] == [1, 2]
+    merged = merge(
+        [(carried.labels, Reliability(2.0, 0.5, 5.0).log_ratio(carried, 2)) for carried in found], np.zeros(2)
+    )
     assert (merged.labels[:, 2:5] == stripe(1)[:, 2:5]).all()
     # Log-odds 1.5 and 1 add up.
     assert np.allclose(merged.confidence[:, 2:5], 1 / (1 + np.exp(-2.5)))
@@ -75,31 +77,31 @@ def test_disagreement_lowers_confidence():
     assert (merged.labels == 2).all() and np.allclose(merged.confidence, 8 / 14)
 
 
-def test_reliability_is_measured_on_rehearsals():
+def test_reliability_is_measured_on_held_out_frames():
     """Labels drawn right with known log-odds give these log-odds back."""
-    rng, rehearsals = np.random.default_rng(0), []
+    rng, held_out = np.random.default_rng(0), []
     for steps in (1, 2, 5):
         truth = rng.integers(0, 4, (200, 200))
         doubtful = rng.integers(0, 2, truth.shape) > 0
         wrong = rng.random(truth.shape) > 1 / (1 + np.exp(-(3.0 - 0.3 * steps - 1.0 * doubtful)))
-        rehearsals.append((Carried(np.where(wrong, (truth + 1) % 4, truth), steps, doubtful), truth))
-    found = measure(rehearsals)
+        held_out.append((Carried(np.where(wrong, (truth + 1) % 4, truth), steps, doubtful), truth))
+    found = fit_reliability(held_out)
     assert np.allclose([found.start, found.per_step, found.doubt], [3.0, 0.3, 1.0], atol=0.1)
-    assert measure([]) == Reliability()
+    assert fit_reliability([]) == Reliability()
 
 
-def test_a_labelled_frame_is_asked_about_without_its_own_label():
+def test_a_held_out_frame_gets_no_label_of_its_own():
     zeros, ones = np.zeros((4, 8), np.int64), np.ones((4, 8), np.int64)
     still = [shift(0)] * 4
     labels = {0: zeros, 1: ones, 3: zeros}
-    for voice in sides(1, labels, still, still):
-        assert (voice.labels == 0).all()
+    for carried in carry_from_both_sides(1, labels, still, still):
+        assert (carried.labels == 0).all()
     # Frames nearer than the gap do not count, as long as one is left.
-    before, after = sides(1, labels, still, still, gap=2)
+    before, after = carry_from_both_sides(1, labels, still, still, gap=2)
     assert before is None and after.steps == 2
-    assert sides(1, labels, still, still, gap=9) != [None, None]
-    assert sides(1, {1: ones}, still, still) == [None, None]
-    assert sides(1, {0: zeros}, still, [None] * 4) == [None, None]
+    assert carry_from_both_sides(1, labels, still, still, gap=9) != [None, None]
+    assert carry_from_both_sides(1, {1: ones}, still, still) == [None, None]
+    assert carry_from_both_sides(1, {0: zeros}, still, [None] * 4) == [None, None]
 
 
 def test_carried_labels_keep_the_number_of_their_class(tmp_path, monkeypatch):
@@ -113,18 +115,18 @@ def test_carried_labels_keep_the_number_of_their_class(tmp_path, monkeypatch):
     semantics = dataset.semantics
     monkeypatch.setattr(dataset, "semantics", lambda index: torch.where(semantics(index) >= 0, 300, IGNORE))
     found = gather_evidence(dataset)
-    assert set(found.votes.labels.unique().tolist()) <= {0, 300}
-    assert (found.votes.labels[found.votes.evidence > 0] == 300).all()
+    assert set(found.carried.labels.unique().tolist()) <= {0, 300}
+    assert (found.carried.labels[found.carried.log_ratio > 0] == 300).all()
     hidden = found.targets[1]
     assert (hidden[..., 0] == 300).all()
 
 
-def test_rehearsals_are_as_far_from_labels_as_unlabelled_frames_are():
+def test_held_out_frames_are_as_far_from_labels_as_unlabelled_frames_are():
     labelled = [f for f in range(60) if f % 12 in (0, 1, 11)]
-    gaps = rehearsal_gaps(labelled, 60)
+    gaps = held_out_gaps(labelled, 60)
     assert set(gaps) == set(labelled)
     assert set(gaps.values()) == {1, 2, 3, 4, 5}
-    assert rehearsal_gaps([0, 1], 2) == {0: 1, 1: 1}
+    assert held_out_gaps([0, 1], 2) == {0: 1, 1: 1}
 
 
 def sample(mask: torch.Tensor, fraction: float, rays: int = 40) -> torch.Tensor:

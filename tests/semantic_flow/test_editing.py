@@ -17,7 +17,7 @@ from semfield_ns.editing.edits import (
 )
 from semfield_ns.editing.objects import FrameView, MovingObject, ObjectTracks, find_objects
 from semfield_ns.errors import SemfieldError
-from semfield_ns.semantic_flow.edited.layers import carried_back, tint
+from semfield_ns.semantic_flow.layered_edits.layers import carried_back, tint
 from tests.semantic_flow.conftest import FRAMES, make_cameras, make_model
 
 OBJECTS = {

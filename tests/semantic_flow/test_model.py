@@ -287,12 +287,12 @@ def test_evidence_is_what_the_pixel_under_the_point_tells():
     row, column, step = torch.tensor([3, 7]), torch.tensor([5, 11]), torch.tensor([2, 4])
     rays = cameras.generate_rays(camera_indices=step[:, None], coords=torch.stack([row, column], dim=-1) + 0.5)
     points = rays.origins + 4.0 * rays.directions
-    weight, bias = model.kwargs["metadata"]["source_classifier"]
+    weight, bias = model.kwargs["metadata"]["source_evidence"].classifier
     expected = frames.gather(points, step)[0] @ weight.T + bias
     for i in range(2):
         for side in range(2):
-            label = int(frames.vote_labels[step[i], side, row[i], column[i]])
-            expected[i, label] += frames.vote_evidence[step[i], side, row[i], column[i]].float()
+            label = int(frames.carried_labels[step[i], side, row[i], column[i]])
+            expected[i, label] += frames.carried_log_ratio[step[i], side, row[i], column[i]].float()
     assert torch.allclose(frames.evidence(points, step), expected)
     assert (frames.evidence(points + 100.0, step) == 0).all()
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.rendering.features import principal_axes
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import RANK, FeatureCache, Picture, compress, scene_features
-from semfield_ns.teachers.pca import Moments, principal_axes
+from semfield_ns.teachers.pca import Moments
 
 
 class Random(Teacher):

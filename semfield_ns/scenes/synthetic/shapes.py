@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 NEAREST = 1e-6
 """Hits closer than this, in lengths of the ray's direction, do not count."""
@@ -63,11 +63,11 @@ def _disc_hit(origins: Points, directions: Points, height: float) -> Distances:
     return _forward(distances, _square(across) <= 1.0)
 
 
-def meets_ball(origins: Points, directions: Points, radius: float) -> np.ndarray:
-    """Which rays come within `radius` of the origin: a cheap test before the exact one. Bool [n]."""
-    along = _dot(origins, directions)
+def meets_ball(start: Float[np.ndarray, "3"], directions: Points, radius: float) -> Bool[np.ndarray, " n"]:
+    """Which rays from one point come within `radius` of the origin: a cheap test before the exact one."""
+    along = _dot(start, directions)
     lengths = _square(directions)
-    return along * along >= lengths * (_square(origins) - radius * radius)
+    return along * along >= lengths * (_square(start) - radius * radius)
 
 
 @dataclass(frozen=True)

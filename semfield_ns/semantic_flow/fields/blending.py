@@ -25,7 +25,7 @@ class BlendedWeights:
 def alpha(density: Float[Tensor, "*rays samples 1"], deltas: Float[Tensor, "*rays samples 1"]) -> Tensor:
     """Opacity `1 - exp(-relu(density) delta)` of a sample of length `deltas`."""
     # A density that has run over to infinity is opaque at any length but 0, where it would not be a number.
-    return 1 - torch.exp(-density.clamp(0, 1e12) * deltas)
+    return 1 - torch.exp(-density.clamp(0, min(1e12, torch.finfo(density.dtype).max)) * deltas)
 
 
 def blend(
@@ -53,5 +53,6 @@ def single_weights(alphas: Float[Tensor, "*rays samples 1"]) -> Float[Tensor, "*
 def exclusive_product(factors: Float[Tensor, "*rays samples 1"]) -> Float[Tensor, "*rays samples 1"]:
     """Product of the factors of the samples before each sample; 1 for the first."""
     # The sum of logarithms has a bounded gradient where a factor is zero; a cumulative product has not.
-    logs = torch.log(factors.clamp(min=1e-10))
-    return torch.exp(torch.cumsum(logs, dim=-2) - logs)
+    # In single precision at least: in float16, 1e-10 is zero.
+    logs = torch.log(factors.to(torch.promote_types(factors.dtype, torch.float32)).clamp(min=1e-10))
+    return torch.exp(torch.cumsum(logs, dim=-2) - logs).to(factors.dtype)

@@ -150,7 +150,9 @@ class FlowField(nn.Module):
         latent = self.latents.weight.expand(len(coordinates), -1)
         return self.trunk(self.encoding(coordinates), latent)
 
-    def velocity(self, points: Float[Tensor, "*batch 3"], time: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 3"]:
+    def velocity(
+        self, points: Float[Tensor, "*#batch 3"], time: Float[Tensor, "*#batch 1"]
+    ) -> Float[Tensor, "*batch 3"]:
         """World units a frame, each component below `max_velocity`."""
         flat = self.coordinates(points.reshape(-1, 3), time.expand(*points.shape[:-1], 1).reshape(-1, 1))
         return self.max_velocity * torch.tanh(self.velocity_head(self.features(flat))).reshape(points.shape)
@@ -203,7 +205,7 @@ class DynamicField(nn.Module):
         source: Float[Tensor, "points 3"] | None,
         visible: Float[Tensor, "points 1"] | None,
     ) -> Float[Tensor, "points 3"]:
-        """The field's colour, or as far as a learned gate says, the colour `source` that the frame shows there."""
+        """The field's colour, blended by a learned gate with the colour `source` that the frame shows there."""
         own = self.color(feature, directions)
         if self.source_gate is None or source is None or visible is None:
             return own

@@ -16,7 +16,7 @@ class SemanticHeads(nn.Module):
 
     With `kind="flow"` the dynamic branch reads the attended flow feature and the static branch the image feature of the
     nearest frame; with "point" both read only the fields' own features (the point-based head that the paper compares
-    with). With `evidence` the networks correct what the pixel of the frame at that time tells before any training.
+    with). With `evidence` the networks correct the evidence of the frame at that time (`SourceFrames.evidence`).
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class SemanticHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = kind
-        self.evidence = evidence and kind == "flow"
+        self.corrects_evidence = evidence and kind == "flow"
         flow_dim = static_context = 0
         if kind == "flow":
             self.attention = FlowAttention(feature_dim, token_dim, attention_heads)
             flow_dim, static_context = self.attention.out_dim, feature_dim + 1
         self.static = SemanticNetwork(static_context, static_dim, num_classes, hidden)
         self.dynamic = SemanticNetwork(flow_dim, dynamic_dim, num_classes, hidden)
-        if self.evidence:
+        if self.corrects_evidence:
             # Corrections begin at nothing: noise at the start would cost rare classes, which training hardly sees.
             for network in (self.static, self.dynamic):
                 for parameter in network.layers[-1].parameters():
@@ -63,7 +63,11 @@ class SemanticHeads(nn.Module):
         shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
         features, visible = frames.gather(points, shown)
         logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
-        return logits + frames.evidence(points, step[:, None].expand(points.shape[:-1])) if self.evidence else logits
+        return (
+            logits + frames.evidence(points, step[:, None].expand(points.shape[:-1]))
+            if self.corrects_evidence
+            else logits
+        )
 
     def dynamic_logits(
         self, trajectory: Trajectory, field: Tensor, frames: SourceFrames
@@ -77,4 +81,4 @@ class SemanticHeads(nn.Module):
         durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
         context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
         logits = self.dynamic(context, field)
-        return logits + frames.evidence(trajectory.now, steps[..., 2]) if self.evidence else logits
+        return logits + frames.evidence(trajectory.now, steps[..., 2]) if self.corrects_evidence else logits

@@ -12,9 +12,9 @@ VelocityFn = Callable[[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 1"]], Fl
 
 
 def trace(
-    points: Float[Tensor, "*batch 3"],
-    time: Float[Tensor, "*batch 1"],
-    duration: Float[Tensor, "*batch 1"] | float,
+    points: Float[Tensor, "*#batch 3"],
+    time: Float[Tensor, "*#batch 1"],
+    duration: Float[Tensor, "*#batch 1"] | float,
     velocity: VelocityFn,
     substeps: int = 2,
 ) -> Float[Tensor, "*batch 3"]:

@@ -74,8 +74,9 @@ def transfer(
         )
     if corrects and model.heads is not None and not model.frames.has_classifier:
         raise SemfieldError(
-            "The checkpoint cannot be adapted: its heads only correct what labels tell (--pipeline.model.evidence "
-            "True), and the new scene shows none; label a frame, or train the checkpoint without evidence."
+            "The checkpoint cannot be adapted: its heads only correct the evidence of labels "
+            "(--pipeline.model.evidence True), and the new scene shows none; label a frame, or train the checkpoint "
+            "without evidence."
         )
     sources = scene_states(state)
     found = sources[0]

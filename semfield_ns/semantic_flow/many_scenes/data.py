@@ -30,7 +30,7 @@ class ManyScenesDataManager(DataManager):
     """One `SemanticFlowDataManager` a scene, all with one list of classes.
 
     A training batch holds rays of up to `scenes_per_batch` scenes: `SceneRays`, and the targets by number of the scene.
-    Evaluation goes through all scenes; cameras and batches then carry the number as "scene". What Nerfstudio asks of a
+    Evaluation goes through all scenes; cameras and batches then carry the number as "scene". What Nerfstudio wants of a
     single data set (the viewer's cameras) is that of the first scene.
 
     Args:

@@ -125,7 +125,7 @@ class ManyScenesModel(MovingSceneModel):
         return self.of((camera.metadata or {}).get("scene"))
 
     def checkpoint_info(self) -> dict[str, str]:
-        """See `SemanticFlowModel`; and which scenes there are and what they share."""
+        """That of a single scene, with the names of the scenes and what they share."""
         return self.models[0].checkpoint_info() | {"scenes": ", ".join(self.scene_names), "shared": self.config.shared}
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -162,7 +162,7 @@ class ManyScenesModel(MovingSceneModel):
         return self.of(None).get_outputs(ray_bundle)
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
-        """See `SemanticFlowModel`."""
+        """Colour and accumulation [..., 4] of the shown scene."""
         return self.of(None).get_rgba_image(outputs, output_name)
 
     def get_metrics_dict(self, outputs: dict[Any, Any], batch: dict[Any, Any]) -> dict[str, Tensor]:
@@ -203,7 +203,7 @@ class ManyScenesModel(MovingSceneModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """See `SemanticFlowModel`; the PSNR and image mIoU also under the name of the scene."""
+        """Those of the image's scene; the PSNR and image mIoU also under the name of the scene."""
         scene = batch.get("scene")
         metrics, images = self.of(scene).get_image_metrics_and_images(outputs, batch)
         name = self.scene_names[self.shown if scene is None else scene]

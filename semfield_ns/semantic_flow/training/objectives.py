@@ -138,7 +138,7 @@ def _depth_loss(weights: Tensor, radiance: Radiance, targets: Targets, mask: Ten
 
 
 def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tensor]:
-    """Cross-entropies against given labels, and on rays without one against what carried labels or evidence tell."""
+    """Cross-entropies against given labels, and on rays without one against carried labels or evidence."""
     if targets.labels is None or render.logits is None:
         return {}
     assert render.logits_static is not None and render.logits_dynamic is not None, "logits come together"
@@ -182,8 +182,8 @@ def _correction(
     rays: Float[Tensor, "rays"],
 ) -> Float[Tensor, ""]:
     """How far rendered logits are from those of the evidence alone, rendered with the same weights."""
-    told = (weights * evidence).sum(dim=-2).detach().softmax(dim=-1)
-    return losses.divergence(logits, told, rays)
+    target = (weights * evidence).sum(dim=-2).detach().softmax(dim=-1)
+    return losses.divergence(logits, target, rays)
 
 
 def induced_flow_loss(

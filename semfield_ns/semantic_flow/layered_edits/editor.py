@@ -1,4 +1,4 @@
-"""The edits of a radiance field: layers of rays, made when the first edit is asked for."""
+"""The edits of a radiance field: layers of rays, built for the first edit."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit
-from semfield_ns.semantic_flow.edited.layers import EditedScene
 from semfield_ns.semantic_flow.flow_attention.tracing import trace_neighbours
+from semfield_ns.semantic_flow.layered_edits.layers import EditedScene
 
 if TYPE_CHECKING:
     from semfield_ns.semantic_flow.model import SemanticFlowModel
 
 
 class FieldEditor(SceneEditor):
-    """Edits rays through the field: see `layers`."""
+    """Edits a radiance field in layers of rays (`EditedScene`)."""
 
     model: "SemanticFlowModel"
 
