@@ -110,9 +110,15 @@ def sources() -> list[Path]:
     return sorted([*ROOT.glob("semfield_ns/**/*.py"), *ROOT.glob("method_configs/**/*.py")])
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Dotted names that a source file imports, anywhere in it; `from a import b` gives `a.b`."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, at_import: bool = False) -> Iterator[str]:
+    """Dotted names that a source file imports; `from a import b` gives `a.b`.
+
+    Args:
+        path: of the file.
+        at_import: leave out what is imported by functions only, or for types only.
+    """
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(AtImport().visit(tree) if at_import else tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -160,28 +166,10 @@ def room_of(name: str) -> str:
 
 
 def own_imports(path: Path, at_import: bool) -> set[str]:
-    """Names of our modules that a source file imports.
-
-    Args:
-        path: of the file.
-        at_import: leave out what is imported by functions only, or for types only.
-    """
+    """Names of our modules that a source file imports; see `imports`."""
     known = {module_name(other) for other in sources()}
-    tree = ast.parse(path.read_text())
-    if at_import:
-        tree = AtImport().visit(tree)
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            if name.startswith("semfield_ns."):
-                found.add(name if name in known else name.rpartition(".")[0])
-    return {name for name in found if name != "semfield_ns"}
+    found = {name for name in imports(path, at_import) if name.startswith("semfield_ns.")}
+    return {name if name in known else name.rpartition(".")[0] for name in found} - {"semfield_ns"}
 
 
 class AtImport(ast.NodeTransformer):
@@ -234,7 +222,7 @@ def test_models_import_no_user_interface(name: str):
         if module in seen or module not in arrows:
             continue
         seen.add(module)
-        foreign = [other for other in imports(arrows[module]) if other.startswith(("viser", "nerfstudio.viewer"))]
+        foreign = [n for n in imports(arrows[module], at_import=True) if n.startswith(("viser", "nerfstudio.viewer"))]
         assert foreign == [], module
         waiting += own_imports(arrows[module], at_import=True)
     assert {room_of(module) for module in seen}.isdisjoint({"viewer", "export", "cli"})
