@@ -5,7 +5,7 @@ Sessions, the viewer, exports, evaluation and commands know models by this modul
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,12 +22,14 @@ from semfield_ns.gaussians.splats import Splats
 from semfield_ns.scenes.labels import LabelMap
 from semfield_ns.segmentation.views import Pictures
 
-Parts = Generator[None, None, dict[str, Tensor]]
+Outputs = Mapping[str, Tensor]
+"""name -> [H, W, channels]; each may be made when it is asked for, so ask for what is needed only"""
+Parts = Generator[None, None, Outputs]
 """A render that is made part by part, each of a fraction of a second, and returns its outputs. Between two parts it may
 wait as long as the model stays the same, and go on in another thread."""
 
 
-def finished(parts: Parts) -> dict[str, Tensor]:
+def finished(parts: Parts) -> Outputs:
     """The outputs of a render, made at one go."""
     while True:
         try:
@@ -39,10 +41,10 @@ def finished(parts: Parts) -> dict[str, Tensor]:
 class Annotator(Protocol):
     """Adds the masks of a session to what a model renders; a `sessions.segmenter.Segmenter`."""
 
-    def raw_outputs(self, cameras: Cameras, render: Callable[[Cameras], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def raw_outputs(self, cameras: Cameras, render: Callable[[Cameras], Outputs]) -> Outputs:
         """What `render` gives for a camera, kept while a session needs it."""
 
-    def annotate(self, cameras: Cameras, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+    def annotate(self, cameras: Cameras, raw: Outputs) -> dict[str, Tensor]:
         """Outputs of the session's objects in that render; empty where there are none."""
 
 
@@ -63,7 +65,7 @@ class SceneModel(Model):
     """Whether strokes of a session mean one and the same scene."""
 
     @abstractmethod
-    def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Float[Tensor, "H W channels"]]:
+    def raw_outputs_for_camera(self, camera: Cameras) -> Outputs:
         """Everything that one camera sees, as it is rendered.
 
         Args:
@@ -80,7 +82,7 @@ class SceneModel(Model):
         return self.raw_outputs_for_camera(camera)
 
     @abstractmethod
-    def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:
+    def present(self, raw: Outputs, camera: Cameras | None = None) -> MutableMapping[str, Tensor]:
         """The outputs that people see: float32 with 1 or 3 channels, in [0, 1] if 3.
 
         Args:
@@ -143,13 +145,17 @@ class SceneModel(Model):
         )
 
     @torch.no_grad()
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+    def get_outputs_for_camera(
+        self, camera: Cameras, obb_box: OrientedBox | None = None
+    ) -> MutableMapping[str, Tensor]:
         """The outputs of the contract for one camera (see `present`), and where there is a session, its masks."""
         camera = self.timed(camera)
         if self.annotator is None:
             return self.present(self.raw_outputs_for_camera(camera), camera.to(self.device))
         raw = self.annotator.raw_outputs(camera, self.raw_outputs_for_camera)
-        return self.present(raw, camera.to(self.device)) | self.annotator.annotate(camera, raw)
+        outputs = self.present(raw, camera.to(self.device))
+        outputs.update(self.annotator.annotate(camera, raw))
+        return outputs
 
 
 class MovingSceneModel(SceneModel):
@@ -167,7 +173,7 @@ class MovingSceneModel(SceneModel):
         """The time step, a fraction between two, of a time in [0, 1]."""
 
     @abstractmethod
-    def unedited_outputs(self, camera: Cameras) -> dict[str, Float[Tensor, "H W channels"]]:
+    def unedited_outputs(self, camera: Cameras) -> Outputs:
         """What `raw_outputs_for_camera` gives without edits; "scene_flow_forward" and "scene_flow_backward" too."""
 
     def induced_flow(self, camera: Cameras, step: int) -> Float[Tensor, "H W 2"] | None:

@@ -1,7 +1,7 @@
 """The edits of a scene, and the moving objects that they refer to, which are found when they are first needed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class VideoScene(Protocol):
     def time_cameras(self, scale: float = 1.0) -> list[Cameras]:
         """The camera of each time step, with pictures `scale` times the size."""
 
-    def unedited_outputs(self, camera: Cameras) -> dict[str, Float[Tensor, "H W channels"]]:
+    def unedited_outputs(self, camera: Cameras) -> Mapping[str, Float[Tensor, "H W channels"]]:
         """What a camera sees without edits: "logits", "dynamic_weight", "surface", "scene_flow_forward"."""
 
 

@@ -3,7 +3,7 @@
 Read `get_outputs` and `render_image` first: which views to look from, where on the rays to look, what the network says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -302,7 +302,7 @@ class GSNModel(SceneModel):
             losses[each.output] = self.config.feature_loss * difference.square().mean()
         return losses
 
-    def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
+    def raw_outputs_for_camera(self, camera: Cameras) -> Mapping[str, Tensor]:
         """rgb, depth (along the ray, normalised units), and features, of every pixel of one camera, as they are."""
         return finished(self.raw_outputs_in_parts(camera))
 

@@ -138,7 +138,7 @@ def render_image(
     rows, columns = _spread(height, every), _spread(width, every)
     some = second.view(height, width, -1)[rows][:, columns].flatten(0, 1)
     sparse = yield from _in_chunks(network, bundle[rows][:, columns], some, views, True, chunk, "features")
-    return outputs | {name: enlarge(values, (height, width)) for name, values in sparse.items()}
+    return {**outputs} | {name: enlarge(values, (height, width)) for name, values in sparse.items()}
 
 
 def _spread(length: int, stride: int) -> Tensor:

@@ -1,6 +1,6 @@
 """A view with features, and who can render one. Segmentation knows nothing else of models."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -96,7 +96,7 @@ class ViewProvider(Protocol):
             SemfieldError: the model has no features.
         """
 
-    def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
+    def view_of(self, raw: Mapping[str, Tensor], cameras: Cameras) -> FeatureView:
         """The same, from what the model rendered for that camera already."""
 
     def pictures(self) -> Pictures | None:
@@ -113,7 +113,7 @@ class ViewProvider(Protocol):
         """
 
 
-def view_of_outputs(raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
+def view_of_outputs(raw: Mapping[str, Tensor], cameras: Cameras) -> FeatureView:
     """The view that a model's raw outputs for one camera amount to.
 
     Args:
@@ -140,7 +140,7 @@ def view_of_outputs(raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
 
 
 def surface_points(
-    raw: dict[str, Tensor], cameras: Cameras, pixels: Int[Tensor, "*N 2"] | None = None
+    raw: Mapping[str, Tensor], cameras: Cameras, pixels: Int[Tensor, "*N 2"] | None = None
 ) -> Float[Tensor, "*N 3"]:
     """World points that a render shows.
 

@@ -4,9 +4,9 @@ Read `get_outputs` and `render` first: rays are sampled, both branches evaluated
 matter are traced to the neighbouring frames, and what the frames show there becomes logits.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,13 +20,10 @@ from nerfstudio.model_components.renderers import SemanticRenderer
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
-from semfield_ns.metrics.images import image_quality, psnr
+from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
-from semfield_ns.rendering.flow_color import flow_to_color
-from semfield_ns.rendering.palette import colorize_labels
-from semfield_ns.scene_model import MovingSceneModel, Parts, finished
+from semfield_ns.scene_model import Parts, finished
 from semfield_ns.semantic_flow.builders import build_branches, build_frames, build_heads
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.encodings import PlanesEncoding
@@ -35,12 +32,12 @@ from semfield_ns.semantic_flow.fields.radiance import Radiance
 from semfield_ns.semantic_flow.fields.warp import build_warp
 from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory, per_frame, trace, trace_neighbours
 from semfield_ns.semantic_flow.layered_edits.editor import FieldEditor
-from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.training import objectives
 from semfield_ns.semantic_flow.training.warped import random_step, render_warped
+from semfield_ns.semantic_flow.video_model import VideoModel
 
 
-class SemanticFlowModel(MovingSceneModel):
+class SemanticFlowModel(VideoModel):
     """A thin Nerfstudio model around the fields of this package."""
 
     config: SemanticFlowModelConfig
@@ -161,7 +158,7 @@ class SemanticFlowModel(MovingSceneModel):
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
 
-    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+    def get_outputs(self, ray_bundle: RayBundle) -> Any:
         """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""
         if not self.training:
             return self.present(self.render(ray_bundle))
@@ -274,37 +271,7 @@ class SemanticFlowModel(MovingSceneModel):
             outputs["logits"] = self.logits(kept, trajectory)[0]
         return outputs
 
-    def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:
-        """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3.
-
-        Args:
-            raw: of `render`, any leading shape.
-            camera: the camera that looked; optical flow is shown as this camera, standing still, would see it. Without
-                it (point cloud export) there are no flow outputs.
-        """
-        kept = ("rgb", "rgb_static", "rgb_dynamic", "depth", "accumulation", "dynamic_weight")
-        outputs = {name: raw[name] for name in kept}
-        for name in ("rgb", "rgb_static", "rgb_dynamic", "accumulation", "dynamic_weight"):
-            outputs[name] = outputs[name].clamp(0, 1)
-        outputs["features_pca"] = self.feature_colors(raw["features"])
-        if self.heads is not None:
-            logits = raw["logits"]
-            labels = logits.argmax(dim=-1)
-            visible = self.visible_classes().to(labels.device)[labels][..., None]
-            color = colorize_labels(labels, self.palette)
-            # A hidden class shows the scene, dimmed, so that one still sees where it is.
-            outputs["semantics_colormap"] = torch.where(visible, color, 0.25 * outputs["rgb"])
-            outputs["semantics_confidence"] = logits.softmax(dim=-1).amax(dim=-1, keepdim=True)
-            outputs["semantics"] = labels[..., None].float()
-        if camera is not None:
-            for name in ("forward", "backward"):
-                flow = screen_flow(raw["surface"], raw[f"scene_flow_{name}"], camera)
-                outputs[f"flow_{name}"] = flow_to_color(flow, max_magnitude=0.04 * float(camera.width[0]))
-        return outputs
-
-    def raw_outputs_for_camera(
-        self, camera: Cameras, edited: bool = True
-    ) -> dict[str, Float[Tensor, "height width channels"]]:
+    def raw_outputs_for_camera(self, camera: Cameras, edited: bool = True) -> Mapping[str, Tensor]:
         """`render` for every pixel of one camera: logits, features, scene flow and the rest, unclamped.
 
         A camera without a time gets that of the nearest point of the training path.
@@ -327,23 +294,9 @@ class SemanticFlowModel(MovingSceneModel):
             yield
         return {name: torch.cat(parts).reshape(height, width, -1) for name, parts in chunks.items()}
 
-    def timed(self, camera: Cameras) -> Cameras:
-        """The camera; one without a time gets that of the nearest point of the training path."""
-        if camera.times is None:
-            camera.times = self.frames.time_near(camera.camera_to_worlds.reshape(-1, 3, 4)[0]).reshape(1, 1)
-        return camera
-
-    def unedited_outputs(self, camera: Cameras) -> dict[str, Float[Tensor, "height width channels"]]:
+    def unedited_outputs(self, camera: Cameras) -> Mapping[str, Tensor]:
         """What one camera sees without edits."""
         return self.raw_outputs_for_camera(camera, edited=False)
-
-    def time_cameras(self, scale: float = 1.0) -> list[Cameras]:
-        """The camera of each time step, in order."""
-        return list(self.frames.cameras(scale))
-
-    def step_of(self, time: float) -> float:
-        """The time step, a fraction between two, of a time in [0, 1]."""
-        return float(self.frames.to_frames(self.frames.times.new_tensor([[time]])))
 
     @torch.no_grad()
     def trace_points(self, points: Float[Tensor, "N 3"], time: float, to: float) -> Float[Tensor, "N 3"]:
@@ -356,76 +309,6 @@ class SemanticFlowModel(MovingSceneModel):
             now = end if abs(end - now) <= 1 else now + step
         return points
 
-    @torch.no_grad()
-    def induced_flow(self, camera: Cameras, step: int) -> Float[Tensor, "height width 2"] | None:
-        """Optical flow in pixels from a camera's picture to that of the next (+1) or previous (-1) training frame.
-
-        None where there is no such frame. Flow of what is not in front of both cameras is 0.
-        """
-        raw = self.raw_outputs_for_camera(camera)
-        assert camera.times is not None, "cameras of training frames have times"
-        now = self.step_of(float(camera.times))
-        target = round(now) + step
-        if not 0 <= target < len(self.frames):
-            return None
-        flow = raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
-        moved = raw["surface"] + abs(target - now) * flow
-        pixels, depth = self.frames.project(moved, torch.full(moved.shape[:-1], target, device=moved.device))
-        rows, columns = torch.meshgrid(
-            *(torch.arange(n, device=moved.device) + 0.5 for n in moved.shape[:2]), indexing="ij"
-        )
-        flow = pixels - torch.stack([columns, rows], dim=-1)
-        return torch.where(depth[..., None] > 0, flow, torch.zeros_like(flow))
-
     def render_key(self) -> tuple[Any, ...]:
         """What renders depend on besides weights and camera."""
         return tuple(self.editor.edits)
-
-    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
-        """Colour and accumulation [..., 4], as `ns-export pointcloud` asks for them, of any 3-channel output."""
-        return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
-
-    # ---------------------------------------------------------------------------------------------- evaluation
-
-    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """PSNR of the training rays; in stage 1 it counts dynamic rays too, if the batch has any."""
-        truth = batch["image"][..., :3].to(outputs["rgb"])
-        return {"psnr": psnr(outputs["rgb"], truth).clamp(max=100)}
-
-    def begin_evaluation(self) -> None:
-        """Starts counting over a set of images."""
-        self.confusion_matrix = None if self.label_map is None else ConfusionMatrix(len(self.label_map.classes))
-
-    def end_evaluation(self, output_path: Path | None) -> dict[str, float]:
-        """Metrics of the whole set: dataset mIoU, accuracies, IoU of every class that occurs.
-
-        Where there is an `output_path`, the confusion matrix is written into it.
-        """
-        matrix = self.confusion_matrix
-        if matrix is None or matrix.total == 0 or self.label_map is None:
-            return {}
-        if output_path is not None:
-            matrix.save(output_path / "confusion_matrix.json", self.label_map.names)
-        result = {"miou": matrix.miou, "accuracy": matrix.accuracy, "mean_class_accuracy": matrix.mean_class_accuracy}
-        for name, value in zip(self.label_map.names, matrix.per_class_iou, strict=True):
-            if value == value:
-                result[f"iou_{name}"] = float(value)
-        return result
-
-    def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Any]
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR, SSIM, LPIPS (where its weights are at hand) and the image's own mIoU; pictures beside their truth."""
-        truth = batch["image"][..., :3].to(outputs["rgb"])
-        metrics = image_quality(outputs["rgb"], truth)
-        images = {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
-        if "semantics" in batch and self.label_map is not None:
-            labels = batch["semantics"][..., 0].to(self.device)
-            predicted = outputs["semantics"][..., 0].long()
-            if bool((labels >= 0).any()):
-                metrics["miou_image"] = float(image_miou(predicted, labels, len(self.label_map.classes)))
-                if self.confusion_matrix is not None:
-                    self.confusion_matrix.update(predicted, labels)
-            given = colorize_labels(labels, self.palette)
-            images["semantics"] = torch.cat([given, outputs["semantics_colormap"]], dim=1)
-        return metrics, images

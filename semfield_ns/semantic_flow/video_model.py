@@ -1,6 +1,7 @@
 """What both representations of Semantic Flow have in common: the video, the outputs that people see, and evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class VideoModel(MovingSceneModel):
 
     # ---------------------------------------------------------------------------------------------- outputs
 
-    def present(self, raw: Mapping[str, Tensor], camera: Cameras | None = None) -> LazyOutputs:  # type: ignore[override]
+    def present(self, raw: Mapping[str, Tensor], camera: Cameras | None = None) -> LazyOutputs:
         """The outputs that people see: float32, 1 or 3 channels, in [0, 1] if 3; each made when it is asked for.
 
         Args:
@@ -78,7 +79,7 @@ class VideoModel(MovingSceneModel):
             camera: the camera that looked; optical flow is shown as this camera, standing still, would see it. Without
                 it (point cloud export) there are no flow outputs.
         """
-        makers = {name: lambda name=name: raw[name].clamp(0, 1) for name in UNIT}
+        makers: dict[str, Callable[[], Tensor]] = {name: partial(_within_unit, raw, name) for name in UNIT}
         makers["depth"] = lambda: raw["depth"]
         makers["features_pca"] = lambda: self.feature_colors(raw["features"])
         if "logits" in raw:
@@ -86,8 +87,8 @@ class VideoModel(MovingSceneModel):
             makers["semantics_colormap"] = lambda: self._class_colors(raw)
             makers["semantics_confidence"] = lambda: raw["logits"].softmax(dim=-1).amax(dim=-1, keepdim=True)
         if camera is not None:
-            for name in ("forward", "backward"):
-                makers[f"flow_{name}"] = lambda name=name: self._flow_colors(raw, name, camera)
+            makers["flow_forward"] = partial(self._flow_colors, raw, "forward", camera)
+            makers["flow_backward"] = partial(self._flow_colors, raw, "backward", camera)
         return LazyOutputs(makers)
 
     def _class_colors(self, raw: Mapping[str, Tensor]) -> Float[Tensor, "*image 3"]:
@@ -100,7 +101,7 @@ class VideoModel(MovingSceneModel):
         flow = screen_flow(raw["surface"], raw[f"scene_flow_{way}"], camera)
         return flow_to_color(flow, max_magnitude=0.04 * float(camera.width.reshape(-1)[0]))
 
-    def get_rgba_image(self, outputs: Mapping[str, Tensor], output_name: str = "rgb") -> Tensor:  # type: ignore[override]
+    def get_rgba_image(self, outputs: Mapping[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Colour and accumulation [..., 4], as `ns-export pointcloud` asks for them, of any 3-channel output."""
         return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
 
@@ -131,7 +132,7 @@ class VideoModel(MovingSceneModel):
                 result[f"iou_{name}"] = float(value)
         return result
 
-    def get_image_metrics_and_images(  # type: ignore[override]
+    def get_image_metrics_and_images(
         self, outputs: Mapping[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR, SSIM, LPIPS (where its weights are at hand) and the image's own mIoU; pictures beside their truth."""
@@ -150,3 +151,7 @@ class VideoModel(MovingSceneModel):
             given = colorize_labels(labels, self.palette)
             images["semantics"] = torch.cat([given, outputs["semantics_colormap"]], dim=1)
         return metrics, images
+
+
+def _within_unit(raw: Mapping[str, Tensor], name: str) -> Tensor:
+    return raw[name].clamp(0, 1)

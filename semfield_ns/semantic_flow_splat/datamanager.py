@@ -93,7 +93,7 @@ class SplatDataManager(SemanticFlowDataManager):
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(
             input_dataset=self.eval_dataset, device=self.device
         )
-        self._eval_views = iter(())
+        self._eval_views: Iterator[tuple[Cameras, dict[str, Any]]] = iter(())
 
     def _drawn(self) -> Iterator[int]:
         """Frames in random order, each once before any comes again; of a long video, window by window."""

@@ -53,6 +53,8 @@ class SemanticFlowSplatModel(VideoModel):
     """A thin Nerfstudio model around `MovingGaussians`."""
 
     config: SemanticFlowSplatModelConfig
+    background: Tensor
+    """colour behind everything, [3] in [0, 1]"""
 
     def populate_modules(self) -> None:
         """Builds the Gaussians; in training from the scene, otherwise they come with the checkpoint."""
@@ -65,7 +67,6 @@ class SemanticFlowSplatModel(VideoModel):
             metadata["source_features"],
             None,
             metadata["source_moving"],
-            None,
             None,
             metadata.get("camera_ids"),
             metadata.get("on_disk", False),
@@ -300,7 +301,7 @@ class SemanticFlowSplatModel(VideoModel):
         }
 
     @torch.no_grad()
-    def raw_outputs_for_camera(self, camera: Cameras, edited: bool = True) -> LazyOutputs:  # type: ignore[override]
+    def raw_outputs_for_camera(self, camera: Cameras, edited: bool = True) -> LazyOutputs:
         """Everything about one camera, float32 [H, W, channels]; with the edits, if there are any.
 
         rgb, rgb_static, rgb_dynamic; depth (along the ray) and scene_flow_forward, scene_flow_backward, surface in
@@ -333,7 +334,9 @@ class SemanticFlowSplatModel(VideoModel):
         @cache
         def surface() -> Tensor:
             bundle = camera.to(self.device).generate_rays(camera_indices=0, keep_shape=True)
-            along = main().depth * bundle.metadata["directions_norm"]
+            depth = main().depth
+            assert depth is not None, "asked for above"
+            along = depth * bundle.metadata["directions_norm"]
             return torch.cat([bundle.origins + bundle.directions * along, along], dim=-1)
 
         def branch(moving: bool) -> Tensor:
@@ -360,7 +363,7 @@ class SemanticFlowSplatModel(VideoModel):
         channels = RAW_CHANNELS + self.gaussians.num_classes + self.gaussians.feature_dim
         return LazyOutputs(makers, 4 * view.width * view.height * channels)
 
-    def unedited_outputs(self, camera: Cameras) -> LazyOutputs:  # type: ignore[override]
+    def unedited_outputs(self, camera: Cameras) -> LazyOutputs:
         """What one camera sees without edits."""
         return self.raw_outputs_for_camera(camera, edited=False)
 

@@ -56,11 +56,11 @@ def start(
         seed: of what is left out where there are too many.
     """
     generator = torch.Generator().manual_seed(seed)
-    still, tracks = [], []
+    still: list[tuple[Tensor, ...]] = []
+    tracks: list[tuple[Tensor, ...]] = []
     stride = _stride(frames, max_gaussians)
     for place in _spread(len(frames), 6):
-        points = _still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0)
-        still.append(points)
+        still.append(_still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0))
     moving = [frame.moving is not None and bool(frame.moving.any()) for frame in frames]
     for place in [p for p in _spread(len(frames), max(2, len(frames) // 6)) if moving[p]]:
         tracks.append(_tracks(frames, depths, place, stride, num_steps))

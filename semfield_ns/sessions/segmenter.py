@@ -10,7 +10,7 @@ camera in the log, at the resolution in which it was drawn.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -115,7 +115,7 @@ class Segmenter:
         self._renders.keep(camera, version, Render(view=view))
         return view
 
-    def raw_outputs(self, cameras: Cameras, render: Callable[[Cameras], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def raw_outputs(self, cameras: Cameras, render: Callable[[Cameras], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         """What a model renders for a camera; kept while there are objects, so that a stroke does not render again."""
         if not self.session.state.objects:
             return render(cameras)
@@ -215,7 +215,7 @@ class Segmenter:
             for index, entry in enumerate(objects)
         ]
 
-    def annotate(self, cameras: Cameras, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+    def annotate(self, cameras: Cameras, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs "similarity" [H,W,1], "segmentation" [H,W,1] (0 or 1) and "segmentation_overlay" [H,W,3] of a render.
 
         Nothing where the session has no objects, or the model no features yet.
@@ -286,7 +286,7 @@ def segment_model(model: SceneModel, session: Path | None) -> Segmenter:
     return segmenter
 
 
-def knows_features(raw: dict[str, Tensor]) -> bool:
+def knows_features(raw: Mapping[str, Tensor]) -> bool:
     """Whether a render has something to compare strokes by."""
     return "features" in raw or "logits" in raw
 

@@ -1,6 +1,6 @@
 """Views of a model, for segmentation."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -18,7 +18,7 @@ from semfield_ns.segmentation.views import FeatureView, Pictures, view_of_output
 class Render:
     """What is known of a camera's picture."""
 
-    raw: dict[str, Tensor] = field(default_factory=dict)
+    raw: Mapping[str, Tensor] = field(default_factory=dict)
     """of the model; empty if that is not kept"""
     view: FeatureView | None = None
     """with superpixels; None if nobody asked for it"""
@@ -91,7 +91,7 @@ class ModelViews:
             self.model.train(training)
         return self.view_of(raw, cameras)
 
-    def view_of(self, raw: dict[str, Tensor], cameras: Cameras) -> FeatureView:
+    def view_of(self, raw: Mapping[str, Tensor], cameras: Cameras) -> FeatureView:
         """The same, of a render. Where the camera is that of a training image, the image and its features are used."""
         return view_of_outputs({**raw, **self.model.image_outputs(cameras)}, cameras)
 

@@ -6,7 +6,7 @@ that is done. `LiveSegmentation` decides which picture can be made in time, and 
 """
 
 import time
-from collections.abc import Callable, Hashable, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -63,7 +63,7 @@ class LiveViews(ModelViews):
         # What was interrupted, and the seconds that were spent on it.
         self._begun: LRUCache[tuple[ViewCamera, Hashable], tuple[Parts, float]] = LRUCache(BEGUN)
 
-    def raw(self, camera: ViewCamera, poll: Poll = lambda: None) -> dict[str, Tensor]:
+    def raw(self, camera: ViewCamera, poll: Poll = lambda: None) -> Mapping[str, Tensor]:
         """The model's raw outputs for a camera; what was done before is not done again.
 
         Args:
@@ -93,7 +93,7 @@ class LiveViews(ModelViews):
                     with torch.no_grad():
                         next(parts)
                 except StopIteration as end:
-                    raw: dict[str, Tensor] = end.value
+                    raw: Mapping[str, Tensor] = end.value
                     break
                 finally:
                     seconds += time.perf_counter() - start
@@ -200,11 +200,11 @@ class LiveSegmentation:
             _ = pictures[name]
         return pictures
 
-    def _presented(self, raw: dict[str, Tensor], cameras: Cameras) -> dict[str, Callable[[], Tensor]]:
+    def _presented(self, raw: Mapping[str, Tensor], cameras: Cameras) -> dict[str, Callable[[], Tensor]]:
         """The model's own outputs, which it makes all at once, but for those that need no making."""
 
         @cache
-        def present() -> dict[str, Tensor]:
+        def present() -> Mapping[str, Tensor]:
             return self.model.present(raw, cameras)
 
         of_raw = tuple(raw)
@@ -221,7 +221,7 @@ class LiveSegmentation:
         return self.views.best(asked) or self.views.affordable(asked)
 
     def _segmentation(
-        self, view: ViewCamera, raw: dict[str, Tensor], poll: Poll, impatient: bool
+        self, view: ViewCamera, raw: Mapping[str, Tensor], poll: Poll, impatient: bool
     ) -> Segmentation | None:
         state = self.session.state
         if not state.objects or not knows_features(raw):
@@ -286,7 +286,7 @@ class LiveSegmentation:
 
 
 def object_pictures(
-    raw: dict[str, Tensor], found: Segmentation | None, chosen: int | None
+    raw: Mapping[str, Tensor], found: Segmentation | None, chosen: int | None
 ) -> dict[str, Callable[[], Tensor]]:
     """Makers of the outputs of a segmentation: always the same names, as the viewer's menu needs it."""
     index = None
@@ -302,7 +302,7 @@ def object_pictures(
     return of_chosen | {"segmentation_overlay": overlay}
 
 
-def _colors(raw: dict[str, Tensor]) -> Tensor:
+def _colors(raw: Mapping[str, Tensor]) -> Tensor:
     return raw["rgb"].float().clamp(0, 1)
 
 

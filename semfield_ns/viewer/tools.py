@@ -75,7 +75,7 @@ def outline_of(prompt: Stroke | Box) -> Float[np.ndarray, "N 2"]:
     return np.stack([np.interp(places, along, corners[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def lift(prompt: Stroke | Box, raw: dict[str, Tensor]) -> Float[np.ndarray, "N 3"]:
+def lift(prompt: Stroke | Box, raw: Mapping[str, Tensor]) -> Float[np.ndarray, "N 3"]:
     """A prompt on the surface that its view shows, in world coordinates, a bit nearer to the camera.
 
     Args:

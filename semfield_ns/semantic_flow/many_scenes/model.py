@@ -4,7 +4,7 @@ What a scene keeps to itself is its geometry: the encodings that points are look
 Everything above knows one scene only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ class ManyScenesModel(MovingSceneModel):
         """Of the shown scene."""
         return self.of(None).editor
 
-    def raw_outputs_for_camera(self, camera: Cameras) -> dict[str, Tensor]:
+    def raw_outputs_for_camera(self, camera: Cameras) -> Mapping[str, Tensor]:
         """Of the scene that the camera's metadata names, or of the shown one; as of one scene from here on."""
         return self._of_camera(camera).raw_outputs_for_camera(camera)
 
@@ -101,11 +101,11 @@ class ManyScenesModel(MovingSceneModel):
         """The same, part by part."""
         return self._of_camera(camera).raw_outputs_in_parts(camera)
 
-    def unedited_outputs(self, camera: Cameras) -> dict[str, Tensor]:
+    def unedited_outputs(self, camera: Cameras) -> Mapping[str, Tensor]:
         """What one camera sees without edits."""
         return self._of_camera(camera).unedited_outputs(camera)
 
-    def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:
+    def present(self, raw: Mapping[str, Tensor], camera: Cameras | None = None) -> MutableMapping[str, Tensor]:
         """The outputs that people see."""
         return (self.of(None) if camera is None else self._of_camera(camera)).present(raw, camera)
 
