@@ -1,4 +1,7 @@
-"""The type checker that tests run the package under: arrays' types and shapes, at every call; mypy checks the rest."""
+"""The type checker that tests run the package under: arrays' types and shapes, at every call; mypy checks the rest.
+
+Of long sequences beartype looks at one item, which it draws from Python's global `random`.
+"""
 
 import inspect
 from collections.abc import Callable

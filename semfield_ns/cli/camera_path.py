@@ -167,7 +167,9 @@ def trajectory(
     return poses, None if times is None else moments
 
 
-def _training_path(c2w: Poses, times: Float[np.ndarray, "N"] | None) -> tuple[Float[np.ndarray, "K"], Poses]:
+def _training_path(
+    c2w: Poses, times: Float[np.ndarray, "N"] | None
+) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K 4 4"]]:
     """The training camera's path: strictly rising keys (the times, if there are any) and the poses there."""
     if times is not None:
         keys, first = np.unique(times, return_index=True)  # of a rig, the first camera

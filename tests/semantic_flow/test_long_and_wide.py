@@ -53,7 +53,7 @@ def test_training_on_a_window_sees_all_frames_in_turn(scene, monkeypatch):
     everything = manager_of(scene, "every-2", budget=100)
     assert manager.train_dataset.metadata["on_disk"] and not everything.train_dataset.metadata["on_disk"]
     seen = []
-    for step in range(30):
+    for step in range(60):
         _, batch = manager.next_train(step)
         frames = set(batch["indices"][:, 0].tolist())
         assert len(frames) <= 3
