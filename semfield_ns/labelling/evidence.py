@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -47,7 +47,7 @@ class CarriedLabels:
     Labelled frames have them too, from other labelled frames.
     """
 
-    labels: Int[Tensor, "frames 2 height width"]
+    labels: Integer[Tensor, "frames 2 height width"]
     log_ratio: Float[Tensor, "frames 2 height width"]
     """Log-likelihood ratio of the label to any other class; 0 where there is none."""
 
