@@ -63,11 +63,11 @@ def _disc_hit(origins: Points, directions: Points, height: float) -> Distances:
     return _forward(distances, _square(across) <= 1.0)
 
 
-def meets_ball(start: Float[np.ndarray, "3"], directions: Points, radius: float) -> Bool[np.ndarray, " n"]:
-    """Which rays from one point come within `radius` of the origin: a cheap test before the exact one."""
-    along = _dot(start, directions)
+def meets_ball(origins: Float[np.ndarray, "*#n 3"], directions: Points, radius: float) -> Bool[np.ndarray, " n"]:
+    """Which rays, from one origin or from one each, come within `radius` of (0, 0, 0): a cheap test before `hit`."""
+    along = _dot(origins, directions)
     lengths = _square(directions)
-    return along * along >= lengths * (_square(start) - radius * radius)
+    return along * along >= lengths * (_square(origins) - radius * radius)
 
 
 @dataclass(frozen=True)
