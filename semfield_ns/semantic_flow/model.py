@@ -25,6 +25,7 @@ from semfield_ns.rendering.collider import DepthRangeCollider
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.palette import colorize_labels
+from semfield_ns.rendering.projection import screen_flow
 from semfield_ns.scene_model import MovingSceneModel
 from semfield_ns.semantic_flow.builders import build_branches, build_frames, build_heads
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
@@ -34,7 +35,6 @@ from semfield_ns.semantic_flow.fields.radiance import Radiance
 from semfield_ns.semantic_flow.fields.warp import build_warp
 from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory, per_frame, trace, trace_neighbours
 from semfield_ns.semantic_flow.layered_edits.editor import FieldEditor
-from semfield_ns.semantic_flow.presentation import screen_flow
 from semfield_ns.semantic_flow.training import objectives
 from semfield_ns.semantic_flow.training.warped import random_step, render_warped
 
@@ -95,16 +95,10 @@ class SemanticFlowModel(MovingSceneModel):
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Groups "static", "flow", "dynamic", and where the model has them "semantics" and "proposals"."""
-        groups = {
-            "static": list(self.branches.static.parameters()),
-            "flow": list(self.branches.flow.parameters()),
-            "dynamic": list(self.branches.dynamic.parameters()),
-        }
-        if self.heads is not None:
-            groups["semantics"] = list(self.heads.parameters())
-        if self.proposals:
-            groups["proposals"] = list(self.proposals.parameters())
-        return groups
+        parts = {name: getattr(self.branches, name) for name in ("static", "flow", "dynamic")}
+        parts |= {"semantics": self.heads, "proposals": self.proposals}
+        groups = {name: [] if part is None else list(part.parameters()) for name, part in parts.items()}
+        return {name: parameters for name, parameters in groups.items() if parameters}
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -312,8 +306,7 @@ class SemanticFlowModel(MovingSceneModel):
         camera = self.timed(camera.to(self.device))
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         height, width = bundle.origins.shape[:2]
-        if self.collider is not None:
-            bundle = self.collider(bundle)
+        bundle = self.collider(bundle)
         chunks: dict[str, list[Tensor]] = {}
         size = self.config.eval_num_rays_per_chunk
         for start in range(0, len(bundle), size):
@@ -362,13 +355,9 @@ class SemanticFlowModel(MovingSceneModel):
         target = round(now) + step
         if not 0 <= target < len(self.frames):
             return None
-        flow = raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
-        moved = raw["surface"] + abs(target - now) * flow
+        moved = raw["surface"] + abs(target - now) * raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
         pixels, depth = self.frames.project(moved, torch.full(moved.shape[:-1], target, device=moved.device))
-        rows, columns = torch.meshgrid(
-            *(torch.arange(n, device=moved.device) + 0.5 for n in moved.shape[:2]), indexing="ij"
-        )
-        flow = pixels - torch.stack([columns, rows], dim=-1)
+        flow = pixels - camera.get_image_coords().to(pixels).flip(-1)
         return torch.where(depth[..., None] > 0, flow, torch.zeros_like(flow))
 
     def render_key(self) -> tuple[Any, ...]:
