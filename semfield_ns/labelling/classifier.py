@@ -2,7 +2,7 @@
 semantic heads correct.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -49,16 +49,7 @@ def fit_linear(
     x, y = x[drawn].float(), y[drawn]
     weight = torch.zeros(num_classes, x.shape[1], requires_grad=True)
     bias = torch.zeros(num_classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(x @ weight.T + bias, y) + penalty * weight.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
+    _minimise(lambda: F.cross_entropy(x @ weight.T + bias, y) + penalty * weight.square().sum(), [weight, bias], 100)
     return weight.detach(), bias.detach()
 
 
@@ -99,17 +90,22 @@ def fitting_scale(
         return 1.0
     own, other, truth = (torch.cat(entries) for entries in zip(*parts, strict=True))
     scale = torch.ones((), requires_grad=True)
-    optimizer = torch.optim.LBFGS([scale], max_iter=50, line_search_fn="strong_wolfe")
+    weight = prior_pixels / len(truth)
+    _minimise(lambda: F.cross_entropy(scale * own + other, truth) + weight * (scale - 1).square(), [scale], 50)
+    return max(float(scale.detach()), 0.0)
+
+
+def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor], iterations: int) -> None:
+    optimizer = torch.optim.LBFGS(parameters, max_iter=iterations, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(scale * own + other, truth) + prior_pixels / len(truth) * (scale - 1).square()
-        loss.backward()
-        return loss
+        value = loss()
+        value.backward()
+        return value
 
     with torch.enable_grad():
         optimizer.step(closure)
-    return max(float(scale.detach()), 0.0)
 
 
 def linear_head(

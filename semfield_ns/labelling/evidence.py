@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Integer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -117,13 +117,11 @@ def held_out_predictions(
     shape = dataset.size(next(iter(labels)))
     step = int(np.ceil((len(labels) * shape[0] * shape[1] / HELD_OUT_PIXELS) ** 0.5))
     for frame, linear in fit_folds(dataset.metadata["source_features"], labels, classes):
-        size = labels[frame].shape
-        logits = classify(dataset.metadata["source_features"][frame], linear, size)[::step, ::step]
+        logits = classify(dataset.metadata["source_features"][frame], linear, labels[frame].shape)[::step, ::step]
         others = torch.zeros_like(logits)
         if carried is not None:
             ids, ratio = (part[frame][:, ::step, ::step] for part in (carried.labels, carried.log_ratio))
-            for side in range(2):
-                others.scatter_add_(-1, ids[side].long()[..., None], ratio[side].float()[..., None])
+            others.scatter_add_(-1, ids.long().movedim(0, -1), ratio.float().movedim(0, -1))
         yield logits.flatten(0, 1), others.flatten(0, 1), labels[frame][::step, ::step].reshape(-1)
 
 

@@ -126,8 +126,7 @@ def carry_from_both_sides(
         source = min(ahead, key=lambda candidate: abs(candidate - frame), default=None)
         way = [] if source is None else [flows[at] for at in range(frame, source, step)]
         known = [flow for flow in way if flow is not None]
-        complete = source is not None and len(known) == len(way)
-        result.append(carry(labels[source], known) if source is not None and complete else None)
+        result.append(None if source is None or len(known) < len(way) else carry(labels[source], known))
     return result
 
 

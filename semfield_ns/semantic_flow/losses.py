@@ -132,16 +132,14 @@ def normalised_disparity(
     The loss is zero if all of them together have fewer.
     """
     chosen = mask[:, 0]
-    groups, small = [], torch.zeros_like(chosen)
-    for index, count in zip(*torch.unique(frame[chosen], return_counts=True), strict=True):
+    groups, few = [], torch.zeros_like(chosen)
+    for index in torch.unique(frame[chosen]):
         rays = chosen & (frame == index)
-        if int(count) >= min_rays:
+        if int(rays.sum()) < min_rays:
+            rays = few = few | rays
+        if int(rays.sum()) >= min_rays:
             groups.append(rays)
-            continue
-        small = small | rays
-        if int(small.sum()) >= min_rays:
-            groups.append(small)
-            small = torch.zeros_like(chosen)
+            few = few & ~rays
     errors = [(_robust(disparity[rays]) - _robust(given[rays])).square().clamp(max=4.0).mean() for rays in groups]
     return torch.stack(errors).mean() if errors else disparity.sum() * 0.0
 

@@ -93,16 +93,10 @@ class SemanticFlowModel(VideoModel):
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Groups "static", "flow", "dynamic", and where the model has them "semantics" and "proposals"."""
-        groups = {
-            "static": list(self.branches.static.parameters()),
-            "flow": list(self.branches.flow.parameters()),
-            "dynamic": list(self.branches.dynamic.parameters()),
-        }
-        if self.heads is not None:
-            groups["semantics"] = list(self.heads.parameters())
-        if self.proposals:
-            groups["proposals"] = list(self.proposals.parameters())
-        return groups
+        parts = {name: getattr(self.branches, name) for name in ("static", "flow", "dynamic")}
+        parts |= {"semantics": self.heads, "proposals": self.proposals}
+        groups = {name: [] if part is None else list(part.parameters()) for name, part in parts.items()}
+        return {name: parameters for name, parameters in groups.items() if parameters}
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -284,8 +278,7 @@ class SemanticFlowModel(VideoModel):
         camera = self.timed(camera.to(self.device))
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)
         height, width = bundle.origins.shape[:2]
-        if self.collider is not None:
-            bundle = self.collider(bundle)
+        bundle = self.collider(bundle)
         chunks: dict[str, list[Tensor]] = {}
         size = self.config.eval_num_rays_per_chunk
         for start in range(0, len(bundle), size):

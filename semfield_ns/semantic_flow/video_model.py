@@ -15,9 +15,9 @@ from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.lazy import LazyOutputs
 from semfield_ns.rendering.palette import colorize_labels
+from semfield_ns.rendering.projection import screen_flow
 from semfield_ns.scene_model import MovingSceneModel
 from semfield_ns.semantic_flow.frames import SourceFrames
-from semfield_ns.semantic_flow.presentation import screen_flow
 
 UNIT = ("rgb", "rgb_static", "rgb_dynamic", "accumulation", "dynamic_weight")
 """outputs that are shown as they are, within [0, 1]"""
@@ -61,12 +61,9 @@ class VideoModel(MovingSceneModel):
         target = round(now) + step
         if not 0 <= target < len(self.frames):
             return None
-        moved = raw["surface"] + raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
+        moved = raw["surface"] + abs(target - now) * raw["scene_flow_forward" if step > 0 else "scene_flow_backward"]
         pixels, depth = self.frames.project(moved, torch.full(moved.shape[:-1], target, device=moved.device))
-        rows, columns = torch.meshgrid(
-            *(torch.arange(n, device=moved.device) + 0.5 for n in moved.shape[:2]), indexing="ij"
-        )
-        flow = pixels - torch.stack([columns, rows], dim=-1)
+        flow = pixels - camera.get_image_coords().to(pixels).flip(-1)
         return torch.where(depth[..., None] > 0, flow, torch.zeros_like(flow))
 
     # ---------------------------------------------------------------------------------------------- outputs

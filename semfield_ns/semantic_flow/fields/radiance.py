@@ -1,10 +1,11 @@
 """Static and dynamic radiance at the samples of rays, blended; and the few samples per ray that flows start from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfstudio.cameras.rays import RaySamples
 from torch import Tensor, nn
 
@@ -70,26 +71,18 @@ class Radiance:
             return self
         importance = self.weights.total + self.dynamic_weights
         index = importance.detach()[..., 0].topk(count, dim=-1).indices.sort(dim=-1).values
-        return _gather(self, index)
+        return _changed(self, lambda v: v if v.dim() < 3 else v.gather(1, index[..., None].expand(-1, -1, v.shape[-1])))
 
     def rays(self, chosen: Tensor) -> "Radiance":
         """The rays of a boolean mask or of indices."""
-        return _index(self, chosen)
+        return _changed(self, lambda value: value[chosen])
 
 
-def _gather(value: Any, index: Int[Tensor, "rays kept"]) -> Any:
-    """Picks samples in every [rays, samples, channels] tensor of a nested dataclass."""
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A nested dataclass with every tensor changed."""
     if isinstance(value, Tensor):
-        if value.dim() < 3:
-            return value
-        return value.gather(1, index[..., None].expand(-1, -1, value.shape[-1]))
-    return None if value is None else type(value)(*(_gather(getattr(value, f.name), index) for f in fields(value)))
-
-
-def _index(value: Any, chosen: Tensor) -> Any:
-    if isinstance(value, Tensor):
-        return value[chosen]
-    return None if value is None else type(value)(*(_index(getattr(value, f.name), chosen) for f in fields(value)))
+        return change(value)
+    return None if value is None else type(value)(*(_changed(getattr(value, f.name), change) for f in fields(value)))
 
 
 def concatenate(layers: list[Radiance]) -> Radiance:
