@@ -230,8 +230,7 @@ def _predictor(
             features = pictures.features(other)
             return looks.similarity(features.flatten(0, 1)).view(features.shape[:2])
 
-        here = place_of(camera)
-        nearest = min((view.camera for view in train), key=lambda other: float((place_of(other) - here).norm()))
+        nearest = min((view.camera for view in train), key=lambda other: np.linalg.norm(other.centre - camera.centre))
         copied = matched(nearest)
         points = run.view(camera).points
         assert points is not None, "models know depth"
@@ -248,11 +247,6 @@ def _predictor(
         return found | {UPPER: (result.masks[0].cpu().numpy(), result.scores[0].cpu().numpy())}
 
     return predict
-
-
-def place_of(camera: ViewCamera) -> Float[Tensor, "3"]:
-    """Centre of a camera."""
-    return torch.tensor(camera.camera_to_world).view(3, 4)[:, 3]
 
 
 def data_of(config: Any) -> Path:

@@ -14,7 +14,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.gsn.runs import CHECKPOINTS, newest_checkpoint, read_run, write_config
+from semfield_ns.gsn.runs import newest_checkpoint, read_run, write_run
 from semfield_ns.io import atomic_path
 
 TINY = Path(__file__).parent / "weights" / "gsn_tiny.npz"
@@ -68,9 +68,4 @@ def unpack(preset: TrainerConfig, output_dir: Path, file: Path = TINY) -> Path:
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     config = deepcopy(preset)
     config.output_dir, config.experiment_name, config.timestamp = Path(output_dir).resolve(), "pretrained", "run"
-    content = {"step": config.max_num_iterations - 1, "pipeline": state}
-    content |= {"optimizers": {}, "schedulers": {}, "scalers": {}}
-    name = f"step-{config.max_num_iterations - 1:09d}.ckpt"
-    with atomic_path(config.get_base_dir() / CHECKPOINTS / name) as temporary:
-        torch.save(content, temporary)
-    return write_config(config)
+    return write_run(config, config.max_num_iterations - 1, state)
