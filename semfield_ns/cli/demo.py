@@ -118,10 +118,7 @@ class DemoPlan:
     def write_scene(self, progress: Progress) -> None:
         from semfield_ns.scenes.synthetic import write_scene
 
-        def report(done: int, total: int) -> None:
-            progress(done / total)
-
-        write_scene(self.scene, self.scene_dir, seed=self.seed, progress=report)
+        write_scene(self.scene, self.scene_dir, seed=self.seed, progress=lambda done, total: progress(done / total))
 
     def train(self, progress: Progress) -> None:
         """Trains from the start, or from the last checkpoint of a training with the same inputs that was killed."""

@@ -69,15 +69,12 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", s
 
 
 def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
-    from PIL import Image
-
     from semfield_ns.evaluation.strokes import evaluate_strokes
-    from semfield_ns.io import atomic_path, write_json, write_text
+    from semfield_ns.io import write_json, write_png, write_text
 
     found = evaluate_strokes(load_config)
     for name, picture in found.pictures.items():
-        with atomic_path(output_dir / "pictures" / f"{name}.png") as temporary:
-            Image.fromarray((picture * 255).byte().numpy()).save(temporary)
+        write_png(output_dir / "pictures" / f"{name}.png", (picture * 255).byte().numpy())
     write_json(output_dir / "strokes.json", {"samples": [asdict(sample) for sample in found.samples]})
     write_text(output_dir / "strokes.md", f"{found.table()}\n")
     print(found.table())

@@ -13,7 +13,6 @@ Every method gets the same strokes:
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +174,8 @@ def evaluate_strokes(
     test = [view for view in test if view.image not in cameras]
     if not test:
         raise SemfieldError(f"The scene of {load_config} holds no view out of training: strokes cannot be judged.")
-    truths = true_ids(data_of(config), [*train, *test])
+    manager = config.pipeline.datamanager
+    truths = true_ids(Path(manager.data or manager.dataparser.data), [*train, *test])
     run = Segmenter(Session(), provide(model), BUDGET)
     pictures = None
     if "features" in model.picture_outputs(Path(str(train[0].image)), (8, 8)):
@@ -247,12 +247,6 @@ def _predictor(
         return found | {UPPER: (result.masks[0].cpu().numpy(), result.scores[0].cpu().numpy())}
 
     return predict
-
-
-def data_of(config: Any) -> Path:
-    """The scene that a run was made for."""
-    manager = config.pipeline.datamanager
-    return Path(manager.data if manager.data is not None else manager.dataparser.data)
 
 
 def true_ids(data: Path, views: Sequence[NamedView]) -> dict[str, np.ndarray]:

@@ -197,14 +197,6 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         self.eval_count += 1
         return self.eval_dataloader.get_camera(self.eval_count % len(self.eval_dataset))
 
-    def get_train_rays_per_batch(self) -> int:
-        """Rays of a training step."""
-        return self.config.train_num_rays_per_batch
-
-    def get_eval_rays_per_batch(self) -> int:
-        """Rays of an evaluation step."""
-        return self.config.eval_num_rays_per_batch
-
     def get_datapath(self) -> Path:
         """Folder of the shown scene, where the viewer saves camera paths."""
         data = Path(self.config.dataparser.data)
