@@ -7,6 +7,7 @@ demo, `semfield export` itself does it, with the masks and depths that the run r
 """
 
 import json
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,10 @@ from semfield_ns.export.splats import SplatWriter
 from semfield_ns.export.views import Label, LabelledView
 from semfield_ns.scenes.formats.ply import write_ply
 from semfield_ns.scenes.synthetic import AnalyticScene, make_scene
-from semfield_ns.scenes.synthetic.splats import surface_splats
 from semfield_ns.segmentation.cameras import ViewCamera
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.export.surface_splats import surface_splats
 
 
 def view_of(scene: AnalyticScene, index: int) -> LabelledView:

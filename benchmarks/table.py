@@ -23,13 +23,13 @@ import numpy as np
 import torch
 import tyro
 from training import Job, machine, train
+from video_segmentation import video_labels
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.evaluation.run import Truth, score
 from semfield_ns.io import write_json
 from semfield_ns.labelling.baselines import chained_flow, nearest_labelled
 from semfield_ns.labelling.classifier import linear_head
-from semfield_ns.labelling.video_segmentation import video_labels
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import FlowDataset
 

@@ -1,5 +1,7 @@
 """The presets of GSN: one set of classes, three configurations."""
 
+from functools import partial
+
 from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
@@ -15,6 +17,8 @@ from semfield_ns.method_configs.viewer import local_viewer
 from semfield_ns.pipeline import SemfieldPipelineConfig
 
 RATES = {"encoder": 1e-3, "trunk": 5e-4, "head": 1e-3}
+
+_trainer = partial(TrainerConfig, steps_per_eval_all_images=1_000_000, mixed_precision=False, vis="viewer")
 
 
 def _optimizers(
@@ -36,14 +40,12 @@ def _optimizers(
 
 
 gsn = MethodSpecification(
-    config=TrainerConfig(
+    config=_trainer(
         method_name="gsn",
         steps_per_eval_batch=1000,
         steps_per_eval_image=5000,
-        steps_per_eval_all_images=1_000_000,
         steps_per_save=5000,
         max_num_iterations=150_000,
-        mixed_precision=False,
         pipeline=SemfieldPipelineConfig(
             datamanager=GSNDataManagerConfig(train_num_rays_per_batch=1024, eval_num_rays_per_batch=512),
             model=GSNModelConfig(
@@ -57,20 +59,17 @@ gsn = MethodSpecification(
         ),
         optimizers=_optimizers(100_000, 50_000, RATES),
         viewer=local_viewer(4096),
-        vis="viewer",
     ),
     description="GSN: colour, depth and features of scenes never seen before, from a few posed images (GPU).",
 )
 
 gsn_paper = MethodSpecification(
-    config=TrainerConfig(
+    config=_trainer(
         method_name="gsn-paper",
         steps_per_eval_batch=1000,
         steps_per_eval_image=10_000,
-        steps_per_eval_all_images=1_000_000,
         steps_per_save=10_000,
         max_num_iterations=600_000,
-        mixed_precision=False,
         pipeline=SemfieldPipelineConfig(
             datamanager=GSNDataManagerConfig(train_num_rays_per_batch=512, eval_num_rays_per_batch=512),
             model=GSNModelConfig(
@@ -84,21 +83,18 @@ gsn_paper = MethodSpecification(
         ),
         optimizers=_optimizers(300_000, 50_000, RATES),
         viewer=local_viewer(512),
-        vis="viewer",
     ),
     description="GSN with the network, samples, losses and schedule of the paper (slow); takes official weights.",
 )
 
 gsn_tiny = MethodSpecification(
-    config=TrainerConfig(
+    config=_trainer(
         method_name="gsn-tiny",
         machine=MachineConfig(device_type="cpu"),
         steps_per_eval_batch=500,
         steps_per_eval_image=1_000_000,
-        steps_per_eval_all_images=1_000_000,
         steps_per_save=500,
         max_num_iterations=4000,
-        mixed_precision=False,
         pipeline=SemfieldPipelineConfig(
             datamanager=GSNDataManagerConfig(
                 dataparser=ManyScenesDataParserConfig(longest_side=200),
@@ -123,7 +119,6 @@ gsn_tiny = MethodSpecification(
         ),
         optimizers=_optimizers(3000, 1500, {"encoder": 2e-3, "trunk": 2e-3, "head": 2e-3}, stage_two=0.5, warmup=100),
         viewer=local_viewer(512),
-        vis="viewer",
     ),
     description="GSN for 2 CPU cores: small pictures, minutes of training.",
 )

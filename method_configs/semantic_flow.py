@@ -1,5 +1,7 @@
 """The presets of Semantic Flow: one set of classes, three configurations."""
 
+from functools import partial
+
 from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
@@ -15,6 +17,8 @@ from semfield_ns.semantic_flow.trainer import SemanticFlowTrainerConfig
 
 GROUPS = ("static", "flow", "dynamic", "semantics", "proposals")
 
+_trainer = partial(SemanticFlowTrainerConfig, steps_per_eval_all_images=1_000_000, mixed_precision=False, vis="viewer")
+
 
 def _optimizers(rates: dict[str, float], steps: int, decay: float, max_norm: float | None = None) -> dict:
     return {
@@ -27,14 +31,12 @@ def _optimizers(rates: dict[str, float], steps: int, decay: float, max_norm: flo
 
 
 semantic_flow = MethodSpecification(
-    config=SemanticFlowTrainerConfig(
+    config=_trainer(
         method_name="semantic-flow",
         steps_per_eval_batch=500,
         steps_per_eval_image=2000,
-        steps_per_eval_all_images=1_000_000,
         steps_per_save=2000,
         max_num_iterations=30000,
-        mixed_precision=False,
         pipeline=SemanticFlowPipelineConfig(
             datamanager=SemanticFlowDataManagerConfig(train_num_rays_per_batch=4096, eval_num_rays_per_batch=4096),
             model=SemanticFlowModelConfig(
@@ -63,20 +65,17 @@ semantic_flow = MethodSpecification(
             {"static": 1e-2, "flow": 2e-3, "dynamic": 1e-2, "semantics": 2e-3, "proposals": 1e-2}, 30000, 0.05
         ),
         viewer=local_viewer(1 << 15),
-        vis="viewer",
     ),
     description="Semantic Flow: the semantic field of a dynamic scene from one moving camera (fast fields, GPU).",
 )
 
 semantic_flow_paper = MethodSpecification(
-    config=SemanticFlowTrainerConfig(
+    config=_trainer(
         method_name="semantic-flow-paper",
         steps_per_eval_batch=500,
         steps_per_eval_image=5000,
-        steps_per_eval_all_images=1_000_000,
         steps_per_save=5000,
         max_num_iterations=140_000,
-        mixed_precision=False,
         pipeline=SemanticFlowPipelineConfig(
             datamanager=SemanticFlowDataManagerConfig(
                 train_num_rays_per_batch=1024,
@@ -88,21 +87,18 @@ semantic_flow_paper = MethodSpecification(
         ),
         optimizers=_optimizers(dict.fromkeys(GROUPS[:4], 5e-4) | {"proposals": 5e-4}, 140_000, 0.1, max_norm=10.0),
         viewer=local_viewer(1 << 12),
-        vis="viewer",
     ),
     description="Semantic Flow with the MLPs, losses and schedule of the paper (slow).",
 )
 
 semantic_flow_tiny = MethodSpecification(
-    config=SemanticFlowTrainerConfig(
+    config=_trainer(
         method_name="semantic-flow-tiny",
         machine=MachineConfig(device_type="cpu"),
         steps_per_eval_batch=200,
         steps_per_eval_image=1_000_000,
-        steps_per_eval_all_images=1_000_000,
         steps_per_save=250,
         max_num_iterations=1600,
-        mixed_precision=False,
         pipeline=SemanticFlowPipelineConfig(
             datamanager=SemanticFlowDataManagerConfig(
                 train_num_rays_per_batch=768, eval_num_rays_per_batch=512, encoder="classical"
@@ -137,7 +133,6 @@ semantic_flow_tiny = MethodSpecification(
             {"static": 2e-2, "flow": 5e-3, "dynamic": 2e-2, "semantics": 3e-3, "proposals": 1e-2}, 1600, 0.1
         ),
         viewer=local_viewer(1 << 13),
-        vis="viewer",
     ),
     description="Semantic Flow for 2 CPU cores: minutes instead of quality.",
 )

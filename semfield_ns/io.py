@@ -64,7 +64,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"Cannot write {path} ({reason(error)}): free some space or choose another folder."
         ) from error
     finally:
-        _unlink_quietly(temporary)
+        with suppress(OSError):  # a folder that never came to be, or went read-only: there is nothing to tidy up
+            temporary.unlink(missing_ok=True)
 
 
 def require_writable(folder: Path) -> None:
@@ -76,16 +77,15 @@ def require_writable(folder: Path) -> None:
         raise SemfieldError(f"The folder {place} may not be written: choose another one for the output.")
 
 
-def _unlink_quietly(path: Path) -> None:
-    with suppress(OSError):  # a folder that never came to be, or went read-only: there is nothing to tidy up
-        path.unlink(missing_ok=True)
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused (they are not JSON)."""
-    text = json.dumps(value, indent=2, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

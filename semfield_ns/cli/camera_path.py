@@ -187,33 +187,24 @@ def interpolate_poses(
         poses: rigid camera-to-world matrices.
         query: places to look up; beyond the ends the path stands still.
     """
-    from viser.transforms import SO3
+    from scipy.interpolate import CubicHermiteSpline
+    from scipy.spatial.transform import Rotation, Slerp
 
     if len(keys) == 1:
         return np.repeat(poses, len(query), axis=0)
     query = np.clip(query, keys[0], keys[-1])
-    left = np.clip(np.searchsorted(keys, query, side="right") - 1, 0, len(keys) - 2)
-    length = (keys[left + 1] - keys[left])[:, None]
-    u = (query - keys[left])[:, None] / length
-
-    start = SO3.from_matrix(poses[left, :3, :3])
-    turn = (start.inverse() @ SO3.from_matrix(poses[left + 1, :3, :3])).log()
-    p, q = poses[left, :3, 3], poses[left + 1, :3, 3]
     velocity = np.gradient(poses[:, :3, 3], keys, axis=0)
-    v, w = velocity[left] * length, velocity[left + 1] * length
-
     result = np.tile(np.eye(4), (len(query), 1, 1))
-    result[:, :3, :3] = (start @ SO3.exp(u * turn)).as_matrix()
-    # The cubic with positions p, q and velocities v, w at u = 0, 1.
-    result[:, :3, 3] = p + u * (v + u * (3 * (q - p) - 2 * v - w + u * (2 * (p - q) + v + w)))
+    result[:, :3, :3] = Slerp(keys, Rotation.from_matrix(poses[:, :3, :3]))(query).as_matrix()
+    result[:, :3, 3] = CubicHermiteSpline(keys, poses[:, :3, 3], velocity)(query)
     return result
 
 
 def spiral_poses(poses: Float[np.ndarray, "K 4 4"], steps: int) -> Float[np.ndarray, "steps 4 4"]:
     """A spiral in the image plane of the mean camera, whose orientation it keeps; as wide as the cameras are spread."""
-    # The rotation closest to the mean of the matrices.
-    left, _, right = np.linalg.svd(poses[:, :3, :3].mean(axis=0))
-    orientation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+    from scipy.spatial.transform import Rotation
+
+    orientation = Rotation.from_matrix(poses[:, :3, :3]).mean().as_matrix()
     centre = poses[:, :3, 3].mean(axis=0)
     radius = SPIRAL_RADIUS * np.linalg.norm((poses[:, :3, 3] - centre) @ orientation, axis=0) / math.sqrt(len(poses))
     angle = np.linspace(0, 2 * np.pi * SPIRAL_TURNS, steps, endpoint=False)

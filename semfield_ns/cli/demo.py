@@ -52,7 +52,7 @@ def demo(
     plan.print_summary()
 
 
-@dataclass(frozen=True)
+@dataclass
 class DemoPlan:
     """The steps of a demo and where their results go."""
 
@@ -65,53 +65,19 @@ class DemoPlan:
     fps: float
     seed: int
 
-    @property
-    def markers(self) -> Path:
-        return self.output_dir / ".steps"
-
-    @property
-    def scene_dir(self) -> Path:
-        return self.output_dir / "scene"
-
-    @property
-    def run_dir(self) -> Path:
-        return self.output_dir / EXPERIMENT / self.method / TIMESTAMP
-
-    @property
-    def config(self) -> Path:
-        return self.run_dir / "config.yml"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.run_dir / "nerfstudio_models"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.output_dir / "evaluation.json"
-
-    @property
-    def evaluation_dir(self) -> Path:
-        return self.output_dir / "evaluation"
-
-    @property
-    def confusion_counts(self) -> Path:
-        return self.evaluation_dir / "confusion_matrix.json"
-
-    @property
-    def path(self) -> Path:
-        return self.output_dir / "camera_path.json"
-
-    @property
-    def video(self) -> Path:
-        return self.output_dir / "rgb_semantics_flow_depth.mp4"
-
-    @property
-    def figures(self) -> tuple[Path, Path]:
-        return self.output_dir / "training_curves.png", self.output_dir / "confusion_matrix.png"
-
-    @property
-    def metrics(self) -> Path:
-        return self.output_dir / "metrics.json"
+    def __post_init__(self) -> None:
+        self.markers = self.output_dir / ".steps"
+        self.scene_dir = self.output_dir / "scene"
+        self.run_dir = self.output_dir / EXPERIMENT / self.method / TIMESTAMP
+        self.config = self.run_dir / "config.yml"
+        self.checkpoints = self.run_dir / "nerfstudio_models"
+        self.evaluation = self.output_dir / "evaluation.json"
+        self.evaluation_dir = self.output_dir / "evaluation"
+        self.confusion_counts = self.evaluation_dir / "confusion_matrix.json"
+        self.path = self.output_dir / "camera_path.json"
+        self.video = self.output_dir / "rgb_semantics_flow_depth.mp4"
+        self.figures = self.output_dir / "training_curves.png", self.output_dir / "confusion_matrix.png"
+        self.metrics = self.output_dir / "metrics.json"
 
     def log(self, name: str) -> Path:
         return self.output_dir / "logs" / f"{name}.log"
@@ -152,10 +118,7 @@ class DemoPlan:
     def write_scene(self, progress: Progress) -> None:
         from semfield_ns.scenes.synthetic import write_scene
 
-        def report(done: int, total: int) -> None:
-            progress(done / total)
-
-        write_scene(self.scene, self.scene_dir, seed=self.seed, progress=report)
+        write_scene(self.scene, self.scene_dir, seed=self.seed, progress=lambda done, total: progress(done / total))
 
     def train(self, progress: Progress) -> None:
         """Trains from the start, or from the last checkpoint of a training with the same inputs that was killed."""

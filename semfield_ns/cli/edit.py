@@ -21,7 +21,7 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
 
     from semfield_ns.cli.one_scene import read_run
     from semfield_ns.editing.edits import edits_json, read_edits, require_classes
-    from semfield_ns.io import atomic_path
+    from semfield_ns.io import write_text
     from semfield_ns.semantic_flow.pipeline import decode_classes
 
     config = read_run(load_config)
@@ -38,10 +38,8 @@ def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
     # A run reads its checkpoints from where its own name says, so an edited run keeps the name.
     stored = (output_dir / "edits.json").resolve()
     stored.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(stored) as temporary:
-        temporary.write_text(edits_json(known), encoding="utf-8")
+    write_text(stored, edits_json(known))
     config.pipeline.model.edits = stored
-    with atomic_path(output_dir / "config.yml") as temporary:
-        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    write_text(output_dir / "config.yml", yaml.dump(config))
     print(f"Wrote {output_dir / 'config.yml'} with {len(known)} edit{'s' * (len(known) != 1)}")
     print(viewer_line(output_dir / "config.yml"))

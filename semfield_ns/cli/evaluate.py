@@ -40,7 +40,7 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", s
     from PIL import Image
 
     from semfield_ns.evaluation.run import evaluate_run, markdown
-    from semfield_ns.io import atomic_path, write_json
+    from semfield_ns.io import atomic_path, write_json, write_text
 
     found = evaluate_run(load_config, protocol, suggest_frames)
     table = markdown(found.rows)
@@ -61,8 +61,7 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", s
         },
     )
     for name, text in (("evaluation.md", f"{table}\n"), ("index.html", page(table, found.frames))):
-        with atomic_path(output_dir / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(output_dir / name, text)
     print(table)
     if found.suggested:
         print(f"Frames to label next: {', '.join(found.suggested)}")
@@ -70,25 +69,21 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", s
 
 
 def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
-    from PIL import Image
-
     from semfield_ns.evaluation.strokes import evaluate_strokes
-    from semfield_ns.io import atomic_path, write_json
+    from semfield_ns.io import write_json, write_png, write_text
 
     found = evaluate_strokes(load_config)
     for name, picture in found.pictures.items():
-        with atomic_path(output_dir / "pictures" / f"{name}.png") as temporary:
-            Image.fromarray((picture * 255).byte().numpy()).save(temporary)
+        write_png(output_dir / "pictures" / f"{name}.png", (picture * 255).byte().numpy())
     write_json(output_dir / "strokes.json", {"samples": [asdict(sample) for sample in found.samples]})
-    with atomic_path(output_dir / "strokes.md") as temporary:
-        temporary.write_text(f"{found.table()}\n", encoding="utf-8")
+    write_text(output_dir / "strokes.md", f"{found.table()}\n")
     print(found.table())
     print(f"Wrote {output_dir / 'strokes.json'}, strokes.md and pictures (left to right: {'; '.join(found.methods)})")
 
 
 def _evaluate_objects(load_config: Path, output_dir: Path) -> None:
     from semfield_ns.cli.objects import followed
-    from semfield_ns.io import atomic_path, write_json
+    from semfield_ns.io import write_json, write_text
     from semfield_ns.metrics.instances import instance_score
 
     pipeline, tracks, images = followed(load_config)
@@ -99,8 +94,7 @@ def _evaluate_objects(load_config: Path, output_dir: Path) -> None:
     write_json(
         output_dir / "instances.json", {"objects": objects, "J": found.region, "F": found.boundary, "J&F": found.mean}
     )
-    with atomic_path(output_dir / "instances.md") as temporary:
-        temporary.write_text(f"{table}\n", encoding="utf-8")
+    write_text(output_dir / "instances.md", f"{table}\n")
     print(table)
     print(f"Wrote {output_dir / 'instances.json'} and instances.md")
 

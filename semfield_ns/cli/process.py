@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from semfield_ns.cli.hints import typed
-from semfield_ns.cli.steps import Progress, Step, StepRunner
+from semfield_ns.cli.steps import Step, StepRunner
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
@@ -117,10 +117,7 @@ def steps(work: "Work") -> list[Step]:
     found_by = {"focal": chosen.focal, "lens": chosen.lens, "poses": digest(chosen.poses)} | static
 
     def step(name: str, title: str, inputs: dict[str, Any], run: Any, output: Path | None = None) -> Step:
-        def work_on(progress: Progress) -> None:
-            run(progress)
-
-        return Step(name, title, inputs, (output or work.record(name),), work_on)
+        return Step(name, title, inputs, (output or work.record(name),), run)
 
     plan = [
         step("frames", f"Picking frames of {chosen.source}", picking, work.frames),

@@ -38,7 +38,7 @@ def segment(
     """
     import yaml
 
-    from semfield_ns.io import atomic_path
+    from semfield_ns.io import write_text
     from semfield_ns.sessions.masks import open_run, scene_views, write_masks
     from semfield_ns.sessions.session import read_session, session_json
 
@@ -57,11 +57,9 @@ def segment(
     manifest = write_masks(segmenter, chosen, output_dir, refine_with)
     # A run reads its checkpoints from where its own name says, so this one keeps the name.
     stored = (output_dir / "session.json").resolve()
-    with atomic_path(stored) as temporary:
-        temporary.write_text(session_json(log), encoding="utf-8")
+    write_text(stored, session_json(log))
     config.pipeline.session = stored
-    with atomic_path(output_dir / "config.yml") as temporary:
-        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    write_text(output_dir / "config.yml", yaml.dump(config))
     print(f"Wrote {len(manifest['views'])} masks of {len(manifest['objects'])} objects to {output_dir}")
     print(viewer_line(output_dir / "config.yml"))
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import yaml
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from semfield_ns.errors import SemfieldError
 
@@ -234,6 +235,4 @@ def _linear(edit: Edit, world: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3
         return np.eye(3) - 2 * np.outer(axis, axis)
     if edit.degrees == 0 and edit.scale == 1:
         return np.eye(3)
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    angle = math.radians(edit.degrees)
-    return edit.scale * (np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross)
+    return edit.scale * Rotation.from_rotvec(edit.degrees * axis, degrees=True).as_matrix()

@@ -15,11 +15,6 @@ FRAMES: dict[Protocol, Frames] = {
     "completion": "unlabelled",
     "tracking": "unlabelled",
 }
-"""which frames a protocol evaluates; "auto" where it does not say"""
+"""which frames a protocol evaluates, as the data parser names them; "auto" where it does not say"""
 SCHEDULES: dict[Protocol, str] = {"completion": "scattered-", "tracking": "first-"}
 """how the label schedule of a run begins that a protocol is made for"""
-
-
-def frames_of(protocol: Protocol) -> Frames:
-    """Frames of a protocol, as the data parser names them."""
-    return FRAMES.get(protocol, "auto")

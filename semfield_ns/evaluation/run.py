@@ -13,7 +13,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.evaluation.protocol import SCHEDULES, Protocol, frames_of
+from semfield_ns.evaluation.protocol import FRAMES, SCHEDULES, Protocol
 from semfield_ns.evaluation.suggestion import suggest, uncertainty
 from semfield_ns.labelling.baselines import chained_flow, nearest_labelled
 from semfield_ns.labelling.classifier import linear_head
@@ -175,7 +175,7 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
                 "The protocol adaptation is for runs that began with --load-checkpoint, and this one did not: use the "
                 "protocol auto."
             )
-        parser.eval_frames = frames_of(protocol)
+        parser.eval_frames = FRAMES.get(protocol, "auto")
         return config
 
     config, pipeline, _, _ = eval_setup(config_path, test_mode="test", update_config_callback=choose)

@@ -13,7 +13,6 @@ Every method gets the same strokes:
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +174,8 @@ def evaluate_strokes(
     test = [view for view in test if view.image not in cameras]
     if not test:
         raise SemfieldError(f"The scene of {load_config} holds no view out of training: strokes cannot be judged.")
-    truths = true_ids(data_of(config), [*train, *test])
+    manager = config.pipeline.datamanager
+    truths = true_ids(Path(manager.data or manager.dataparser.data), [*train, *test])
     run = Segmenter(Session(), provide(model), BUDGET)
     pictures = None
     if "features" in model.picture_outputs(Path(str(train[0].image)), (8, 8)):
@@ -230,8 +230,7 @@ def _predictor(
             features = pictures.features(other)
             return looks.similarity(features.flatten(0, 1)).view(features.shape[:2])
 
-        here = place_of(camera)
-        nearest = min((view.camera for view in train), key=lambda other: float((place_of(other) - here).norm()))
+        nearest = min((view.camera for view in train), key=lambda other: np.linalg.norm(other.centre - camera.centre))
         copied = matched(nearest)
         points = run.view(camera).points
         assert points is not None, "models know depth"
@@ -248,17 +247,6 @@ def _predictor(
         return found | {UPPER: (result.masks[0].cpu().numpy(), result.scores[0].cpu().numpy())}
 
     return predict
-
-
-def place_of(camera: ViewCamera) -> Float[Tensor, "3"]:
-    """Centre of a camera."""
-    return torch.tensor(camera.camera_to_world).view(3, 4)[:, 3]
-
-
-def data_of(config: Any) -> Path:
-    """The scene that a run was made for."""
-    manager = config.pipeline.datamanager
-    return Path(manager.data if manager.data is not None else manager.dataparser.data)
 
 
 def true_ids(data: Path, views: Sequence[NamedView]) -> dict[str, np.ndarray]:

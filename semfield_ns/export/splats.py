@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Integer
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, generate_binary_structure, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
 from semfield_ns.errors import SemfieldError
@@ -133,10 +133,8 @@ class SplatVotes:
 
 def _edge_distance(ids: Integer[np.ndarray, "H W"]) -> Float[np.ndarray, "H W"]:
     """Pixels from each pixel to the nearest one that touches another label; all the same where there is one label."""
-    padded = np.pad(ids, 1, mode="edge")
-    middle = padded[1:-1, 1:-1]
-    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    edge = np.any([other != middle for other in around], axis=0)
+    cross = generate_binary_structure(2, 1)
+    edge = maximum_filter(ids, footprint=cross) != minimum_filter(ids, footprint=cross)
     return distance_transform_edt(~edge) if edge.any() else np.full(ids.shape, EDGE_WIDTH)
 
 

@@ -12,7 +12,6 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import DataManager, VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
-from torch.nn import Parameter
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.dataparser import ManyScenesDataParser, ManyScenesDataParserConfig
@@ -84,7 +83,6 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         self.config, self.device, self.test_mode = config, device, test_mode
         self.world_size, self.local_rank = world_size, local_rank
         self.test_split = "test" if test_mode in ("test", "inference") else "val"
-        self.sampler = None
         if config.data is not None:
             config.dataparser.data = Path(config.data)
         self.dataparser: ManyScenesDataParser = config.dataparser.setup()
@@ -199,22 +197,10 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         self.eval_count += 1
         return self.eval_dataloader.get_camera(self.eval_count % len(self.eval_dataset))
 
-    def get_train_rays_per_batch(self) -> int:
-        """Rays of a training step."""
-        return self.config.train_num_rays_per_batch
-
-    def get_eval_rays_per_batch(self) -> int:
-        """Rays of an evaluation step."""
-        return self.config.eval_num_rays_per_batch
-
     def get_datapath(self) -> Path:
         """Folder of the shown scene, where the viewer saves camera paths."""
         data = Path(self.config.dataparser.data)
         return data.parent if data.is_file() else data
-
-    def get_param_groups(self) -> dict[str, list[Parameter]]:
-        """None: nothing is learned here."""
-        return {}
 
 
 def scene_weights(images: Mapping[str, int], by_images: bool, factors: Sequence[str]) -> list[float]:

@@ -6,16 +6,14 @@ The file is a numpy archive: a tensor of a pipeline's state an entry, floats in 
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
-from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.gsn.runs import CHECKPOINTS, newest_checkpoint, read_run, write_config
-from semfield_ns.io import atomic_path
+from semfield_ns.gsn.runs import newest_checkpoint, read_run, write_run
+from semfield_ns.io import write_npz
 
 TINY = Path(__file__).parent / "weights" / "gsn_tiny.npz"
 """Weights for the preset gsn-tiny."""
@@ -36,15 +34,9 @@ def pack(load_config: Path, file: Path) -> int:
     """
     read_run(load_config)
     state = torch.load(newest_checkpoint(load_config), map_location="cpu", weights_only=True)["pipeline"]
-    arrays: dict[str, Any] = {key: _small(value) for key, value in state.items()}
-    with atomic_path(file) as temporary, open(temporary, "wb") as stream:
-        np.savez_compressed(stream, **arrays)
+    many = {key for key, value in state.items() if value.is_floating_point() and value.numel() > _FEW}
+    write_npz(file, **{key: (value.half() if key in many else value).numpy() for key, value in state.items()})
     return file.stat().st_size
-
-
-def _small(value: Tensor) -> np.ndarray:
-    many = value.is_floating_point() and value.numel() > _FEW
-    return (value.half() if many else value).numpy()
 
 
 def unpack(preset: TrainerConfig, output_dir: Path, file: Path = TINY) -> Path:
@@ -68,9 +60,4 @@ def unpack(preset: TrainerConfig, output_dir: Path, file: Path = TINY) -> Path:
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     config = deepcopy(preset)
     config.output_dir, config.experiment_name, config.timestamp = Path(output_dir).resolve(), "pretrained", "run"
-    content = {"step": config.max_num_iterations - 1, "pipeline": state}
-    content |= {"optimizers": {}, "schedulers": {}, "scalers": {}}
-    name = f"step-{config.max_num_iterations - 1:09d}.ckpt"
-    with atomic_path(config.get_base_dir() / CHECKPOINTS / name) as temporary:
-        torch.save(content, temporary)
-    return write_config(config)
+    return write_run(config, config.max_num_iterations - 1, state)

@@ -62,14 +62,12 @@ def render_rays(
     first look and the other half the second one, with the same weights.
     """
     near, far = limits(bundle, bounds)
-    first = inverse_depths(near, far, settings.samples, jitter=training)
-    guided = settings.mode == "guided"
-    if not guided or (training and bool(torch.rand(()) < 0.5)):
-        return render_keeping(network, bundle, first, views, with_features, settings.rays_in_memory if training else 0)
-    with torch.no_grad():
-        weights = network.render(bundle.origins, bundle.directions, first, views, False)["weights"]
-    second = guided_depths(near, far, weights.float(), settings.fine_samples, jitter=training)
-    return render_keeping(network, bundle, second, views, with_features, settings.rays_in_memory if training else 0)
+    depths = inverse_depths(near, far, settings.samples, jitter=training)
+    if settings.mode == "guided" and not (training and bool(torch.rand(()) < 0.5)):
+        with torch.no_grad():
+            weights = network.render(bundle.origins, bundle.directions, depths, views, False)["weights"]
+        depths = guided_depths(near, far, weights.float(), settings.fine_samples, jitter=training)
+    return render_keeping(network, bundle, depths, views, with_features, settings.rays_in_memory if training else 0)
 
 
 def render_keeping(

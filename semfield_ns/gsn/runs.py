@@ -22,7 +22,7 @@ from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.model import GSNModel, GSNModelConfig
 from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.sources import nearest_views
-from semfield_ns.io import atomic_path, write_png
+from semfield_ns.io import atomic_path, write_png, write_text
 from semfield_ns.pipeline import INFO_KEY, encode_info
 
 CHECKPOINTS = "nerfstudio_models"
@@ -103,8 +103,7 @@ def attach(
 def write_config(config: TrainerConfig) -> Path:
     """Writes the config.yml of a run."""
     path = config.get_base_dir() / "config.yml"
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    write_text(path, yaml.dump(config))
     return path
 
 
@@ -138,8 +137,12 @@ def import_checkpoint(
     config.output_dir, config.experiment_name, config.timestamp = Path(output_dir).resolve(), file.stem, "imported"
     digits = re.findall(r"\d+", file.stem)
     step = int(digits[-1]) if digits else 0
-    content = {"step": step, "pipeline": pipeline_state(model_config, network)}
-    content |= {"optimizers": {}, "schedulers": {}, "scalers": {}}
+    return write_run(config, step, pipeline_state(model_config, network))
+
+
+def write_run(config: TrainerConfig, step: int, state: Mapping[str, Any]) -> Path:
+    """Writes a run folder whose checkpoint has the state of a pipeline and nothing of a training; its config.yml."""
+    content = {"step": step, "pipeline": state, "optimizers": {}, "schedulers": {}, "scalers": {}}
     with atomic_path(config.get_base_dir() / CHECKPOINTS / f"step-{step:09d}.ckpt") as temporary:
         torch.save(content, temporary)
     return write_config(config)

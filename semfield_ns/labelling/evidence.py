@@ -75,7 +75,7 @@ def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
     metadata = dataset.metadata
     if metadata["label_map"] is None:
         return Evidence()
-    labelled = [index for index in metadata["labelled"] if _has_label(dataset, index)]
+    labelled = [index for index in metadata["labelled"] if (_labels(dataset, index) != IGNORE).any()]
     if not labelled:
         return Evidence()
     labels = OnDemand(labelled[:: -(-len(labelled) // CLASSIFIER_FRAMES)], partial(_labels, dataset))
@@ -147,10 +147,6 @@ def _scaled(linear: Linear, scale: float) -> Linear:
 
 def _labels(dataset: SceneDataset, index: int) -> LabelImage:
     return dataset.semantics(index)[..., 0].numpy()
-
-
-def _has_label(dataset: SceneDataset, index: int) -> bool:
-    return bool((_labels(dataset, index) != IGNORE).any())
 
 
 def videos(camera_ids: Sequence[str]) -> list[list[int]]:

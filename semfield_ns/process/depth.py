@@ -4,7 +4,7 @@ Depth is z-depth in the units of the poses, float32, 0 where it is not known.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -44,8 +44,7 @@ def depth_tool(choice: Choice, name: str = DEPTH_MODEL, device: str = "cpu", pho
     """Depth Anything V2 where its weights are in the local cache, otherwise triangulation, or of photos the points."""
     classical = sparse_points if photos else triangulation
     tool, note = choose(choice, "depth", lambda: depth_anything(name, device), classical)
-    card = tool.card
-    return DepthTool(ModelCard(card.step, card.name, card.revision, card.licence, note), tool.predict, tool.metric)
+    return replace(tool, card=replace(tool.card, note=note))
 
 
 def triangulation() -> DepthTool:

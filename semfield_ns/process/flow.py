@@ -1,7 +1,7 @@
 """Optical flow between picked frames, forward and backward, with the mask of what agrees both ways."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +30,7 @@ class FlowTool:
 def flow_tool(choice: Choice, size: RaftSize = "large", device: str = "cpu") -> FlowTool:
     """RAFT where its weights are in torch's cache, dense inverse search otherwise."""
     tool, note = choose(choice, "optical flow", lambda: raft(size, device), dense_inverse_search)
-    card = tool.card
-    return FlowTool(ModelCard(card.step, card.name, card.revision, card.licence, note), tool.estimate)
+    return replace(tool, card=replace(tool.card, note=note))
 
 
 def dense_inverse_search() -> FlowTool:

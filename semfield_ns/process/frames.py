@@ -167,10 +167,7 @@ def decode(
         last: no frame of a higher number.
     Raises: SemfieldError for an image that cannot be read. A video that breaks off ends there: the caller counts.
     """
-    if source.images:
-        yield from _decode_folder(source, longest, wanted, until, last)
-    else:
-        yield from _decode_video(source, longest, wanted, until, last)
+    return (_decode_folder if source.images else _decode_video)(source, longest, wanted, until, last)
 
 
 def _decode_folder(

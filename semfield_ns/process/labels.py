@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import atomic_path, read_image, read_json, write_json
+from semfield_ns.io import read_image, read_json, write_json, write_text
 from semfield_ns.process.flow import flow_file, read_frame
 from semfield_ns.process.frames import Rgb, frame_name
 from semfield_ns.process.registration import FrameNames, match_images, match_name
@@ -408,5 +408,4 @@ Frames: ../{images.name}/*.png. Labels of {", ".join(best)} serve best: they are
 - Label Studio brush: export "Brush labels to PNG", --labels that folder with a tasks.json ({{"12": "{best[0]}.png"}}).
 - SAM 2: a folder of masks for each object, or PNGs of object ids; names.json ({{"1": "person"}}) names them.
 """
-    with atomic_path(folder / "README.txt") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(folder / "README.txt", text)

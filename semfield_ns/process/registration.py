@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import atomic_path, read_npz
+from semfield_ns.io import read_npz, write_npz
 from semfield_ns.process.geometry import Camera, Pose
 from semfield_ns.process.models import ModelCard
 
@@ -49,17 +49,16 @@ class Registration:
         numbers = sorted(self.poses)
         rows = [self.cameras[n] for n in numbers]
         lengths = [len(self.seen.get(n, [])) for n in numbers]
-        with atomic_path(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                numbers=np.array(numbers),
-                poses=np.stack([self.poses[n] for n in numbers]),
-                intrinsics=np.array([[c.fx, c.fy, c.cx, c.cy, c.width, c.height, *c.distortion] for c in rows]),
-                points=self.points.reshape(-1, 3),
-                lengths=np.array(lengths),
-                seen=np.array([p for n in numbers for p in self.seen.get(n, [])], dtype=np.int64),
-                about=np.array(json.dumps({"figures": self.figures, "card": self.card.to_json()})),
-            )
+        write_npz(
+            path,
+            numbers=np.array(numbers),
+            poses=np.stack([self.poses[n] for n in numbers]),
+            intrinsics=np.array([[c.fx, c.fy, c.cx, c.cy, c.width, c.height, *c.distortion] for c in rows]),
+            points=self.points.reshape(-1, 3),
+            lengths=np.array(lengths),
+            seen=np.array([p for n in numbers for p in self.seen.get(n, [])], dtype=np.int64),
+            about=np.array(json.dumps({"figures": self.figures, "card": self.card.to_json()})),
+        )
 
     @classmethod
     def load(cls, path: Path) -> "Registration":

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from semfield_ns.io import atomic_path, read_image, read_json, read_npy, write_png
+from semfield_ns.io import atomic_path, read_image, read_json, read_npy, write_png, write_text
 from semfield_ns.process import depth as depths
 from semfield_ns.process import summary
 from semfield_ns.process.flow import flow_file, read_frame
@@ -52,8 +52,7 @@ def write_report(work: "Workspace") -> None:
         write_png(folder / f"{name}.png", contact_sheet([picture(number) for number in numbers]))
     camera_path(work, folder / "cameras.png")
     text = page(work, {name: title for name, (title, _) in sheets.items()})
-    with atomic_path(work.report_file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(work.report_file, text)
 
 
 def _spread(numbers: list[int]) -> list[int]:

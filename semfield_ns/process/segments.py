@@ -40,13 +40,10 @@ def sharpen(
 
     labelled: frames whose masks were completed by labels; if there are any, the prompts come from one of these.
     """
-    classical = ModelCard(
-        "motion masks", "flow against static points, GrabCut", f"OpenCV {cv2.__version__}", "Apache-2.0"
-    )
     tracker, note = choose(choice, "video segmentation", lambda: sam_tracker(name, device), lambda: None)
     if tracker is None:
-        card = ModelCard(classical.step, classical.name, classical.revision, classical.licence, note)
-        return Sharpened(masks, card)
+        method, revision = "flow against static points, GrabCut", f"OpenCV {cv2.__version__}"
+        return Sharpened(masks, ModelCard("motion masks", method, revision, "Apache-2.0", note))
     follow, card = tracker
     numbers = sorted(masks)
     trusted = set(labelled) or set(numbers)

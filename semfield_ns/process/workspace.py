@@ -49,7 +49,7 @@ class Settings:
         return Rig(self.focal, self.lens)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Workspace:
     """The output folder of one run."""
 
@@ -57,45 +57,20 @@ class Workspace:
 
     # --- places ---
 
-    @property
-    def root(self) -> Path:
-        return self.settings.output_dir
-
-    @property
-    def hidden(self) -> Path:
-        return self.root / ".process"
+    def __post_init__(self) -> None:
+        self.root = self.settings.output_dir
+        self.hidden = self.root / ".process"
+        self.images = self.root / "images"
+        self.flow = self.root / "flow"
+        self.structure = self.hidden / "colmap"
+        self.registration_file = self.hidden / "poses.npz"
+        self.refined_file = self.hidden / "refined.npz"
+        self.scene_file = self.root / "transforms.json"
+        self.report_file = self.root / "report" / "index.html"
 
     def record(self, step: str) -> Path:
         """What a step writes last."""
         return self.hidden / f"{step}.json"
-
-    @property
-    def images(self) -> Path:
-        return self.root / "images"
-
-    @property
-    def flow(self) -> Path:
-        return self.root / "flow"
-
-    @property
-    def structure(self) -> Path:
-        return self.hidden / "colmap"
-
-    @property
-    def registration_file(self) -> Path:
-        return self.hidden / "poses.npz"
-
-    @property
-    def refined_file(self) -> Path:
-        return self.hidden / "refined.npz"
-
-    @property
-    def scene_file(self) -> Path:
-        return self.root / "transforms.json"
-
-    @property
-    def report_file(self) -> Path:
-        return self.root / "report" / "index.html"
 
     def rough_mask_file(self, number: int) -> Path:
         """What moves, as far as two frames tell."""

@@ -25,29 +25,20 @@ def labelled_frames(schedule: str, num_frames: int) -> list[int]:
         fraction = float(match[2]) / 100
         if not 0 < fraction <= 1:
             raise SemfieldError(f'Label schedule "{schedule}": the percentage must be above 0 and at most 100.')
-        return _first(fraction, num_frames) if match[1] == "first" else _scattered(fraction, num_frames)
+        if match[1] == "first":
+            return list(range(min(num_frames, max(1, round(fraction * num_frames)))))
+        count = max(1, round(fraction * _PERIOD))
+        head, tail = (count + 1) // 2, count // 2
+        return [i for i in range(num_frames) if i % _PERIOD < head or i % _PERIOD >= _PERIOD - tail]
     if match := re.fullmatch(r"every-(\d+)", text):
         if int(match[1]) < 1:
             raise SemfieldError(f'Label schedule "{schedule}": the step must be at least 1.')
         return list(range(0, num_frames, int(match[1])))
     if re.fullmatch(r"\d+(\s*,\s*\d+)*", text):
-        return _explicit(schedule, sorted({int(number) for number in text.split(",")}), num_frames)
+        frames = sorted({int(number) for number in text.split(",")})
+        if frames[-1] >= num_frames:
+            raise SemfieldError(
+                f'Label schedule "{schedule}": frame {frames[-1]} does not exist, frames are 0 to {num_frames - 1}.'
+            )
+        return frames
     raise SemfieldError(f'Label schedule "{schedule}" is not understood: {_GRAMMAR}.')
-
-
-def _first(fraction: float, num_frames: int) -> list[int]:
-    return list(range(min(num_frames, max(1, round(fraction * num_frames)))))
-
-
-def _scattered(fraction: float, num_frames: int) -> list[int]:
-    count = max(1, round(fraction * _PERIOD))
-    head, tail = (count + 1) // 2, count // 2
-    return [i for i in range(num_frames) if i % _PERIOD < head or i % _PERIOD >= _PERIOD - tail]
-
-
-def _explicit(schedule: str, frames: list[int], num_frames: int) -> list[int]:
-    if frames[-1] >= num_frames:
-        raise SemfieldError(
-            f'Label schedule "{schedule}": frame {frames[-1]} does not exist, frames are 0 to {num_frames - 1}.'
-        )
-    return frames

@@ -85,13 +85,10 @@ def _drawn(prompts: Sequence[Prompt], views: Mapping[ViewCamera, FeatureView], p
     """Prototypes of what strokes and boxes of one sign cover, and for negatives of what is around positive boxes."""
     marked, clusters = [], []
     for prompt in prompts:
-        if isinstance(prompt, Stroke) and prompt.positive == positive:
-            view = views[prompt.camera]
-            marked.append(view.features[prompt.pixels(*view.rgb.shape[:2]).to(view.features.device)])
-        elif isinstance(prompt, Box) and prompt.positive:
+        if isinstance(prompt, Box) and prompt.positive:
             inside, around = box_prototypes(prompt, views[prompt.camera])
             clusters.append(inside if positive else around)
-        elif isinstance(prompt, Box) and not positive:
+        elif isinstance(prompt, Stroke | Box) and prompt.positive == positive:
             view = views[prompt.camera]
             marked.append(view.features[prompt.pixels(*view.rgb.shape[:2]).to(view.features.device)])
     if marked:

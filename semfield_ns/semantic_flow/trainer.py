@@ -10,7 +10,7 @@ import yaml
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from semfield_ns.io import atomic_path
+from semfield_ns.io import write_text
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.semantic_flow.pipeline import decode_classes
 
@@ -83,7 +83,7 @@ class SemanticFlowTrainer(Trainer):
         """config.yml anew, with what setup found out; and one a scene where there are several."""
         from semfield_ns.semantic_flow.many_scenes.data import ManyScenesDataManager, member_config
 
-        write_config(self.config, self.base_dir / "config.yml")
+        write_text(self.base_dir / "config.yml", yaml.dump(self.config))
         manager: Any = self.pipeline.datamanager
         if isinstance(manager, ManyScenesDataManager):
             for name, folder in manager.folders.items():
@@ -91,7 +91,8 @@ class SemanticFlowTrainer(Trainer):
                 own.data = folder
                 own.pipeline.datamanager = member_config(manager.config, folder, manager.classes)
                 own.pipeline.scene = name
-                write_config(own, self.base_dir / SCENE_CONFIGS / f"{name.replace('/', '_')}.yml")
+                path = self.base_dir / SCENE_CONFIGS / f"{name.replace('/', '_')}.yml"
+                write_text(path, yaml.dump(own))
 
 
 def resumes(config: TrainerConfig) -> bool:
@@ -104,9 +105,3 @@ def resumes(config: TrainerConfig) -> bool:
     before = yaml.load(beside.read_text(encoding="utf-8"), Loader=yaml.Loader)
     data, other = (entry.pipeline.datamanager.data for entry in (config, before))
     return data is not None and other is not None and Path(data).resolve() == Path(other).resolve()
-
-
-def write_config(config: TrainerConfig, path: Path) -> None:
-    """Writes a config.yml as Nerfstudio's commands read it."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.dump(config), encoding="utf-8")

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from semfield_ns.errors import SemfieldError
@@ -111,7 +110,7 @@ def write_masks(
         found = segmenter.segment_view(segmenter.view(view.camera), state)
         if refine_with is not None:
             found = refined(found, refine_with)
-        write_png(folder / "masks" / f"{view.name}.png", id_image(found))
+        write_png(folder / "masks" / f"{view.name}.png", found.ids.byte().cpu().numpy())
         write_png(folder / "overlay" / f"{view.name}.png", (found.overlay * 255).round().byte().cpu().numpy())
         if divided:
             write_png(folder / "parts" / f"{view.name}.png", found.parts.byte().cpu().numpy())
@@ -134,11 +133,6 @@ def write_masks(
     }
     write_json(folder / MANIFEST, manifest)
     return manifest
-
-
-def id_image(found: Segmentation) -> np.ndarray:
-    """Ids as an 8-bit image [H, W]."""
-    return found.ids.byte().cpu().numpy()
 
 
 def refined(found: Segmentation, model: str) -> Segmentation:

@@ -19,7 +19,7 @@ from threading import RLock
 from typing import Any, get_args
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import atomic_path, read_json
+from semfield_ns.io import read_json, write_text
 from semfield_ns.rendering.palette import object_color
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Prompt, Stroke
@@ -167,8 +167,7 @@ class Session:
     def save(self, path: Path) -> None:
         """Writes the log as JSON, whole or not at all."""
         text = session_json(self.log)
-        with atomic_path(Path(path)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(Path(path), text)
 
     def load(self, path: Path) -> None:
         """Replaces the log by that of a file; the session stays as it was if the file cannot be used."""

@@ -7,15 +7,12 @@ A name is one of
 """
 
 import importlib
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.teachers.base import Teacher, TextTeacher
-
-Build = Callable[[str, str, torch.device | str], Teacher]
 
 
 class Pretrained(NamedTuple):
@@ -25,35 +22,17 @@ class Pretrained(NamedTuple):
     """weights by default"""
     dim: int
     """channels with these"""
-    build: Build
-    """(kind, source, device) -> teacher"""
-
-
-def _vit(kind: str, source: str, device: torch.device | str) -> Teacher:
-    from semfield_ns.teachers.vit import ViTTeacher
-
-    return ViTTeacher(kind, source, device)
-
-
-def _clip(kind: str, source: str, device: torch.device | str) -> Teacher:
-    from semfield_ns.teachers.clip import ClipTeacher
-
-    return ClipTeacher(kind, source, device)
-
-
-def _sam(kind: str, source: str, device: torch.device | str) -> Teacher:
-    from semfield_ns.teachers.sam import Sam2Teacher, SamTeacher
-
-    return (SamTeacher if kind == "sam" else Sam2Teacher)(kind, source, device)
+    made_by: str
+    """module and class; called with (kind, source, device)"""
 
 
 PRETRAINED = {
-    "dinov2": Pretrained("facebook/dinov2-large", 1024, _vit),
-    "dino": Pretrained("facebook/dino-vitb8", 768, _vit),
-    "clip": Pretrained("openai/clip-vit-base-patch16", 512, _clip),
-    "sam": Pretrained("facebook/sam-vit-base", 256, _sam),
-    "sam2": Pretrained("facebook/sam2.1-hiera-small", 256, _sam),
-    "siglip2": Pretrained("google/siglip2-base-patch16-512", 768, _vit),
+    "dinov2": Pretrained("facebook/dinov2-large", 1024, "vit.ViTTeacher"),
+    "dino": Pretrained("facebook/dino-vitb8", 768, "vit.ViTTeacher"),
+    "clip": Pretrained("openai/clip-vit-base-patch16", 512, "clip.ClipTeacher"),
+    "sam": Pretrained("facebook/sam-vit-base", 256, "sam.SamTeacher"),
+    "sam2": Pretrained("facebook/sam2.1-hiera-small", 256, "sam.Sam2Teacher"),
+    "siglip2": Pretrained("google/siglip2-base-patch16-512", 768, "vit.ViTTeacher"),
 }
 KINDS = ("classical", "resnet18", *PRETRAINED)
 
@@ -71,7 +50,9 @@ def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu"
     """
     kind, _, source = name.partition(":")
     if kind in PRETRAINED:
-        return PRETRAINED[kind].build(kind, source or PRETRAINED[kind].source, device)
+        module, _, made_by = PRETRAINED[kind].made_by.partition(".")
+        teacher_class = getattr(importlib.import_module(f"semfield_ns.teachers.{module}"), made_by)
+        return teacher_class(kind, source or PRETRAINED[kind].source, device)
     if name == "classical":
         from semfield_ns.teachers.classical import ClassicalTeacher
 

@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 class SamTeacher(PretrainedTeacher):
     """SAM sees a square: the picture with its longer side at the square's, and nothing beside it, which is cut away.
 
-    Args:
-        kind: the teacher's name, "sam".
-        source: a folder of weights, or an id on the hub.
-        device: where it runs.
-
-    Raises:
-        SemfieldError: the weights are not found, or are not SAM's.
+    Arguments and errors are those of `PretrainedTeacher`.
     """
 
     model_types = ("sam",)
@@ -56,13 +50,7 @@ class SamTeacher(PretrainedTeacher):
 class Sam2Teacher(PretrainedTeacher):
     """SAM 2 stretches the picture to a square; its coarsest map, as the decoder gets it, covers the whole picture.
 
-    Args:
-        kind: the teacher's name, "sam2".
-        source: a folder of weights, or an id on the hub.
-        device: where it runs.
-
-    Raises:
-        SemfieldError: the weights are not found, or are not SAM 2's.
+    Arguments and errors are those of `PretrainedTeacher`.
     """
 
     model_types = ("sam2", "sam2_video")

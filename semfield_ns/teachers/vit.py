@@ -25,13 +25,7 @@ class ViTTeacher(PretrainedTeacher):
     Images keep their shape: position embeddings are interpolated to floor(size / patch) tokens along each axis, and the
     image is stretched by less than a patch to fit them.
 
-    Args:
-        kind: the teacher's name, such as "dinov2".
-        source: a folder of weights, or an id on the hub.
-        device: where it runs.
-
-    Raises:
-        SemfieldError: the weights are not found, or are not those of a vision transformer.
+    Arguments and errors are those of `PretrainedTeacher`.
     """
 
     def __init__(self, kind: str, source: str, device: torch.device | str = "cpu") -> None:

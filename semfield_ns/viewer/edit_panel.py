@@ -18,6 +18,7 @@ from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit, Kind, edits_json
 from semfield_ns.errors import SemfieldError
 from semfield_ns.viewer.legend import Legend, plain
+from semfield_ns.viewer.link import ClientButton, ViewerLink
 
 EVERYTHING = "all that moves"
 
@@ -32,6 +33,9 @@ class EditPanel(nn.Module):
         classes: names of the classes that may move.
         editor: gives the editor of the scene that is shown.
     """
+
+    link: ViewerLink
+    b_pick: ClientButton
 
     def __init__(self, classes: Sequence[str], editor: Callable[[], SceneEditor]) -> None:
         super().__init__()
@@ -109,12 +113,11 @@ class EditPanel(nn.Module):
         self.r_list.change(describe(self._edits))
 
     def _save(self) -> None:
-        from semfield_ns.io import atomic_path
+        from semfield_ns.io import write_text
 
         path = Path(self.p_file.value).expanduser()
         try:
-            with atomic_path(path) as temporary:
-                temporary.write_text(edits_json(self._edits), encoding="utf-8")
+            write_text(path, edits_json(self._edits))
         except (OSError, SemfieldError) as error:
             self.tell(f"The edits could not be saved to {path}: {error}")
             return

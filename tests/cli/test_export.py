@@ -13,7 +13,7 @@ from semfield_ns.cli.segment import segment
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.formats.ply import write_ply
 from semfield_ns.scenes.synthetic import make_scene
-from semfield_ns.scenes.synthetic.splats import surface_splats
+from tests.export.surface_splats import surface_splats
 from tests.runs import run_command
 
 

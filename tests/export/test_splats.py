@@ -13,7 +13,7 @@ from semfield_ns.export.splats import SplatVotes, SplatWriter, read_splats
 from semfield_ns.export.world import affine, move, world_of_colmap, world_of_run
 from semfield_ns.scenes.formats.ply import read_ply, write_ply
 from semfield_ns.scenes.synthetic import make_scene
-from semfield_ns.scenes.synthetic.splats import surface_splats
+from tests.export.surface_splats import surface_splats
 from tests.export.synthetic import labels_of, view_of
 
 TURN = affine([[0.0, -1.0, 0.0, 0.3], [0.6, 0.0, -0.8, 1.0], [0.8, 0.0, 0.6, -2.0]], 0.37)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.video_segmentation import _nearer, video_labels
 from semfield_ns.errors import SemfieldError
-from semfield_ns.labelling.video_segmentation import _nearer, video_labels
 from tests.process.helpers import sliding
 from tests.process.test_learned import tiny_sam  # noqa: F401 (a fixture)
 

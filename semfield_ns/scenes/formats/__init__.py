@@ -39,17 +39,11 @@ def read_scene(path: Path, images: str | None = None) -> Scene:
         return read_llff(path, images)
     if colmap_model(path) is not None:
         return read_colmap(path, images)
-    raise SemfieldError(
-        f"{path} holds no scene: transforms.json, poses_bounds.npy or a COLMAP model is missing{_hint(path)}."
-    )
+    below = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and is_scene(folder))
+    hint = f"; did you mean {path / below[0]}" if below else ""
+    raise SemfieldError(f"{path} holds no scene: transforms.json, poses_bounds.npy or a COLMAP model is missing{hint}.")
 
 
 def is_scene(path: Path) -> bool:
     """Whether a folder looks like a scene of one of the layouts."""
     return any((path / marker).is_file() for marker in _MARKERS) or colmap_model(path) is not None
-
-
-def _hint(path: Path) -> str:
-    """Name a scene one level below, if that is what was meant."""
-    below = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and is_scene(folder))
-    return f"; did you mean {path / below[0]}" if below else ""

@@ -6,24 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from plyfile import PlyData, PlyElement, PlyListProperty, PlyParseError
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, require_file
-
-_TYPES = {
-    **{name: "f4" for name in ("float", "float32")},
-    **{name: "f8" for name in ("double", "float64")},
-    **{name: "u1" for name in ("uchar", "uint8")},
-    **{name: "i1" for name in ("char", "int8")},
-    **{name: "u2" for name in ("ushort", "uint16")},
-    **{name: "i2" for name in ("short", "int16")},
-    **{name: "u4" for name in ("uint", "uint32")},
-    **{name: "i4" for name in ("int", "int32")},
-}
-_NAMES = {"f4": "float", "f8": "double", "u1": "uchar", "i1": "char", "u2": "ushort", "i2": "short"}
-_NAMES |= {"u4": "uint", "i4": "int"}
-_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
-_HEADER_LIMIT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -49,33 +35,22 @@ class Ply:
 
 
 def read_ply(path: Path) -> Ply:
-    """The vertices of a PLY file, ASCII or binary. They must be the first element; others are left out.
+    """The vertices of a PLY file, ASCII or binary; other elements are left out.
 
     Raises:
         SemfieldError: the file is missing, broken, or its vertices have no x, y, z or hold lists.
     """
     require_file(path, "point cloud")
     try:
-        with path.open("rb") as stream:
-            head, found, rest = stream.read(_HEADER_LIMIT).partition(b"end_header")
-        if not found:
-            raise ValueError("no end of the header")
-        offset = len(head) + len(found) + rest.index(b"\n") + 1
-        encoding, count, dtype, comments = _parse_header(head.decode("ascii"))
-        if not {"x", "y", "z"} <= set(dtype.names or ()):
-            raise ValueError("no positions")
-        if encoding == "ascii":
-            lines = path.read_bytes()[offset:].decode("ascii").splitlines()[:count]
-            vertices = np.array([tuple(line.split()) for line in lines], dtype=dtype)
-            if len(vertices) != count:
-                raise ValueError("too few lines")
-        elif count == 0:
-            vertices = np.zeros(0, dtype)
-        else:
-            vertices = np.memmap(path, dtype, mode="r", offset=offset, shape=(count,))
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        data = PlyData.read(str(path), mmap="r")
+        element = data["vertex"]
+        scalars = {entry.name for entry in element.properties if not isinstance(entry, PlyListProperty)}
+        if not {"x", "y", "z"} <= scalars or len(scalars) < len(element.properties):
+            raise ValueError("no positions, or lists")
+    except (PlyParseError, OSError, ValueError, KeyError) as error:
         raise SemfieldError(f"Point cloud: cannot read {path} as PLY with vertices x, y, z.") from error
-    return Ply(vertices, comments)
+    comments = [f"comment {text}" for text in (*data.comments, *element.comments)]
+    return Ply(element.data, (*comments, *(f"obj_info {text}" for text in data.obj_info)))
 
 
 def write_ply(path: Path, vertices: np.ndarray, comments: Sequence[str] = ()) -> None:
@@ -86,19 +61,18 @@ def write_ply(path: Path, vertices: np.ndarray, comments: Sequence[str] = ()) ->
         vertices: structured, [N].
         comments: whole header lines, as in `Ply`.
     """
-    big = any(vertices.dtype[name].byteorder == ">" for name in vertices.dtype.names or ())
-    dtype = np.dtype([(name, vertices.dtype[name].newbyteorder("<")) for name in vertices.dtype.names or ()])
-    lines = ["ply", "format binary_little_endian 1.0", *comments, f"element vertex {len(vertices)}"]
-    lines += [f"property {_NAMES[dtype[name].str[1:]]} {name}" for name in dtype.names or ()]
-    header = "\n".join([*lines, "end_header", ""])
-    packed = vertices.astype(dtype) if big else np.ascontiguousarray(vertices)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(header.encode("ascii"))
-        packed.view(np.dtype(packed.dtype)).tofile(stream)
+    texts: dict[str, list[str]] = {"comment": [], "obj_info": []}
+    for line in comments:
+        kind, _, text = line.partition(" ")
+        texts[kind].append(text)
+    element = PlyElement.describe(vertices, "vertex")
+    data = PlyData([element], byte_order="<", comments=texts["comment"], obj_info=texts["obj_info"])
+    with atomic_path(path) as temporary:
+        data.write(str(temporary))
 
 
 def read_ply_points(path: Path) -> Float[np.ndarray, "M 3"]:
-    """Positions of the vertices, float64. The vertices must be the first element of the file.
+    """Positions of the vertices, float64.
 
     Raises SemfieldError naming the file where it is missing, broken, or has positions that are not finite.
     """
@@ -114,18 +88,3 @@ def write_ply_points(path: Path, points: Float[np.ndarray, "M 3"]) -> None:
     for index, axis in enumerate("xyz"):
         vertices[axis] = points[:, index]
     write_ply(path, vertices)
-
-
-def _parse_header(text: str) -> tuple[str, int, np.dtype, tuple[str, ...]]:
-    """Encoding, number of vertices, their structure, and the comments."""
-    lines = [line.rstrip("\r") for line in text.splitlines() if line.strip()]
-    comments = tuple(line for line in lines if line.split()[0] in ("comment", "obj_info"))
-    words = [line.split() for line in lines if line not in comments]
-    elements = [i for i, line in enumerate(words) if line[0] == "element"]
-    if words[0] != ["ply"] or not elements or words[elements[0]][1] != "vertex":
-        raise ValueError("no vertices where they should be")
-    encoding = next(line[1] for line in words if line[0] == "format")
-    end = elements[1] if len(elements) > 1 else len(words)
-    properties = [line for line in words[elements[0] + 1 : end] if line[0] == "property"]
-    dtype = np.dtype([(line[-1], _ORDERS[encoding] + _TYPES[line[1]]) for line in properties])
-    return encoding, int(words[elements[0]][2]), dtype, comments

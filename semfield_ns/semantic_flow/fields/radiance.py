@@ -25,12 +25,9 @@ class StaticSamples:
 
 
 @dataclass
-class DynamicSamples:
+class DynamicSamples(StaticSamples):
     """The dynamic branch at samples."""
 
-    feature: Float[Tensor, "rays samples dim"]
-    alpha: Float[Tensor, "rays samples 1"]
-    color: Float[Tensor, "rays samples 3"]
     blending: Float[Tensor, "rays samples 1"]
 
 

@@ -60,14 +60,10 @@ class SemanticHeads(nn.Module):
         """
         if self.kind == "point":
             return self.static(None, field)
-        shown = frames.unobstructed(points, step[:, None].expand(points.shape[:-1]))
-        features, visible = frames.gather(points, shown)
+        steps = step[:, None].expand(points.shape[:-1])
+        features, visible = frames.gather(points, frames.unobstructed(points, steps))
         logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
-        return (
-            logits + frames.evidence(points, step[:, None].expand(points.shape[:-1]))
-            if self.corrects_evidence
-            else logits
-        )
+        return logits + frames.evidence(points, steps) if self.corrects_evidence else logits
 
     def dynamic_logits(
         self, trajectory: Trajectory, field: Tensor, frames: SourceFrames

@@ -102,7 +102,9 @@ def transfer(
                     "the preset, the frame encoder and the model settings that it was trained with."
                 )
     if networks:
-        for name in typical_parameters(model):
+        # Of feature planes the first axis is the channels.
+        planes = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, PlanesEncoding))
+        for name in (name for name in own if name.startswith(planes)):
             known = [
                 resampled(source[name], own[name].shape[1:])
                 for source in sources
@@ -113,16 +115,6 @@ def transfer(
     total = sum(parameter.numel() for parameter in own.values())
     shared = [name for name in names if name in classes]
     return Transfer(modules, shared, [name for name in names if name not in classes], taken, total - taken)
-
-
-def typical_parameters(model: SemanticFlowModel) -> list[str]:
-    """Names of feature planes, whose first axis is the channels."""
-    return [
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if isinstance(module, PlanesEncoding)
-        for name, _ in module.named_parameters()
-    ]
 
 
 def resampled(plane: Float[Tensor, "channels h w"], size: Sequence[int]) -> Float[Tensor, "channels H W"]:

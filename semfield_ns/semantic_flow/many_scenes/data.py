@@ -78,7 +78,6 @@ class ManyScenesDataManager(DataManager):
         self.dataparser = self.members[0].dataparser
         metadata = [dict(member.train_dataset.metadata) for member in self.members]
         self.train_dataset.metadata["scenes"] = dict(zip(self.names, metadata, strict=True))
-        self.sampler = None
         super().__init__()
 
     def setup_train(self) -> None:

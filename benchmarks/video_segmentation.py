@@ -1,19 +1,15 @@
 """A baseline with a learned video model: SAM 2 follows the class masks of the labelled frames. Needs its weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from semfield_ns.errors import SemfieldError
 
 LabelImage = Int[np.ndarray, "H W"]
-Follow = Callable[
-    [Sequence[UInt8[np.ndarray, "H W 3"]], dict[int, LabelImage], int], Float[torch.Tensor, "frames classes H W"]
-]
-"""frames, frame -> labels, number of classes -> mask logits"""
 MODEL = "facebook/sam2.1-hiera-tiny"
 
 
