@@ -18,11 +18,12 @@ pytestmark = pytest.mark.slow
 STEPS = 16
 """proposal densities are trained in every step before step 10, and in every other one from there on"""
 STAGE_ONE = 12
+PRESETS = {"tiny": semantic_flow_tiny, "paper": semantic_flow_paper}
 
 
-def make(preset):
-    """A model whose two stages are both trained, with all losses of its preset."""
-    return make_model(preset, stage_one_steps=STAGE_ONE)
+def make(name: str):
+    """A model of a preset, with all its losses, that goes through both stages."""
+    return make_model(PRESETS[name], stage_one_steps=STAGE_ONE)
 
 
 def loss_of(network, model, step: int, rank: int) -> torch.Tensor:
@@ -36,30 +37,38 @@ def optimizer_of(model) -> torch.optim.Optimizer:
     return torch.optim.SGD([p for group in model.get_param_groups().values() for p in group], lr=1e-3)
 
 
-def train_together(rank: int, preset, port: int, output: Path) -> None:
+def train_together(rank: int, port: int, output: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    model = make(preset)
-    network = DistributedDataParallel(model, find_unused_parameters=True)  # as Nerfstudio's pipeline wraps it
-    optimizer = optimizer_of(model)
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        loss_of(network, model, step, rank).backward()
-        optimizer.step()
-    torch.save(model.state_dict(), output / f"{rank}.pt")
+    for name in PRESETS:
+        model = make(name)
+        network = DistributedDataParallel(model, find_unused_parameters=True)  # as Nerfstudio's pipeline wraps it
+        optimizer = optimizer_of(model)
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            loss_of(network, model, step, rank).backward()
+            optimizer.step()
+        torch.save(model.state_dict(), output / f"{name}{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("preset", [semantic_flow_tiny, semantic_flow_paper], ids=lambda p: p.config.method_name)
-def test_two_processes_train_as_one(preset, tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Folder with the weights of every preset and process."""
+    output = tmp_path_factory.mktemp("trained")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.start_processes(train_together, args=(preset, port, tmp_path), nprocs=2, start_method="spawn")
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    mp.start_processes(train_together, args=(port, output), nprocs=2, start_method="spawn")
+    return output
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_two_processes_train_as_one(name, trained):
+    first, second = (torch.load(trained / f"{name}{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
-    alone = make(preset)
+    alone = make(name)
     before = {key: value.clone() for key, value in alone.state_dict().items()}
     optimizer = optimizer_of(alone)
     for step in range(STEPS):
