@@ -60,7 +60,9 @@ def _spread(numbers: list[int]) -> list[int]:
     return [numbers[int(i)] for i in np.unique(np.linspace(0, len(numbers) - 1, min(_SHOWN, len(numbers))).round())]
 
 
-def contact_sheet(pictures: list[Rgb], columns: int = _COLUMNS, width: int = _WIDTH) -> Rgb:
+def contact_sheet(
+    pictures: list[Rgb], columns: int = _COLUMNS, width: int = _WIDTH
+) -> UInt8[np.ndarray, "height width 3"]:
     """Pictures of one size side by side, reduced to a common width."""
     height = max(1, round(width * pictures[0].shape[0] / pictures[0].shape[1]))
     small = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in pictures]

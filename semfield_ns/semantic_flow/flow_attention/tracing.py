@@ -89,7 +89,7 @@ def trace_neighbours(
 
 
 def per_frame(
-    displacement: Float[Tensor, "*batch 3"], duration: Float[Tensor, "*batch 1"]
-) -> Float[Tensor, "*batch 3"]:
+    displacement: Float[Tensor, "*#batch 3"], duration: Float[Tensor, "*#batch 1"]
+) -> Float[Tensor, "*#batch 3"]:
     """A displacement over a duration in frames, of either sign, as one over a single frame; 0 over no time."""
     return torch.where(duration == 0, 0.0, displacement / duration.abs())
