@@ -63,8 +63,7 @@ def test_followed_corners_make_the_path_more_exact(scene):
 @pytest.mark.slow
 def test_the_disc_is_masked_and_the_board_is_not(scene):
     _, folder = scene
-    work = Work.__new__(Work)
-    object.__setattr__(work, "settings", type("Settings", (), {"output_dir": folder})())
+    work = Work(SimpleNamespace(output_dir=folder))
     i = 5
     disc = np.zeros((180, 240), np.uint8)
     import cv2
