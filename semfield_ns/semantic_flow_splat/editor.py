@@ -15,13 +15,13 @@ from semfield_ns.editing.edits import Edit, Placement, apply_edits
 from semfield_ns.editing.objects import ObjectTracks
 from semfield_ns.gaussians.splats import quaternion
 from semfield_ns.gaussians.values import Gaussians, concatenate
+from semfield_ns.semantic_flow.layered_edits.layers import tint
 
 if TYPE_CHECKING:
     from semfield_ns.semantic_flow_splat.model import SemanticFlowSplatModel
 
 ASKED_STEPS = 5
 """time steps at which it is looked which object a Gaussian is nearest to"""
-LUMINANCE = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ class EditedGaussians:
             still = (self.owners < 0)[:, None]
             color = torch.where(still, tint(color, color.new_tensor(self.background)), color)
         return torch.cat([color, channels[:, 3:]], dim=-1)
-
-
-def tint(color: Float[Tensor, "*batch 3"], target: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """`target`, as bright as `color` is: twice the luminance of `color` of mid grey gives `target` itself."""
-    return (2 * (color * color.new_tensor(LUMINANCE)).sum(dim=-1, keepdim=True) * target).clamp(0, 1)
 
 
 def placed(gaussians: Gaussians, matrix: Float[Tensor, "3 4"]) -> Gaussians:

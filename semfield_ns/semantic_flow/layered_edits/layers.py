@@ -174,7 +174,7 @@ class EditedScene:
         return torch.where(wanted, tint(color, tints), color)
 
 
-def tint(color: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+def tint(color: Float[Tensor, "*batch 3"], target: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch 3"]:
     """`target`, as bright as `color` is: twice the luminance of `color` of mid grey gives `target` itself."""
     weights = torch.tensor([0.299, 0.587, 0.114]).to(color)
     return (2 * (color * weights).sum(dim=-1, keepdim=True) * target).clamp(0, 1)
