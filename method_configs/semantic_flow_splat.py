@@ -52,7 +52,7 @@ semantic_flow_splat = MethodSpecification(
         viewer=local_viewer(1 << 15),
         vis="viewer",
     ),
-    description="Semantic Flow on moving Gaussians (GPU): real time, and sharper than a field.",
+    description="Semantic Flow on moving Gaussians (GPU).",
 )
 
 semantic_flow_splat_tiny = MethodSpecification(
