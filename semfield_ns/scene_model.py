@@ -169,6 +169,10 @@ class MovingSceneModel(SceneModel):
         """The camera of each time step, in order, with pictures `scale` times the size."""
 
     @abstractmethod
+    def time_frames(self) -> list[int]:
+        """The training frame of each time step, in order: the first of those that several cameras took."""
+
+    @abstractmethod
     def step_of(self, time: float) -> float:
         """The time step, a fraction between two, of a time in [0, 1]."""
 

@@ -119,7 +119,7 @@ def true_instances(pipeline: Any, images: Sequence[Int[np.ndarray, "H W"]]) -> d
     given = {frame.image_path: frame for frame in scene.train}
     trained = pipeline.datamanager.train_dataset.metadata["frames"]
     ids, labels = {}, {}
-    for step, source in enumerate(pipeline.model.frames.source.tolist()):
+    for step, source in enumerate(pipeline.model.time_frames()):
         frame, shape = given[trained[source].image_path], images[step].shape
         if frame.instance_path is None:
             continue

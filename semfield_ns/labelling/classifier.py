@@ -8,11 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 LabelImage = Int[np.ndarray, "H W"]
 Linear = tuple[Float[Tensor, "classes dim"], Float[Tensor, "classes"]]
 """weight and bias"""
+UNSEEN = -20.0
+"""logit of a class that no label shows"""
 
 
 def fit_linear(
@@ -47,10 +50,23 @@ def fit_linear(
     x, y = torch.cat(inputs), torch.cat(targets)
     drawn = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:most_pixels]
     x, y = x[drawn].float(), y[drawn]
-    weight = torch.zeros(num_classes, x.shape[1], requires_grad=True)
-    bias = torch.zeros(num_classes, requires_grad=True)
-    _minimise(lambda: F.cross_entropy(x @ weight.T + bias, y) + penalty * weight.square().sum(), [weight, bias], 100)
-    return weight.detach(), bias.detach()
+    return _logistic_regression(x, y, num_classes, penalty)
+
+
+def _logistic_regression(x: Float[Tensor, "N dim"], y: Int[Tensor, "N"], num_classes: int, penalty: float) -> Linear:
+    """Minimises the mean cross-entropy and `penalty` times the squared weights; unseen classes get `UNSEEN`."""
+    weight, bias = torch.zeros(num_classes, x.shape[1]), torch.full((num_classes,), UNSEEN)
+    present = torch.unique(y)
+    if len(present) == 1:
+        bias[present] = 0.0
+        return weight, bias
+    strength = 1 / (2 * penalty * len(y))
+    # Of two classes scikit-learn fits the difference of the logits, whose square is twice the sum of the squares.
+    model = LogisticRegression(C=strength * (2 if len(present) == 2 else 1), max_iter=200)
+    model.fit(x.numpy(), y.numpy())
+    found = [torch.from_numpy(part).float() for part in (model.coef_, model.intercept_)]
+    weight[present], bias[present] = found if len(present) > 2 else (torch.cat([-p, p]) / 2 for p in found)
+    return weight, bias
 
 
 def fit_folds(

@@ -45,6 +45,10 @@ class VideoModel(MovingSceneModel):
         """The camera of each time step, in order."""
         return list(self.frames.cameras(scale))
 
+    def time_frames(self) -> list[int]:
+        """The training frame of each time step, in order."""
+        return self.frames.source.tolist()
+
     def step_of(self, time: float) -> float:
         """The time step, a fraction between two, of a time in [0, 1]."""
         return float(self.frames.to_frames(self.frames.times.new_tensor([[time]])))

@@ -179,7 +179,7 @@ class SemanticFlowSplatModel(VideoModel):
         return [cameras[step] for step in steps]
 
     def _features_of_token(self, number: int) -> Float[Tensor, "h w F"]:
-        return self.frames.features[int(self.frames.source[self.token_steps[number]])].float()
+        return self.frames.features[self.time_frames()[self.token_steps[number]]].float()
 
     def _own(self) -> Float[Tensor, "N 4"]:
         """What the semantic network knows of a Gaussian besides its trajectory."""

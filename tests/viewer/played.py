@@ -90,6 +90,9 @@ class MovingBallModel(BallModel, MovingSceneModel):
         times = np.linspace(0, 1, self.STEPS).tolist()
         return [scene_camera(time=time).scaled(scale).cameras() for time in times]
 
+    def time_frames(self) -> list[int]:
+        return list(range(self.STEPS))
+
     def step_of(self, time: float) -> float:
         return time * (self.STEPS - 1)
 

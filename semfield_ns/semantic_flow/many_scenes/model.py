@@ -117,6 +117,10 @@ class ManyScenesModel(MovingSceneModel):
         """The cameras of the shown scene."""
         return self.of(None).time_cameras(scale)
 
+    def time_frames(self) -> list[int]:
+        """The training frames of the shown scene."""
+        return self.of(None).time_frames()
+
     def step_of(self, time: float) -> float:
         """The time step of the shown scene."""
         return self.of(None).step_of(time)
