@@ -18,6 +18,7 @@ import torch
 import tyro
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.pipelines.base_pipeline import Pipeline
 from rich.progress import track
 from training import machine
 
@@ -39,14 +40,29 @@ OFF = {
 """what each part gives: settings of the model"""
 
 
-def train(method: str, scene: Path, labels: str, seed: int, steps: int | None = None, settings: dict | None = None):
-    """The pipeline of a finished training, and what it took: seconds to prepare and to train, wall and processor."""
+def train(
+    method: str, scene: Path, seed: int, steps: int | None = None, settings: dict | None = None, **parser: str
+) -> tuple[Pipeline, tuple[float, float], tuple[float, float]]:
+    """The pipeline of a finished training, and what it took: seconds to prepare and to train, wall and processor.
+
+    Args:
+        method: a key of `METHODS`.
+        scene: folder.
+        seed: of everything that is drawn.
+        steps: of the preset by default.
+        settings: of the model, changed.
+        parser: settings of the data parser, changed.
+    """
     config = deepcopy(METHODS[method].config)
     manager = config.pipeline.datamanager
     manager.data = manager.dataparser.data = scene
-    manager.dataparser.labels = labels
-    for name, value in (settings or {}).items():
-        setattr(config.pipeline.model, name, value)
+    for target, values in ((config.pipeline.model, settings or {}), (manager.dataparser, parser)):
+        for name, value in values.items():
+            setattr(target, name, value)
+    if steps is not None and method == "semantic-flow-splat-tiny":
+        config.pipeline.model.grow_until = config.pipeline.model.grow_until * steps // config.max_num_iterations
+        for group in config.optimizers.values():
+            group["scheduler"].max_steps = steps
     for seeded in (torch.manual_seed, random.seed, np.random.seed):
         seeded(seed)
     clock = Clock()
@@ -144,7 +160,7 @@ def main(
         if not scene.is_dir():
             write_scene(name, scene, width=width, height=height)
         own = steps if method == "semantic-flow-splat-tiny" else None
-        pipeline, prepared, trained = train(method, scene, labels, seed, own, OFF.get(part))
+        pipeline, prepared, trained = train(method, scene, seed, own, OFF.get(part), labels=labels)
         rows[key] = {
             "scene": name,
             "method": f"{method} {part}".strip(),

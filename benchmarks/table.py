@@ -19,6 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+import gaussians
 import numpy as np
 import torch
 import tyro
@@ -33,7 +34,17 @@ from semfield_ns.labelling.classifier import linear_head
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import FlowDataset
 
-Method = Literal["nearest", "chained", "linear", "evidence", "sam2", "point", "point-carried", "flow", "field"]
+Untrained = Literal["nearest", "chained", "linear", "evidence", "sam2"]
+OnRays = Literal["point", "point-carried", "flow", "field"]
+OnGaussians = Literal["splat", "splat-no-attention", "splat-no-features", "splat-no-uplift"]
+Method = Untrained | OnRays | OnGaussians
+OFF = {
+    "splat": {},
+    "splat-no-attention": {"flow_attention": False},
+    "splat-no-features": {"image_features": False},
+    "splat-no-uplift": {"uplift_labels": False},
+}
+"""settings of the model of the rows on Gaussians"""
 VERSIONS = {"flow": 5, "field": 5, "point-carried": 4}
 """of what a run of a method does, 1 where not named: raised so that older results are not taken for current ones"""
 DATA = Path(os.environ.get("SEMFIELD_DATA", "../shared/data"))
@@ -47,6 +58,10 @@ NAMES: dict[str, str] = {
     "point": "point head, no flow",
     "point-carried": "point head, carried labels as targets",
     "flow": "**Semantic Flow**",
+    "splat": "**Semantic Flow on Gaussians**",
+    "splat-no-attention": "the same without flow attention",
+    "splat-no-features": "the same without image features",
+    "splat-no-uplift": "the same without uplifted labels",
 }
 
 
@@ -63,6 +78,8 @@ class Scene:
     """of a synthetic scene, px; it is 3/4 as high"""
     steps: int = 200
     rays: int = 512
+    splat_steps: int = 300
+    """of the trainings on Gaussians, each of a whole picture"""
     grid: int = 2
     """every how manieth pixel, each way, is scored"""
 
@@ -94,7 +111,7 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether a field is trained for it."""
-        return self.method in ("flow", "field", "point", "point-carried")
+        return self.method in ("flow", "field", "point", "point-carried", *OFF)
 
     @property
     def file(self) -> Path:
@@ -115,6 +132,10 @@ def plan() -> Iterator[Run]:
     for labels in quarter:
         for scene in SCENES:
             for method in ("nearest", "chained", "linear", "evidence", "sam2"):
+                yield Run(scene, labels, method)
+    for method in OFF:
+        for labels in quarter:
+            for scene in SCENES:
                 yield Run(scene, labels, method)
     for labels in quarter:
         for scene in SCENES:
@@ -175,6 +196,8 @@ def scene_folder(scene: Scene, data: Path, cache: Path) -> Path:
 
 
 def _trained(run: Run, folder: Path):
+    if run.method in OFF:
+        return _trained_gaussians(run, folder)
     scene = run.scene
     job = Job(
         folder,
@@ -190,6 +213,26 @@ def _trained(run: Run, folder: Path):
     )
     pipeline, seconds = train(job)
     return score(run.method, *predict(pipeline, scene.grid)), seconds
+
+
+def _trained_gaussians(run: Run, folder: Path):
+    pipeline, _, (seconds, _) = gaussians.train(
+        "semantic-flow-splat-tiny",
+        folder,
+        run.seed,
+        run.scene.splat_steps,
+        OFF[run.method],
+        labels=run.labels,
+        dynamic_masks=run.scene.masks,
+        eval_frames="unlabelled",
+    )
+    manager, grid = pipeline.datamanager, run.scene.grid
+    truth = _truth(manager.train_dataset, manager.eval_dataset, grid)
+    found = {}
+    for i, frame in enumerate(truth.labels):
+        raw = pipeline.model.raw_outputs_for_camera(manager.eval_dataset.cameras[i : i + 1])
+        found[frame] = raw["logits"].argmax(-1)[::grid, ::grid].numpy()
+    return score(run.method, found, truth), seconds
 
 
 def predict(pipeline, grid: int) -> tuple[dict[int, np.ndarray], Truth]:

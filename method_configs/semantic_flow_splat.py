@@ -20,6 +20,7 @@ RATES = {
     "quaternions": 2e-3,
     "colors": 3e-2,
     "details": 2e-3,
+    "shades": 1e-2,
     "logits": 5e-2,
     "semantics": 3e-3,
 }

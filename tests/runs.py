@@ -34,7 +34,8 @@ def train_tiny_run(folder: Path, steps: int = 40, method: str = "semantic-flow-t
             *("ns-train", method, "--output-dir", str(folder), "--experiment-name", "tiny", "--timestamp", "run"),
             *("--machine.device-type", "cpu", "--machine.seed", "0", "--max-num-iterations", str(steps)),
             *("--steps-per-eval-batch", "20", "--steps-per-eval-image", "30"),
-            *("--pipeline.model.stage-one-steps", "15", "--vis", "tensorboard", "--data", str(scene)),
+            *(("--pipeline.model.stage-one-steps", "15") if method == "semantic-flow-tiny" else ()),
+            *("--vis", "tensorboard", "--data", str(scene)),
             *("--pipeline.datamanager.dataparser.labels", "every-2"),
         ]
     )

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 LabelImage = Int[np.ndarray, "H W"]
@@ -55,6 +54,8 @@ def fit_linear(
 
 def _logistic_regression(x: Float[Tensor, "N dim"], y: Int[Tensor, "N"], num_classes: int, penalty: float) -> Linear:
     """Minimises the mean cross-entropy and `penalty` times the squared weights; unseen classes get `UNSEEN`."""
+    from sklearn.linear_model import LogisticRegression  # takes seconds, of every command
+
     weight, bias = torch.zeros(num_classes, x.shape[1]), torch.full((num_classes,), UNSEEN)
     present = torch.unique(y)
     if len(present) == 1:

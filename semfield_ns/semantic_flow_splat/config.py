@@ -38,6 +38,8 @@ class SplatLossWeights:
     """Squared change, from frame to frame, of the distance vectors between neighbours, in world units."""
     presence: float = 0.05
     """Squared change of the presence from frame to frame."""
+    shading: float = 0.02
+    """Squared logarithm of the brightness over time."""
     semantics: float = 0.1
     """Cross-entropy of labels."""
     semantics_carried: float = 0.05
@@ -65,6 +67,8 @@ class SemanticFlowSplatModelConfig(ModelConfig):
     """New ones at a time, as a share of those that there are."""
     harmonics_degree: int = 2
     """Of the spherical harmonics of colours: 0 is the same colour from everywhere, 3 the most."""
+    num_shades: int = 8
+    """Times, spread over the video, between which the brightness of a Gaussian changes evenly; 0 for one that stays."""
     backend: Backend = "auto"
     """"cpu" (numba), "gsplat" (CUDA), or whatever fits the device."""
     flow_attention: bool = True

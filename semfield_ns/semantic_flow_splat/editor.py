@@ -114,7 +114,7 @@ class SplatEditor(SceneEditor):
         owners = torch.full((len(gaussians),), -1, dtype=torch.long, device=gaussians.still.device)
         if not tracks.objects or len(gaussians) == gaussians.num_still:
             return owners
-        classes = gaussians.logits[gaussians.num_still :].argmax(dim=-1)
+        classes = gaussians.class_logits()[gaussians.num_still :].argmax(dim=-1)
         steps = np.linspace(0, gaussians.num_steps - 1, min(ASKED_STEPS, gaussians.num_steps)).round().astype(int)
         votes = torch.zeros(len(classes), len(tracks.objects), device=owners.device)
         for step in dict.fromkeys(steps.tolist()):

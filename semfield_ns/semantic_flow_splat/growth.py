@@ -88,7 +88,7 @@ def _children(
     still = gaussians.num_still
     shift = torch.randn(len(parents), 3, generator=generator).to(gaussians.scales) * JITTER
     shift = shift * gaussians.scales[parents].exp()
-    names = ("opacities", "scales", "quaternions", "colors", "details", "logits", "known", "features")
+    names = ("opacities", "scales", "quaternions", "colors", "details", "shades", "logits", "known", "features")
     values: dict[str, Tensor] = {name: getattr(gaussians, name)[parents] for name in names}
     if len(parents) and int(parents[0]) < still:
         return values | {"still": gaussians.still[parents] + shift}

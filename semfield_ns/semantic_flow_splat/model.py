@@ -77,7 +77,7 @@ class SemanticFlowSplatModel(VideoModel):
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
         self.feature_colors = FixedPCA(self.frames.feature_dim)
         dim = self.frames.feature_dim
-        self.gaussians = MovingGaussians(len(self.frames), num_classes, config.harmonics_degree, dim)
+        self.gaussians = MovingGaussians(len(self.frames), num_classes, config.harmonics_degree, dim, config.num_shades)
         self.token_steps = spread(len(self.frames), config.num_tokens)
         self.semantics = None
         if num_classes and config.flow_attention:
@@ -248,7 +248,7 @@ class SemanticFlowSplatModel(VideoModel):
 
     def colors(self, view: View, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Colours of all Gaussians as a view sees them."""
-        return colours(self.gaussians.coefficients(), means, view.pose, self.config.harmonics_degree)
+        return colours(self.gaussians.coefficients_at(view.step), means, view.pose, self.config.harmonics_degree)
 
     def moving_channel(self) -> Float[Tensor, "N 1"]:
         """1 of Gaussians that move."""
@@ -393,7 +393,7 @@ class SemanticFlowSplatModel(VideoModel):
     def splats(self, step: float) -> Splats:
         """The Gaussians at a time step, edited, with their classes and objects."""
         gaussians = self.gaussians
-        coefficients = gaussians.coefficients()
+        coefficients = gaussians.coefficients_at(step)
         count, terms = coefficients.shape[:2]
         # Edits look at the first three channels as colours: those of degree 0.
         color = coefficients[:, 0] * CONSTANT + 0.5
@@ -455,6 +455,7 @@ class SemanticFlowSplatModel(VideoModel):
             "accumulation": 1 - outputs["accumulation"].mean(),
             "acceleration": losses.acceleration_loss(self.gaussians.tracks),
             "presence": losses.change_loss(self.gaussians.presence),
+            "shading": self.gaussians.shades.square().sum() / max(self.gaussians.shades.numel(), 1),
         }
         for name in ("flow_forward", "flow_backward"):
             if name in outputs and name in batch:

@@ -26,9 +26,21 @@ class MovingGaussians(nn.Module):
         num_classes: C, logits of each Gaussian.
         degree: of the spherical harmonics of colours.
         feature_dim: F, channels of image features.
+        num_shades: K, times, spread over the video, between which brightness changes evenly; 0 for one that stays.
     """
 
-    NAMES = ("still", "tracks", "presence", "opacities", "scales", "quaternions", "colors", "details", "logits")
+    NAMES = (
+        "still",
+        "tracks",
+        "presence",
+        "opacities",
+        "scales",
+        "quaternions",
+        "colors",
+        "details",
+        "shades",
+        "logits",
+    )
 
     still: nn.Parameter
     """[S, 3] positions, world"""
@@ -46,6 +58,8 @@ class MovingGaussians(nn.Module):
     """[N, 3] spherical harmonic of degree 0"""
     details: nn.Parameter
     """[N, terms - 1, 3] the higher ones"""
+    shades: nn.Parameter
+    """[N, K] logarithms of brightness over time: shadows that pass, sides that turn to the light"""
     logits: nn.Parameter
     """[N, C] of classes, learned freely"""
     known: Tensor
@@ -53,8 +67,9 @@ class MovingGaussians(nn.Module):
     features: Tensor
     """[N, F] mean image feature of the pixels that show the Gaussian"""
 
-    def __init__(self, num_steps: int, num_classes: int, degree: int, feature_dim: int) -> None:
+    def __init__(self, num_steps: int, num_classes: int, degree: int, feature_dim: int, num_shades: int = 0) -> None:
         super().__init__()
+        self.num_shades = num_shades
         self.num_steps, self.num_classes, self.degree, self.feature_dim = num_steps, num_classes, degree, feature_dim
         for name, shape in self._shapes(0, 0).items():
             setattr(self, name, nn.Parameter(torch.zeros(shape)))
@@ -72,6 +87,7 @@ class MovingGaussians(nn.Module):
             "quaternions": (n, 4),
             "colors": (n, 3),
             "details": (n, (self.degree + 1) ** 2 - 1, 3),
+            "shades": (n, self.num_shades),
             "logits": (n, self.num_classes),
         }
 
@@ -115,24 +131,33 @@ class MovingGaussians(nn.Module):
 
     def means_at(self, step: float) -> Float[Tensor, "N 3"]:
         """Positions at a time step or between two."""
-        return torch.cat([self.still, self._at(self.tracks, step)])
+        return torch.cat([self.still, _between(self.tracks, step)])
 
     def opacities_at(self, step: float) -> Float[Tensor, "N"]:
         """Opacities in 0..1 at a time step or between two."""
-        added = torch.cat([self.opacities.new_zeros(self.num_still), self._at(self.presence, step)])
+        added = torch.cat([self.opacities.new_zeros(self.num_still), _between(self.presence, step)])
         return torch.sigmoid(self.opacities + added)
-
-    def _at(self, table: Float[Tensor, "M T *value"], step: float) -> Float[Tensor, "M *value"]:
-        low = min(max(int(step), 0), self.num_steps - 1)
-        part = step - low
-        if part <= 0 or low == self.num_steps - 1:
-            return table[:, low]
-        return torch.lerp(table[:, low], table[:, low + 1], part)
 
     def class_logits(self) -> Float[Tensor, "N C"]:
         """Of classes: what is known, and what is learned on top of it."""
         return self.known + self.logits
 
-    def coefficients(self) -> Float[Tensor, "N terms 3"]:
-        """Spherical harmonics of colours."""
-        return torch.cat([self.colors[:, None], self.details], dim=1)
+    def coefficients_at(self, step: float) -> Float[Tensor, "N terms 3"]:
+        """Spherical harmonics of colours at a time step or between two."""
+        if not self.num_shades:
+            return torch.cat([self.colors[:, None], self.details], dim=1)
+        knot = step * (self.num_shades - 1) / max(self.num_steps - 1, 1)
+        brightness = _between(self.shades, knot).exp()[:, None]
+        grey = 0.5 / CONSTANT  # what a coefficient of 0 looks like
+        colors = (self.colors + grey) * brightness - grey
+        return torch.cat([colors[:, None], self.details * brightness[..., None]], dim=1)
+
+
+def _between(table: Float[Tensor, "N K *value"], place: float) -> Float[Tensor, "N *value"]:
+    """Values of a table's columns at a column or between two."""
+    last = table.shape[1] - 1
+    low = min(max(int(place), 0), last)
+    part = place - low
+    if part <= 0 or low == last:
+        return table[:, low]
+    return torch.lerp(table[:, low], table[:, low + 1], part)

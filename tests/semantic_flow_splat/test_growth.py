@@ -20,7 +20,7 @@ def make() -> tuple[MovingGaussians, dict[str, torch.optim.Adam]]:
         torch.rand(STILL + MOVING, 3, generator=generator),
         torch.full((STILL + MOVING,), 0.1),
     )
-    gaussians = MovingGaussians(STEPS, 3, 1, 5).begin(start)
+    gaussians = MovingGaussians(STEPS, 3, 1, 5, 2).begin(start)
     optimizers = {name: torch.optim.Adam([getattr(gaussians, name)], lr=1e-3) for name in MovingGaussians.NAMES}
     sum(getattr(gaussians, name).square().sum() for name in MovingGaussians.NAMES).backward()
     for optimizer in optimizers.values():
@@ -32,7 +32,7 @@ def consistent(gaussians: MovingGaussians, optimizers: dict[str, torch.optim.Ada
     """All tables are of as many Gaussians, and a step can be made."""
     count, moving = len(gaussians), len(gaussians) - gaussians.num_still
     assert len(gaussians.tracks) == len(gaussians.presence) == moving
-    for name in ("opacities", "scales", "quaternions", "colors", "details", "logits", "known", "features"):
+    for name in ("opacities", "scales", "colors", "details", "shades", "logits", "known", "features"):
         assert len(getattr(gaussians, name)) == count, name
     sum(getattr(gaussians, name).square().sum() for name in MovingGaussians.NAMES).backward()
     for name, optimizer in optimizers.items():

@@ -115,18 +115,32 @@ def screenshot(page: Any, clip: dict[str, int] = VIEW) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB"), dtype=np.float64)
 
 
-def picture(page: Any, patience: float = 60.0, clip: dict[str, int] = VIEW, still: float = 3.0) -> np.ndarray:
-    """The scene once it has stood still for some seconds: [height, width, 3] float, 0 to 255."""
+def picture(
+    page: Any,
+    patience: float = 60.0,
+    clip: dict[str, int] = VIEW,
+    still: float = 3.0,
+    unlike: np.ndarray | None = None,
+) -> np.ndarray:
+    """The scene once it has stood still for some seconds: [height, width, 3] float, 0 to 255.
+
+    Args:
+        page: of the viewer.
+        patience: seconds to wait for that.
+        clip: the part of the page.
+        still: seconds.
+        unlike: an earlier picture that has to be gone first: a busy machine draws late.
+    """
     deadline = time.monotonic() + patience
     last, since = None, time.monotonic()
     while time.monotonic() < deadline:
         shot = screenshot(page, clip)
         if last is None or np.abs(shot - last).max() > 0:
             last, since = shot, time.monotonic()
-        elif time.monotonic() - since > still:
+        elif time.monotonic() - since > still and (unlike is None or difference(unlike, last) > CHANGED):
             return last
         time.sleep(0.3)
-    raise AssertionError("the picture does not come to rest")
+    raise AssertionError("the picture does not come to rest" if unlike is None else "the picture does not change")
 
 
 def look_through_a_training_camera(page: Any, clip: dict[str, int] = VIEW) -> None:
