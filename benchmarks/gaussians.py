@@ -10,6 +10,7 @@ seeds with the standard deviation, and processor seconds beside wall seconds.
 import json
 import random
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
@@ -24,13 +25,15 @@ from training import machine
 
 from semfield_ns.io import write_json
 from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
-from semfield_ns.method_configs.semantic_flow_splat import semantic_flow_splat_tiny
+from semfield_ns.method_configs.semantic_flow_splat import semantic_flow_splat, semantic_flow_splat_tiny
 from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.scenes.synthetic import write_scene
 
-METHODS = {entry.config.method_name: entry for entry in (semantic_flow_splat_tiny, semantic_flow_tiny)}
+METHODS = {
+    entry.config.method_name: entry for entry in (semantic_flow_splat, semantic_flow_splat_tiny, semantic_flow_tiny)
+}
 OFF = {
     "no flow attention": {"flow_attention": False},
     "no image features": {"image_features": False},
@@ -41,7 +44,14 @@ OFF = {
 
 
 def train(
-    method: str, scene: Path, seed: int, steps: int | None = None, settings: dict | None = None, **parser: str
+    method: str,
+    scene: Path,
+    seed: int,
+    steps: int | None = None,
+    settings: dict | None = None,
+    device: str = "cpu",
+    before: Callable[[int, Pipeline], None] | None = None,
+    **parser: str,
 ) -> tuple[Pipeline, tuple[float, float], tuple[float, float]]:
     """The pipeline of a finished training, and what it took: seconds to prepare and to train, wall and processor.
 
@@ -51,6 +61,8 @@ def train(
         seed: of everything that is drawn.
         steps: of the preset by default.
         settings: of the model, changed.
+        device: of torch.
+        before: called before each step.
         parser: settings of the data parser, changed.
     """
     config = deepcopy(METHODS[method].config)
@@ -59,14 +71,14 @@ def train(
     for target, values in ((config.pipeline.model, settings or {}), (manager.dataparser, parser)):
         for name, value in values.items():
             setattr(target, name, value)
-    if steps is not None and method == "semantic-flow-splat-tiny":
+    if steps is not None and method != "semantic-flow-tiny":
         config.pipeline.model.grow_until = config.pipeline.model.grow_until * steps // config.max_num_iterations
         for group in config.optimizers.values():
             group["scheduler"].max_steps = steps
     for seeded in (torch.manual_seed, random.seed, np.random.seed):
         seeded(seed)
     clock = Clock()
-    pipeline = config.pipeline.setup(device="cpu", test_mode="val")
+    pipeline = config.pipeline.setup(device=device, test_mode="val")
     groups = pipeline.get_param_groups()
     optimizers = Optimizers({name: config.optimizers[name] for name in groups}, groups)
     attributes = TrainingCallbackAttributes(optimizers=optimizers, grad_scaler=None, pipeline=pipeline, trainer=None)
@@ -74,6 +86,8 @@ def train(
     prepared = clock.lap()
     pipeline.train()
     for step in track(range(steps or config.max_num_iterations), description=method, transient=True):
+        if before is not None:
+            before(step, pipeline)
         for callback in callbacks:
             callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
         optimizers.zero_grad_all()
@@ -110,12 +124,12 @@ def judge(pipeline, scene: Path) -> dict[str, float]:
     found, unlabelled, errors, clock = ConfusionMatrix(classes), ConfusionMatrix(classes), [], Clock()
     for index in range(len(held)):
         raw = model.raw_outputs_for_camera(held.cameras[index : index + 1])
-        errors.append(float((raw["rgb"].clamp(0, 1) - held[index]["image"][..., :3]).square().mean()))
-        found.update(raw["logits"].argmax(dim=-1), held.semantics(index)[..., 0])
+        errors.append(float((raw["rgb"].clamp(0, 1).cpu() - held[index]["image"][..., :3]).square().mean()))
+        found.update(raw["logits"].argmax(dim=-1).cpu(), held.semantics(index)[..., 0])
     seconds = clock.lap()[0] / len(held)
     for index in set(range(len(training))) - set(training.metadata["labelled"]):
         raw = model.raw_outputs_for_camera(training.cameras[index : index + 1])
-        unlabelled.update(raw["logits"].argmax(dim=-1), everything.semantics(index)[..., 0])
+        unlabelled.update(raw["logits"].argmax(dim=-1).cpu(), everything.semantics(index)[..., 0])
     return {
         "psnr": float(np.mean(-10 * np.log10(errors))),
         "miou": found.miou,

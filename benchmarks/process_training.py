@@ -16,9 +16,11 @@ in FOLDER and not done again.
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+import gaussians
 import numpy as np
 import torch
 import tyro
@@ -38,6 +40,7 @@ from semfield_ns.scenes.formats.transforms import write_transforms
 from semfield_ns.scenes.scene import Frame, Scene, assemble_scene
 
 Variant = Literal["given", "given poses", "found"]
+Method = Literal["semantic-flow-tiny", "semantic-flow-splat-tiny"]
 Place = Callable[[Any, Cameras, np.ndarray], Cameras]
 """model, camera, picture -> the camera to render from"""
 TITLES: dict[Variant, str] = {
@@ -142,8 +145,12 @@ def measure(
     return matrix.miou, float(np.mean(-10 * np.log10(errors)))
 
 
-def trained(job: Job, file: Path):
-    """As `train`, but what the file keeps of an earlier run is not trained again."""
+def trained(method: Method, job: Job, file: Path):
+    """As `train`, but what the file keeps of an earlier run is not trained again; Gaussians are not kept."""
+    if method == "semantic-flow-splat-tiny":
+        parser = {"labels": job.labels, "dynamic_masks": job.dynamic_masks}
+        pipeline, _, (seconds, _) = gaussians.train(method, job.scene, job.seed, job.steps, **parser)
+        return pipeline, seconds
     steps = job.config().max_num_iterations
     if file.is_file():
         kept = torch.load(file, weights_only=True)
@@ -158,7 +165,15 @@ def trained(job: Job, file: Path):
 
 
 def run(
-    truth: Scene, variant: Variant, labels: str, masks: str, steps: int | None, seed: int, shrink: int, root: Path
+    truth: Scene,
+    variant: Variant,
+    method: Method,
+    labels: str,
+    masks: str,
+    steps: int | None,
+    seed: int,
+    shrink: int,
+    root: Path,
 ) -> Result:
     """One row: process if that is not done, train, measure."""
     video, folder = root / "video.mp4", root / ("processed, given poses" if variant == "given poses" else "processed")
@@ -185,7 +200,7 @@ def run(
     policy = masks if variant == "given" else "all"
     name = f"{variant}, {labels}, {masks}, {steps} steps, seed {seed}.pt"
     job = Job(scene, numbers, policy, "flow", seed, steps)  # type: ignore[arg-type]
-    pipeline, seconds = trained(job, root / "results" / name)
+    pipeline, seconds = trained(method, job, root / "results" / name)
     figures: list[float] = []
     for kind, place in (("unlabelled", as_given), ("held-out", as_given), ("held-out", registered)):
         figures += measure(pipeline.model, scene, numbers, kind, shrink, place)
@@ -199,6 +214,7 @@ def main(
     labels: str = "every-2",
     dynamic_masks: Literal["all", "labelled"] = "all",
     variants: tuple[Variant, ...] = ("given", "found"),
+    methods: tuple[Method, ...] = ("semantic-flow-tiny", "semantic-flow-splat-tiny"),
     steps: int | None = None,
     seeds: tuple[int, ...] = (0,),
     shrink: int = 2,
@@ -211,6 +227,7 @@ def main(
         labels: Which frames show their labels.
         dynamic_masks: Which of the given motion masks training may read; "labelled" where they were made from labels.
         variants: Rows.
+        methods: Rows of each of these.
         steps: Training steps, of the preset by default; stage 1 keeps its share.
         seeds: One run each.
         shrink: Renders are compared at 1/shrink of the size, up to 12 of each kind.
@@ -218,21 +235,20 @@ def main(
     rows = []
     for path in scenes:
         truth = read_scene(path)
-        for variant in variants:
-            for seed in seeds:
-                root = keep / path.resolve().name
-                file = root / "results" / f"{variant}, {labels}, {dynamic_masks}, {steps} steps, seed {seed}.json"
-                if not file.is_file():
-                    result = asdict(run(truth, variant, labels, dynamic_masks, steps, seed, shrink, root))
-                    write_json(file, {name: value for name, value in result.items() if value == value})
-                rows.append((path.resolve().name, variant, seed, Result(**read_json(file))))
+        for variant, method, seed in product(variants, methods, seeds):
+            root = keep / path.resolve().name
+            file = root / "results" / f"{variant}, {method}, {labels}, {dynamic_masks}, {steps} steps, seed {seed}.json"
+            if not file.is_file():
+                result = asdict(run(truth, variant, method, labels, dynamic_masks, steps, seed, shrink, root))
+                write_json(file, {name: value for name, value in result.items() if value == value})
+            rows.append((path.resolve().name, f"{TITLES[variant]}, {method}", seed, Result(**read_json(file))))
     print(f"\nlabels {labels}; {machine()}\n")
     print("| scene | trained with | seed | mIoU | PSNR, dB | held-out mIoU | PSNR | registered mIoU | PSNR | seconds |")
     print("|" + "---|" * 10)
-    for name, variant, seed, result in rows:
+    for name, title, seed, result in rows:
         values = astuple(result)[1:]
         cells = ["-" if v != v else f"{v:.{2 if i % 2 else 3}f}" for i, v in enumerate(values)]
-        print(f"| {name} | {TITLES[variant]} | {seed} | {' | '.join(cells)} | {result.seconds:.0f} |")
+        print(f"| {name} | {title} | {seed} | {' | '.join(cells)} | {result.seconds:.0f} |")
 
 
 if __name__ == "__main__":

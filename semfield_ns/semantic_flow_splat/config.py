@@ -24,7 +24,7 @@ class SplatLossWeights:
     """Mean squared error of colours."""
     ssim: float = 0.2
     """1 - structural similarity."""
-    depth: float = 0.05
+    depth: float = 1.0
     """Relative error of depth along the optical axis, where metric depth is given."""
     mask: float = 0.05
     """Rendered share of moving Gaussians against the motion mask."""
@@ -32,7 +32,7 @@ class SplatLossWeights:
     """Light that gets through: every pixel shows something."""
     flow: float = 0.0
     """Optical flow to the neighbouring frames against the given flow, in parts of the picture's width."""
-    acceleration: float = 0.3
+    acceleration: float = 30.0
     """Squared change of the step from frame to frame, in world units."""
     rigidity: float = 0.0
     """Squared change, from frame to frame, of the distance vectors between neighbours, in world units."""
