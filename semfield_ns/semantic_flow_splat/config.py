@@ -42,7 +42,7 @@ class SplatLossWeights:
     """Squared logarithm of the brightness over time."""
     semantics: float = 0.1
     """Cross-entropy of labels."""
-    semantics_carried: float = 0.05
+    semantics_carried: float = 0.0
     """Cross-entropy of carried labels on frames without a label of their own, times how far they can be trusted."""
 
 

@@ -129,8 +129,13 @@ class SemanticFlowSplatModel(VideoModel):
             TrainingCallback(
                 before, self.change_number, update_every_num_iters=self.config.grow_every, args=[optimizers]
             ),
-            TrainingCallback(before, self.gather, self.config.gather_every),
+            TrainingCallback(before, self.gather_anew, 1),
         ]
+
+    def gather_anew(self, step: int) -> None:
+        """Gathers from time to time, and where a training begins or is taken up again."""
+        if step % self.config.gather_every == 0 or (self.gathered is None and self.evidence is None):
+            self.gather(step)
 
     @torch.no_grad()
     def change_number(self, optimizers: Optimizers | None, step: int) -> None:

@@ -82,9 +82,10 @@ def tools(tmp_path, monkeypatch):
         path.write_text(f"#!{sys.executable}\n{code}")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
-    def write_scene(name, output_dir, seed, progress):
+    def write_scene(name, output_dir, seed, progress, width, height):
         output_dir.mkdir(parents=True, exist_ok=True)
         progress(1, 1)
+        assert (width, height) == (320, 240)
         (output_dir / "transforms.json").write_text(json.dumps([name, seed]))
 
     monkeypatch.setattr(demo_module, "tool", lambda name: str(folder / name))
@@ -115,7 +116,7 @@ def test_a_whole_demo_and_a_second_one(tools, tmp_path, capsys):
     assert metrics["train_seconds"] >= 0 and metrics["iou/a"] == 0.75
     for name in ("training_curves.png", "confusion_matrix.png", "rgb_semantics_flow_depth.mp4", "evaluation.json"):
         assert (output / name).stat().st_size > 0
-    config = output / "synthetic" / "semantic-flow-tiny" / "run" / "config.yml"
+    config = output / "synthetic" / "semantic-flow-splat-tiny" / "run" / "config.yml"
     printed = capsys.readouterr().out
     assert f"ns-viewer --load-config {config} --viewer.websocket-host 127.0.0.1" in printed
     assert calls(tools) == [[0, TOTAL, [str(output / "scene"), "every-2"]]]
@@ -152,7 +153,7 @@ def test_a_checkpoint_that_was_cut_off_is_not_used(tools, tmp_path):
     (tools / "die_at").write_text("35")
     with pytest.raises(SemfieldError):
         demo(output)
-    last = output / "synthetic/semantic-flow-tiny/run/nerfstudio_models/step-000000029.ckpt"
+    last = output / "synthetic/semantic-flow-splat-tiny/run/nerfstudio_models/step-000000029.ckpt"
     last.write_bytes(last.read_bytes()[:-10])
     (tools / "die_at").unlink()
     demo(output)
@@ -168,7 +169,7 @@ def test_other_settings_train_from_the_start(tools, tmp_path):
 
 
 def test_a_run_that_is_not_of_a_demo_is_left_alone(tools, tmp_path):
-    run = tmp_path / "synthetic" / "semantic-flow-tiny" / "run"
+    run = tmp_path / "synthetic" / "semantic-flow-splat-tiny" / "run"
     run.mkdir(parents=True)
     (run / "mine").write_text("mine")
     with pytest.raises(SemfieldError, match="was not made by a demo"):
