@@ -32,8 +32,8 @@ class SplatLossWeights:
     """Light that gets through: every pixel shows something."""
     flow: float = 0.0
     """Optical flow to the neighbouring frames against the given flow, in parts of the picture's width."""
-    acceleration: float = 30.0
-    """Squared change of the step from frame to frame, in world units."""
+    acceleration: float = 1e-4
+    """Squared acceleration of trajectories, in world units, with the video's length as the unit of time."""
     rigidity: float = 0.0
     """Squared change, from frame to frame, of the distance vectors between neighbours, in world units."""
     presence: float = 0.05
@@ -42,8 +42,9 @@ class SplatLossWeights:
     """Squared logarithm of the brightness over time."""
     semantics: float = 0.1
     """Cross-entropy of labels."""
-    semantics_carried: float = 0.0
-    """Cross-entropy of carried labels on frames without a label of their own, times how far they can be trusted."""
+    semantics_carried: float = 0.1
+    """Generalised cross-entropy of carried labels on frames without a label of their own, times how far they can be
+    trusted; left out where metric depth is given: trajectories then know better."""
 
 
 @dataclass

@@ -6,6 +6,9 @@ from torch import Tensor
 
 from semfield_ns.scenes.labels import IGNORE
 
+ROBUSTNESS = 0.7
+"""q of the generalised cross-entropy: 0 is cross-entropy, 1 the mean absolute error"""
+
 
 def over(values: Float[Tensor, "*batch"], where: Bool[Tensor, "*batch"]) -> Float[Tensor, ""]:
     """Mean of the values where something is given; 0 (with its graph) where that is nowhere."""
@@ -38,10 +41,11 @@ def flow_loss(flow: Float[Tensor, "H W 2"], given: Float[Tensor, "H W 3"]) -> Fl
 
 
 def acceleration_loss(tracks: Float[Tensor, "M T 3"]) -> Float[Tensor, ""]:
-    """Squared second difference of ways over time."""
+    """Mean squared second derivative of ways, with the time from the first step to the last as the unit."""
     if tracks.shape[1] < 3 or len(tracks) == 0:
         return tracks.sum() * 0
-    return (tracks[:, 2:] - 2 * tracks[:, 1:-1] + tracks[:, :-2]).square().sum(dim=-1).mean()
+    step = 1 / (tracks.shape[1] - 1)
+    return (tracks[:, 2:] - 2 * tracks[:, 1:-1] + tracks[:, :-2]).square().sum(dim=-1).mean() / step**4
 
 
 def rigidity_loss(
@@ -75,9 +79,12 @@ def label_loss(logits: Float[Tensor, "H W C"], labels: Int[Tensor, "H W"]) -> Fl
 
 
 def carried_label_loss(logits: Float[Tensor, "H W C"], carried: Float[Tensor, "H W 2"]) -> Float[Tensor, ""]:
-    """Cross-entropy of class ids (first channel), times how far they are trusted (second channel; 0 for not at all).
+    """Generalised cross-entropy of class ids (first channel), times how far they are trusted (second channel).
 
-    A mean over all pixels, so that what is trusted little counts little.
+    (1 - p^q) / q of the probability p of the class (Zhang and Sabuncu 2018): what a render firmly contradicts hardly
+    pulls at it, since carried labels are wrong now and then. A mean over all pixels, so that what is trusted little
+    counts little.
     """
     classes, trust = carried[..., 0].long().flatten(), carried[..., 1].flatten()
-    return (F.cross_entropy(logits.flatten(0, 1), classes, reduction="none") * trust).mean()
+    probability = logits.flatten(0, 1).softmax(dim=-1).gather(-1, classes[:, None])[:, 0]
+    return ((1 - probability.clamp(min=1e-6) ** ROBUSTNESS) / ROBUSTNESS * trust).mean()

@@ -475,7 +475,7 @@ class SemanticFlowSplatModel(VideoModel):
             values["mask"] = losses.mask_loss(outputs["moving"], batch["dynamic_mask"][..., 0])
         if "semantics" in batch:
             values["semantics"] = losses.label_loss(outputs["logits"], batch["semantics"][..., 0])
-            if "propagated_label" in batch:
+            if "propagated_label" in batch and not self.metric_depth:
                 values["semantics_carried"] = losses.carried_label_loss(outputs["logits"], batch["propagated_label"])
         return {name: weights[name] * value for name, value in values.items() if weights[name] != 0}
 
