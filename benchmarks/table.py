@@ -38,6 +38,8 @@ Untrained = Literal["nearest", "chained", "linear", "evidence", "sam2"]
 OnRays = Literal["point", "point-carried", "flow", "field"]
 OnGaussians = Literal["splat", "splat-no-attention", "splat-no-features", "splat-no-uplift"]
 Method = Untrained | OnRays | OnGaussians
+SPLAT_STEPS = 300
+"""of a training on Gaussians, each of a whole picture"""
 OFF = {
     "splat": {},
     "splat-no-attention": {"flow_attention": False},
@@ -78,8 +80,6 @@ class Scene:
     """of a synthetic scene, px; it is 3/4 as high"""
     steps: int = 200
     rays: int = 512
-    splat_steps: int = 300
-    """of the trainings on Gaussians, each of a whole picture"""
     grid: int = 2
     """every how manieth pixel, each way, is scored"""
 
@@ -220,7 +220,7 @@ def _trained_gaussians(run: Run, folder: Path):
         "semantic-flow-splat-tiny",
         folder,
         run.seed,
-        run.scene.splat_steps,
+        SPLAT_STEPS,
         OFF[run.method],
         labels=run.labels,
         dynamic_masks=run.scene.masks,
