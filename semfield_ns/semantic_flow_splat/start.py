@@ -1,7 +1,8 @@
 """Gaussians to begin with: pixels lifted into space, those that move along chained optical flow.
 
 Still ones come from a few frames, as far as what is there already does not show the same surface. Moving ones come from
-anchor frames; each is followed forwards and backwards through the video. Where the flow is lost (hidden, out of the
+anchor frames, and from the other frames what none of these leads to; each is followed forwards and backwards through the
+video. Where the flow is lost (hidden, out of the
 picture, not valid), a point goes on as its neighbours do, and is taken to be unseen.
 """
 
@@ -21,7 +22,9 @@ MOST_REFERENCE = 1500
 SAME_SURFACE = 0.05
 """relative difference in depth below which two points are of one surface"""
 JUMP = 4.0
-"""times the median step, and at least this many pixels' width, beyond which a step is not believed"""
+"""width of this many pixels by which a step may differ from those of its neighbours"""
+TURN = 0.5
+"""share of its neighbours' step by which a step may differ from it besides: things turn"""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,13 @@ def start(
     for place in _spread(len(frames), 6):
         still.append(_still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0))
     moving = [frame.moving is not None and bool(frame.moving.any()) for frame in frames]
-    for place in [p for p in _spread(len(frames), max(2, len(frames) // 6)) if moving[p]]:
-        tracks.append(_tracks(frames, depths, place, stride, num_steps))
+    anchors = [p for p in _spread(len(frames), max(2, len(frames) // 6)) if moving[p]]
+    for place in anchors:
+        tracks.append(_tracks(frames, depths, place, stride, num_steps, frames[place].moving))
+    for place in [p for p in range(len(frames)) if moving[p] and p not in anchors]:
+        missed = _missed(frames[place], depths[place], tracks, stride)
+        if bool(missed.any()):
+            tracks.append(_tracks(frames, depths, place, stride, num_steps, missed))
     still_parts = [torch.cat(parts) for parts in zip(*still, strict=True)]
     keep = _thin(len(still_parts[0]), int(0.8 * max_gaussians) if tracks else max_gaussians, generator)
     points, colors, spacing = (part[keep] for part in still_parts)
@@ -136,15 +144,32 @@ def _covered(frame: VideoFrame, depth: Tensor, points: Tensor, stride: float) ->
     return torch.nn.functional.max_pool2d(mask, reach, stride=1, padding=reach // 2)[0, 0] > 0
 
 
-def _tracks(
-    frames: Sequence[VideoFrame], depths: Sequence[Tensor], anchor: int, stride: float, num_steps: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ways, where they are seen, colours and spacing of what moves in the anchor frame."""
-    frame = frames[anchor]
+def _missed(
+    frame: VideoFrame, depth: Tensor, tracks: Sequence[tuple[Tensor, ...]], stride: float
+) -> Bool[Tensor, "H W"]:
+    """What moves in a frame and is far from every track that is seen there."""
     assert frame.moving is not None
+    points = [way[seen[:, frame.step], frame.step] for way, seen, *_ in tracks]
+    if not sum(map(len, points)):
+        return frame.moving
+    # Edges of what is there are no new things.
+    covered = _covered(frame, depth, torch.cat(points), 2 * stride)
+    return frame.moving & ~covered
+
+
+def _tracks(
+    frames: Sequence[VideoFrame],
+    depths: Sequence[Tensor],
+    anchor: int,
+    stride: float,
+    num_steps: int,
+    wanted: Bool[Tensor, "H W"],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ways, where they are seen, colours and spacing of the wanted pixels of the anchor frame."""
+    frame = frames[anchor]
     # Things that move are small: a finer grid.
     pixels = _grid(frame, max(1.0, stride / 1.5))
-    pixels = pixels[at_pixels(frame.moving, pixels)]
+    pixels = pixels[at_pixels(wanted, pixels)]
     z = at_pixels(depths[anchor], pixels)
     way, seen = torch.zeros(len(pixels), num_steps, 3), torch.zeros(len(pixels), num_steps, dtype=torch.bool)
     way[:, frame.step], seen[:, frame.step] = frame.lift(pixels, z), True
@@ -181,20 +206,21 @@ def _follow(
             arrived = (step[:, 2] > 0.5) & (at >= 0).all(dim=-1) & (at[:, 0] < width) & (at[:, 1] < height)
             arrived &= at_pixels(then.moving, at)
             there = then.lift(at, at_pixels(depths[place + direction], at))
-            followed = followed & arrived & _believable(there - here, followed & arrived, then, depths[place])
+            followed = followed & arrived & _believable(here, there - here, followed & arrived, then, depths[place])
             there = torch.where(followed[:, None], there, here + _as_neighbours(here, there - here, followed, velocity))
         velocity = there - here
         way[:, then.step], seen[:, then.step] = there, followed
         place += direction
 
 
-def _believable(step: Tensor, use: Tensor, frame: VideoFrame, depth: Tensor) -> Bool[Tensor, "M"]:
-    """Steps that are not far longer than the others: where depth is of something else, a point would jump."""
-    length = step.norm(dim=-1)
-    if not bool(use.any()):
+def _believable(here: Tensor, step: Tensor, use: Tensor, frame: VideoFrame, depth: Tensor) -> Bool[Tensor, "M"]:
+    """Steps that are like those of the points around: where depth is of something else, a point would jump."""
+    leaders = torch.nonzero(use)[:, 0]
+    if not len(leaders):
         return torch.zeros_like(use)
+    typical = step[_nearest(here, here, leaders, 2 * NEIGHBOURS)].median(dim=1).values
     pixel = float(depth.median()) / float(frame.intrinsics[0])
-    return length < JUMP * max(float(length[use].median()), pixel)
+    return (step - typical).norm(dim=-1) < TURN * typical.norm(dim=-1) + JUMP * pixel
 
 
 def _as_neighbours(here: Tensor, step: Tensor, followed: Tensor, velocity: Tensor) -> Float[Tensor, "M 3"]:
@@ -202,12 +228,18 @@ def _as_neighbours(here: Tensor, step: Tensor, followed: Tensor, velocity: Tenso
     leaders = torch.nonzero(followed)[:, 0]
     if len(leaders) < NEIGHBOURS:
         return velocity
-    leaders = leaders[:: -(-len(leaders) // MOST_REFERENCE)]
     lost = torch.nonzero(~followed)[:, 0]
-    nearest = torch.cdist(here[lost], here[leaders]).topk(min(NEIGHBOURS, len(leaders)), largest=False)
     result = velocity.clone()
-    result[lost] = step[leaders][nearest.indices].mean(dim=1)
+    result[lost] = step[_nearest(here[lost], here, leaders, NEIGHBOURS)].mean(dim=1)
     return result
+
+
+def _nearest(
+    points: Float[Tensor, "K 3"], here: Float[Tensor, "M 3"], leaders: Int[Tensor, "L"], count: int
+) -> Int[Tensor, "K near"]:
+    """Numbers of the leaders that are nearest to points; of many leaders only some are looked at."""
+    leaders = leaders[:: -(-len(leaders) // MOST_REFERENCE)]
+    return leaders[torch.cdist(points, here[leaders]).topk(min(count, len(leaders)), largest=False).indices]
 
 
 def _hold(way: Float[Tensor, "M T 3"], steps: Sequence[int]) -> None:

@@ -104,6 +104,27 @@ def test_a_lost_point_goes_on_as_its_neighbours():
     assert torch.allclose(step[:, 0], torch.full((int(lost.sum()),), 2 * 4 / FOCAL), atol=1e-3)
 
 
+def test_a_thing_that_is_faster_than_all_others_is_followed():
+    frames = [make_frame(step) for step in range(3)]
+    for step, frame in enumerate(frames):
+        slow, fast = slice(2, 14), slice(16 + 6 * step, 20 + 6 * step)
+        frame.moving[:, slow] = frame.moving[:, fast] = True
+        frame.forward[:, slow, 0], frame.backward[:, slow, 0] = 0.1, -0.1
+        frame.forward[:, fast, 0], frame.backward[:, fast, 0] = 6.0, -6.0
+    found = start(frames, [frame.depth for frame in frames], 3, 3000)
+    way = found.tracks[:, 2, 0] - found.tracks[:, 0, 0]
+    fast = (way - 12 * 4 / FOCAL).abs() < 1e-3
+    assert int(fast.sum()) > 50
+    assert bool(found.seen[fast].all())
+
+
+def test_a_thing_that_is_seen_between_anchors_is_found():
+    frames = [make_frame(step, moving_at=8 if step == 3 else None) for step in range(12)]
+    frames[0].moving[:2, :2] = True
+    found = start(frames, [frame.depth for frame in frames], 12, 3000)
+    assert int(found.seen[:, 3].sum()) > 50
+
+
 def test_there_are_never_more_gaussians_than_allowed():
     frames = [make_frame(step, moving_at=8) for step in range(3)]
     found = start(frames, [frame.depth for frame in frames], 3, 200)
