@@ -1,9 +1,9 @@
 """Gaussians to begin with: pixels lifted into space, those that move along chained optical flow.
 
-Still ones come from a few frames, as far as what is there already does not show the same surface. Moving ones come from
-anchor frames, and from the other frames what none of these leads to; each is followed forwards and backwards through the
-video. Where the flow is lost (hidden, out of the
-picture, not valid), a point goes on as its neighbours do, and is taken to be unseen.
+Still ones come from a few frames, as far as what is there already does not show the same surface. Moving ones come
+from anchor frames, and from the other frames what none of these leads to; each is followed forwards and backwards
+through the video. Where the flow is lost (hidden, out of the picture, not valid), a point goes on as its neighbours
+do, and is taken to be unseen.
 """
 
 from collections.abc import Sequence
