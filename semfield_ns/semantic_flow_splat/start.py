@@ -66,12 +66,10 @@ def start(
         still.append(_still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0))
     moving = [frame.moving is not None and bool(frame.moving.any()) for frame in frames]
     anchors = [p for p in _spread(len(frames), max(2, len(frames) // 6)) if moving[p]]
-    for place in anchors:
-        tracks.append(_tracks(frames, depths, place, stride, num_steps, frames[place].moving))
-    for place in [p for p in range(len(frames)) if moving[p] and p not in anchors]:
-        missed = _missed(frames[place], depths[place], tracks, stride)
-        if bool(missed.any()):
-            tracks.append(_tracks(frames, depths, place, stride, num_steps, missed))
+    for place in [*anchors, *(p for p in range(len(frames)) if moving[p] and p not in anchors)]:
+        wanted = frames[place].moving if place in anchors else _missed(frames[place], depths[place], tracks, stride)
+        if wanted is not None and bool(wanted.any()):
+            tracks.append(_tracks(frames, depths, place, stride, num_steps, wanted))
     still_parts = [torch.cat(parts) for parts in zip(*still, strict=True)]
     keep = _thin(len(still_parts[0]), int(0.8 * max_gaussians) if tracks else max_gaussians, generator)
     points, colors, spacing = (part[keep] for part in still_parts)
