@@ -175,14 +175,9 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             if key not in sample:
                 CONSOLE.log(f"This scene has {message}.")
 
-    @property
-    def dynamic_fraction(self) -> float:
-        """Part of the rays of a step that are drawn on moving things."""
-        return self.train_pixel_sampler.dynamic_fraction
-
-    @dynamic_fraction.setter
-    def dynamic_fraction(self, value: float) -> None:
-        self.train_pixel_sampler.dynamic_fraction = value
+    def draw_on_moving(self, share: float) -> None:
+        """From now on this share of the rays of a step is drawn on moving things."""
+        self.train_pixel_sampler.dynamic_fraction = share
 
 
 def window_size(frames: int, size: tuple[int, int], megabytes: int) -> tuple[int, bool]:

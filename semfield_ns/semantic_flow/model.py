@@ -301,7 +301,3 @@ class SemanticFlowModel(VideoModel):
             points = trace(points, points.new_full((1, 1), now), step, self.branches.flow.velocity)
             now = end if abs(end - now) <= 1 else now + step
         return points
-
-    def render_key(self) -> tuple[Any, ...]:
-        """What renders depend on besides weights and camera."""
-        return tuple(self.editor.edits)

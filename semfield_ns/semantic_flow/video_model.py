@@ -33,6 +33,10 @@ class VideoModel(MovingSceneModel):
     palette: Tensor
     confusion_matrix: ConfusionMatrix | None = None
 
+    def render_key(self) -> tuple[Any, ...]:
+        """The edits."""
+        return tuple(self.editor.edits)
+
     # ------------------------------------------------------------------------------------------------- time
 
     def timed(self, camera: Cameras) -> Cameras:

@@ -406,7 +406,7 @@ class SemanticFlowSplatModel(VideoModel):
         origins = torch.arange(count, device=color.device)
         objects = torch.full_like(origins, -1)
         if self.label_map is not None and self.label_map.dynamic.any():
-            scene = self.editor.scene() if self.editor.edits else self.editor.build(())
+            scene = self.editor.scene()
             objects = scene.owners
             values, origins = scene.apply(values, step)
         shown = torch.cat(

@@ -196,7 +196,7 @@ class LiveSegmentation:
         )
         pictures = LazyOutputs({name: partial(_sized, name, make, asked) for name, make in makers.items()})
         # Here rather than later: the caller holds the train lock.
-        for name in {"depth", *self.link.shown} & pictures.keys():
+        for name in {"depth", "accumulation", *self.link.shown} & pictures.keys():
             _ = pictures[name]
         return pictures
 

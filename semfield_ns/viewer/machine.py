@@ -1,11 +1,12 @@
 """The threads that render for the pages: Nerfstudio's, with the pictures of a function of ours."""
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import nullcontext
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils import writer
@@ -64,7 +65,7 @@ class LiveMachine(RenderStateMachine):
                 finally:
                     model.train(training)
             if viewer.control_panel.layer_depth:
-                outputs["gl_z_buf_depth"] = outputs["depth"] * axial_shares(camera).to(outputs["depth"])
+                outputs["gl_z_buf_depth"] = hiding_depth(outputs, camera)
         if writer.is_initialized() and taken.duration:
             writer.put_time(EventName.VIS_RAYS_PER_SEC, height * width / taken.duration, step, avg_over_steps=True)
         return outputs
@@ -95,6 +96,14 @@ class Machines(dict[int, Any]):
             if machine.is_alive():  # otherwise Nerfstudio is about to start what is in here
                 machine.running = False
                 self[number].start()
+
+
+def hiding_depth(outputs: Mapping[str, Tensor], camera: Cameras) -> Float[Tensor, "H W 1"]:
+    """Depth along the optical axis behind which cameras and strokes are hidden; infinite where a picture is empty."""
+    depth = outputs["depth"] * axial_shares(camera).to(outputs["depth"])
+    if "accumulation" not in outputs:
+        return depth
+    return torch.where(outputs["accumulation"] > 0.5, depth, torch.inf)
 
 
 def axial_shares(camera: Cameras) -> Float[Tensor, "H W 1"]:

@@ -10,12 +10,13 @@ from semfield_ns.semantic_flow_splat.editor import placed
 
 def test_objects_are_removed_moved_and_copied(trained, manager):
     model, camera = trained.model, manager.train_dataset.cameras[3:4]
-    plain = model.raw_outputs_for_camera(camera)
+    plain, version = model.raw_outputs_for_camera(camera), model.version()
     moving = plain["dynamic_weight"][..., 0] > 0.9
     assert bool(moving.any())
     try:
         names = model.editor.change([Edit("remove")])
         assert names
+        assert model.version() != version  # or the viewer would go on showing what it has rendered before
         removed = model.raw_outputs_for_camera(camera)
         assert float(removed["dynamic_weight"].max()) < 1e-3
         assert torch.allclose(removed["rgb"], removed["rgb_static"], atol=1e-5)
@@ -27,6 +28,7 @@ def test_objects_are_removed_moved_and_copied(trained, manager):
         assert float(blue[:, :2].mean()) < 0.2 * float(blue[:, 2].mean())
     finally:
         model.editor.change(())
+    assert model.version() == version
     assert torch.equal(model.raw_outputs_for_camera(camera)["rgb"], plain["rgb"])
 
 

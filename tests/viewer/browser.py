@@ -166,6 +166,18 @@ def look_through_a_training_camera(page: Any, clip: dict[str, int] = VIEW) -> No
     page.get_by_role("button", name="Hide Train Cams").click()
 
 
+def draw(page: Any, tool: str, points: np.ndarray) -> None:
+    """Clicks a stroke, and ends it by a double-click."""
+    press(page, tool)
+    page.get_by_text("first point of a stroke").wait_for()
+    for number, (x, y) in enumerate(points[:-1], start=1):
+        page.mouse.click(x, y)
+        page.get_by_text(re.compile(rf"\({number} so far\)")).wait_for()
+        page.wait_for_timeout(700)  # two quick clicks would be one double-click
+    page.mouse.dblclick(*points[-1])
+    page.get_by_text("Choose a tool.").wait_for()
+
+
 def difference(first: np.ndarray, second: np.ndarray) -> float:
     """Mean difference of two pictures, of 255."""
     return float(np.abs(first - second).mean())

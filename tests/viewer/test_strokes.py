@@ -17,6 +17,7 @@ from tests.runs import run_command
 from tests.viewer.browser import (
     CHROMIUM,
     difference,
+    draw,
     look_through_a_training_camera,
     opened_page,
     picture,
@@ -101,18 +102,6 @@ class Truth:
             found, truth = np.asarray(Image.open(file)) == 1, self.labels[file.stem] == self.target
             shared, either = shared + (found & truth).sum(), either + (found | truth).sum()
         return shared / either
-
-
-def draw(page: Any, tool: str, points: np.ndarray) -> None:
-    """Clicks a stroke, and ends it by a double-click."""
-    press(page, tool)
-    page.get_by_text("first point of a stroke").wait_for()
-    for number, (x, y) in enumerate(points[:-1], start=1):
-        page.mouse.click(x, y)
-        page.get_by_text(re.compile(rf"\({number} so far\)")).wait_for()
-        page.wait_for_timeout(700)  # two quick clicks would be one double-click
-    page.mouse.dblclick(*points[-1])
-    page.get_by_text("Choose a tool.").wait_for()
 
 
 @pytest.fixture(scope="module")

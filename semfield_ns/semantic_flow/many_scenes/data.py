@@ -91,15 +91,10 @@ class ManyScenesDataManager(DataManager):
         """Every evaluated image of every scene, one scene after the other."""
         return EvaluationImages(self.members)
 
-    @property
-    def dynamic_fraction(self) -> float:
-        """Part of the rays of a step that are drawn on moving things, of each scene."""
-        return self.members[0].dynamic_fraction
-
-    @dynamic_fraction.setter
-    def dynamic_fraction(self, value: float) -> None:
+    def draw_on_moving(self, share: float) -> None:
+        """From now on this share of the rays of a step is drawn on moving things, in each scene."""
         for member in self.members:
-            member.dynamic_fraction = value
+            member.draw_on_moving(share)
 
     def next_train(self, step: int) -> tuple[Any, Any]:
         """Rays and targets of some scenes; of the first alone, as one bundle, where nothing is trained (ns-export)."""
