@@ -29,8 +29,8 @@ class SemanticFlowPipeline(SemfieldPipeline):
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a step, on rays of which the model's share is dynamic."""
-        model: Any = self.model
-        self.datamanager.draw_on_moving(model.dynamic_fraction(step))
+        manager: Any = self.datamanager
+        manager.draw_on_moving(self.model.dynamic_fraction(step))
         return super().get_train_loss_dict(step)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
