@@ -63,10 +63,11 @@ def grow(
         changed += count
     _halve(gaussians, torch.cat(parents), optimizers)
     for group, (chosen, lost) in enumerate(zip(parents, targets, strict=True)):
-        _copy(gaussians, chosen[: len(lost)], lost, optimizers, generator)
         # Moving ones have moved up by what was added to the still ones.
-        shift = len(gaussians) - len(highest) if group else 0
-        _append(gaussians, chosen[len(lost) :] + shift, group == 0, optimizers, generator)
+        shift = len(gaussians) - len(highest)
+        chosen, lost = chosen + shift, lost + shift
+        _copy(gaussians, chosen[: len(lost)], lost, optimizers, generator)
+        _append(gaussians, chosen[len(lost) :], group == 0, optimizers, generator)
     return changed
 
 

@@ -77,6 +77,22 @@ def test_transparent_ones_are_put_elsewhere():
     consistent(gaussians, optimizers)
 
 
+def test_moving_ones_are_put_elsewhere_while_still_ones_are_added():
+    gaussians, optimizers = make()
+    with torch.no_grad():
+        gaussians.opacities[STILL + 1] = -9.0
+    error = torch.zeros(STILL + MOVING)
+    error[0], error[STILL + 5] = 1.0, 1e-3
+    before = gaussians.tracks.detach().clone(), gaussians.still.detach().clone()
+    grow(gaussians, error, 4, optimizers, torch.Generator().manual_seed(1))
+    assert gaussians.num_still > STILL
+    assert torch.equal(gaussians.still[:STILL], before[1])
+    assert float((gaussians.tracks[1] - before[0][5]).norm(dim=-1).max()) < 1
+    kept = [index for index in range(MOVING) if index != 1]
+    assert torch.equal(gaussians.tracks[kept], before[0][kept])
+    consistent(gaussians, optimizers)
+
+
 @pytest.mark.parametrize("opacity", [0.1, 0.5, 0.9])
 def test_two_halves_let_as_much_light_through_as_one(opacity: float):
     gaussians, optimizers = make()
