@@ -55,6 +55,7 @@ def fit_linear(
 def _logistic_regression(x: Float[Tensor, "N dim"], y: Int[Tensor, "N"], num_classes: int, penalty: float) -> Linear:
     """Minimises the mean cross-entropy and `penalty` times the squared weights; unseen classes get `UNSEEN`."""
     from sklearn.linear_model import LogisticRegression  # takes seconds, of every command
+    from threadpoolctl import threadpool_limits
 
     weight, bias = torch.zeros(num_classes, x.shape[1]), torch.full((num_classes,), UNSEEN)
     present = torch.unique(y)
@@ -64,7 +65,8 @@ def _logistic_regression(x: Float[Tensor, "N dim"], y: Int[Tensor, "N"], num_cla
     strength = 1 / (2 * penalty * len(y))
     # Of two classes scikit-learn fits the difference of the logits, whose square is twice the sum of the squares.
     model = LogisticRegression(C=strength * (2 if len(present) == 2 else 1), max_iter=200)
-    model.fit(x.numpy(), y.numpy())
+    with threadpool_limits(1):  # so little to do at a time that threads wait for each other most of it
+        model.fit(x.numpy(), y.numpy())
     found = [torch.from_numpy(part).float() for part in (model.coef_, model.intercept_)]
     weight[present], bias[present] = found if len(present) > 2 else (torch.cat([-p, p]) / 2 for p in found)
     return weight, bias
