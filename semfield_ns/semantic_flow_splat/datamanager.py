@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from semfield_ns.semantic_flow.datamanager import (
     SemanticFlowDataManagerConfig,
     window_size,
 )
+from semfield_ns.semantic_flow_splat.baking import open_field, seen_by
 from semfield_ns.semantic_flow_splat.depths import video_depths
 from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.video import longest_video, read_frame
@@ -31,6 +34,8 @@ class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
     """Whole pictures of one dynamic scene."""
 
     _target: type = field(default_factory=lambda: SplatDataManager)
+    load_field: Path | None = None
+    """config.yml of a trained run of semantic-flow on the same scene, to begin with its depth, motion and flow."""
 
     def setup(self, **kwargs: Any) -> Any:
         """The data manager.
@@ -80,7 +85,7 @@ class SplatDataManager(SemanticFlowDataManager):
         dataset.propagated = known.targets
         dataset.metadata["images"] = Images(dataset)
         dataset.metadata["known_labels"] = KnownLabels(dataset)
-        dataset.metadata["start"] = lambda near, far, most: start_of(dataset, near, far, most)
+        dataset.metadata["start"] = partial(start_of, dataset, load_field=self.config.load_field)
 
     def setup_train(self) -> None:
         """Says what the scene lacks."""
@@ -179,7 +184,9 @@ class KnownLabels(Sequence[tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]]):
         return torch.where(trust > 0, ids.long(), -1), trust
 
 
-def start_of(dataset: FlowDataset, near: float, far: float, max_gaussians: int) -> Start:
+def start_of(
+    dataset: FlowDataset, near: float, far: float, max_gaussians: int, load_field: Path | None = None
+) -> Start:
     """Gaussians to begin with, from the frames of the camera that has most.
 
     Args:
@@ -187,11 +194,15 @@ def start_of(dataset: FlowDataset, near: float, far: float, max_gaussians: int) 
         near: depth of the nearest content, world units.
         far: depth of the furthest content.
         max_gaussians: the most of them.
+        load_field: config.yml of a trained field that says how deep things are, and how they move.
     """
     times = dataset.cameras.times
     assert times is not None, "cameras of a video have times"
     known, steps = torch.unique(times[:, 0], return_inverse=True)
     video = longest_video(dataset.metadata["camera_ids"])
     frames = [read_frame(dataset, index, int(steps[index])) for index in video]
-    depths = video_depths(frames, dataset.metadata["depth_kind"], near, far)
+    kind = dataset.metadata["depth_kind"]
+    if load_field is not None:
+        frames, kind = seen_by(open_field(load_field), frames), "metric"
+    depths = video_depths(frames, kind, near, far)
     return start(frames, depths, len(known), max_gaussians)
