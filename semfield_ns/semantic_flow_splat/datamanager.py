@@ -25,9 +25,6 @@ from semfield_ns.semantic_flow_splat.depths import video_depths
 from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.video import longest_video, read_frame
 
-MAX_START_FRAMES = 120
-"""frames that are looked at for a start, spread over the video where it is longer"""
-
 
 @dataclass
 class SplatDataManagerConfig(SemanticFlowDataManagerConfig):

@@ -39,6 +39,7 @@ from semfield_ns.semantic_flow_splat.semantics import (
     gather_labels,
     uplift_image,
 )
+from semfield_ns.semantic_flow_splat.start import spread
 from semfield_ns.semantic_flow_splat.view import View, view_of
 
 RAW_CHANNELS = 22
@@ -488,11 +489,3 @@ def nearest_tracks(tracks: Float[Tensor, "M T 3"], count: int) -> tuple[Int[Tens
     distances, nearest = cKDTree(places).query(places, k=count + 1)
     device = tracks.device
     return torch.from_numpy(nearest[:, 1:]).to(device), torch.from_numpy(distances[:, 1:]).float().to(device)
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """Numbers of `wanted` of `count` frames, evenly spread, first and last included."""
-    wanted = min(wanted, count)
-    if wanted < 2:
-        return list(range(wanted))
-    return sorted({round(i * (count - 1) / (wanted - 1)) for i in range(wanted)})

@@ -62,10 +62,10 @@ def start(
     still: list[tuple[Tensor, ...]] = []
     tracks: list[tuple[Tensor, ...]] = []
     stride = _stride(frames, max_gaussians)
-    for place in _spread(len(frames), 6):
+    for place in spread(len(frames), 6):
         still.append(_still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0))
     moving = [frame.moving is not None and bool(frame.moving.any()) for frame in frames]
-    anchors = [p for p in _spread(len(frames), max(2, len(frames) // 6)) if moving[p]]
+    anchors = [p for p in spread(len(frames), max(2, len(frames) // 6)) if moving[p]]
     for place in [*anchors, *(p for p in range(len(frames)) if moving[p] and p not in anchors)]:
         wanted = frames[place].moving if place in anchors else _missed(frames[place], depths[place], tracks, stride)
         if wanted is not None and bool(wanted.any()):
@@ -88,7 +88,7 @@ def _stride(frames: Sequence[VideoFrame], max_gaussians: int) -> float:
     return max(1.0, (3 * height * width / max(max_gaussians, 1)) ** 0.5)
 
 
-def _spread(count: int, wanted: int) -> list[int]:
+def spread(count: int, wanted: int) -> list[int]:
     """Numbers of `wanted` of `count` frames, first and last included."""
     wanted = min(wanted, count)
     if wanted < 2:
