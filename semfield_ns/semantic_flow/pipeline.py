@@ -26,6 +26,7 @@ class SemanticFlowPipeline(SemfieldPipeline):
     """Asks the model which part of a step's rays should be dynamic; opens one scene out of several."""
 
     config: SemanticFlowPipelineConfig
+    datamanager: Any
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Outputs, losses and metrics of a step, on rays of which the model's share is dynamic."""

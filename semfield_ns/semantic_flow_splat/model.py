@@ -338,12 +338,13 @@ class SemanticFlowSplatModel(VideoModel):
             return seen(*steps)
 
         @cache
-        def surface() -> Tensor:
-            bundle = camera.to(self.device).generate_rays(camera_indices=0, keep_shape=True)
-            depth = main().depth
-            assert depth is not None, "asked for above"
-            along = depth * bundle.metadata["directions_norm"]
-            return torch.cat([bundle.origins + bundle.directions * along, along], dim=-1)
+        def rays() -> Tensor:
+            return view.directions()
+
+        def depth() -> Tensor:
+            found = main().depth
+            assert found is not None, "asked for above"
+            return found
 
         def branch(moving: bool) -> Tensor:
             flags = self.moving_channel()[:, 0] > 0.5
@@ -354,12 +355,12 @@ class SemanticFlowSplatModel(VideoModel):
 
         makers: dict[str, Callable[[], Tensor]] = {
             "rgb": lambda: main().channels[..., :3],
-            "depth": lambda: surface()[..., 3:],
+            "depth": lambda: depth() * rays().norm(dim=-1, keepdim=True),
             "accumulation": lambda: main().accumulation,
             "dynamic_weight": lambda: main().channels[..., 3:4],
             "rgb_static": lambda: branch(False),
             "rgb_dynamic": lambda: branch(True),
-            "surface": lambda: surface()[..., :3],
+            "surface": lambda: view.pose[:, 3] + rays() * depth(),
             "scene_flow_forward": lambda: share(flows().channels[..., 3:6]),
             "scene_flow_backward": lambda: share(flows().channels[..., 6:9]),
             "features": lambda: share(seen(self.uplifted_features()).channels[..., 3:]),

@@ -21,6 +21,14 @@ class View:
     step: float
     """time step, a fraction between two"""
 
+    def directions(self) -> Float[Tensor, "H W 3"]:
+        """Of the rays through the middles of pixels, in the world; as long as it takes to get to depth 1."""
+        fx, fy, cx, cy = self.intrinsics.tolist()
+        across = (torch.arange(self.width, device=self.pose.device) + 0.5 - cx) / fx
+        down = (torch.arange(self.height, device=self.pose.device) + 0.5 - cy) / fy
+        right, up, back = self.pose[:, :3].unbind(dim=1)
+        return across[None, :, None] * right - down[:, None, None] * up - back
+
     def resized(self, width: int, height: int) -> "View":
         """The same view with another number of pixels."""
         x, y = width / self.width, height / self.height

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,10 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
+
+ORIGIN = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+MOVING_DEPTH_SIDE = 128
+"""about, px, of depth while a camera moves: to encode all of it takes longer than to render"""
 
 Poll = Callable[[], None]
 """Raises if the picture that is being made is not wanted any more."""
@@ -65,7 +70,8 @@ class LiveMachine(RenderStateMachine):
                 finally:
                     model.train(training)
             if viewer.control_panel.layer_depth:
-                outputs["gl_z_buf_depth"] = hiding_depth(outputs, camera)
+                every = 1 if self.state == "high" else -(-round((height * width) ** 0.5) // MOVING_DEPTH_SIDE)
+                outputs["gl_z_buf_depth"] = hiding_depth(outputs, camera)[::every, ::every].contiguous()
         if writer.is_initialized() and taken.duration:
             writer.put_time(EventName.VIS_RAYS_PER_SEC, height * width / taken.duration, step, avg_over_steps=True)
         return outputs
@@ -109,7 +115,8 @@ def hiding_depth(outputs: Mapping[str, Tensor], camera: Cameras) -> Float[Tensor
 def axial_shares(camera: Cameras) -> Float[Tensor, "H W 1"]:
     """Depth along the optical axis as a share of that along the ray, of each pixel of a camera of shape [1]."""
     try:
-        return _axial_shares(ViewCamera.of(camera))
+        # They are the same wherever the camera is, and it moves.
+        return _axial_shares(replace(ViewCamera.of(camera), camera_to_world=ORIGIN, time=None))
     except SemfieldError:  # panoramas and fish eyes
         return _shares(camera)
 
