@@ -29,11 +29,21 @@ def test_every_loss_has_a_gradient(manager):
     camera, batch = manager.next_train(0)
     losses = model.get_loss_dict(model.get_outputs(camera), batch)
     missing = set(ALL_ON.__dataclass_fields__) - set(losses)
-    # Of a frame with a label of its own nothing is carried; of the others, nothing else.
-    assert missing <= {"flow", "rigidity", "depth"}, missing
+    # The scene gives metric depth: carried labels teach nothing.
+    assert missing <= {"flow", "rigidity", "depth", "semantics_carried"}, missing
     sum(losses.values()).backward()
     for name, parameters in model.get_param_groups().items():
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters), name
+
+
+def test_carried_labels_teach_where_depth_is_not_given(manager):
+    model = make_model(manager)
+    batches = [manager.next_train(step) for step in range(8)]
+    camera, batch = next((c, b) for c, b in batches if "propagated_label" in b)
+    outputs = model.get_outputs(camera)
+    assert "semantics_carried" not in model.get_loss_dict(outputs, batch)
+    model.metric_depth = False
+    assert float(model.get_loss_dict(outputs, batch)["semantics_carried"]) > 0
 
 
 def test_the_outputs_keep_the_contract(trained, manager):
