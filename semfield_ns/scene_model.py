@@ -163,6 +163,8 @@ class MovingSceneModel(SceneModel):
 
     editor: SceneEditor
     """Its edits and its moving objects."""
+    background: Tensor
+    """[3], in [0, 1]: what is seen where Gaussians let light through; of models that have any."""
 
     @abstractmethod
     def time_cameras(self, scale: float = 1.0) -> list[Cameras]:

@@ -59,7 +59,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {
         *("scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "sessions", "scene_model")
     },
-    "viewer": {"compat", "scenes", "rendering", "segmentation", "sessions", "editing", "export", "scene_model"},
+    "viewer": {
+        *("compat", "scenes", "rendering", "gaussians", "segmentation", "sessions", "editing", "export", "scene_model")
+    },
     "method_configs": {"scenes", "semantic_flow", "semantic_flow_splat", "gsn", "pipeline"},
     "cli": {
         *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "editing"),

@@ -11,6 +11,8 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 STANDING_OUT = ((230, 0, 190), (0, 255, 170), (90, 40, 255), (255, 225, 0), (120, 0, 60), (160, 110, 0))
 """sRGB, for masks over photographs: the first ones are saturated and rare in rooms and streets, and all are far apart
 for people who do not tell red from green as well"""
+HIDDEN = 0.25
+"""brightness of what is of a hidden class"""
 
 
 def default_palette(num_classes: int) -> UInt8[np.ndarray, "C 3"]:

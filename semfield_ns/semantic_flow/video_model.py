@@ -14,15 +14,13 @@ from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.lazy import LazyOutputs
-from semfield_ns.rendering.palette import colorize_labels
+from semfield_ns.rendering.palette import HIDDEN, colorize_labels
 from semfield_ns.rendering.projection import screen_flow
 from semfield_ns.scene_model import MovingSceneModel
 from semfield_ns.semantic_flow.frames import SourceFrames
 
 UNIT = ("rgb", "rgb_static", "rgb_dynamic", "accumulation", "dynamic_weight")
 """outputs that are shown as they are, within [0, 1]"""
-HIDDEN = 0.25
-"""brightness of what is of a hidden class"""
 
 
 class VideoModel(MovingSceneModel):

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from semfield_ns.scene_model import MovingSceneModel, SceneModel
+from semfield_ns.viewer.browser_splats import DrawingPanel
 from semfield_ns.viewer.edit_panel import EditPanel
 from semfield_ns.viewer.export_buttons import export_session
 from semfield_ns.viewer.legend import SemanticPanel
@@ -36,3 +37,6 @@ def attach(pipeline: Any) -> None:
         pipeline.scenes = ScenePanel(model, editing)
     if pipeline.segmenter is not None:
         pipeline.segmentation = SegmentationPanel(model, pipeline.segmenter.session, partial(export_session, pipeline))
+        # Its machines are the ones that can be told to make no pictures.
+        if isinstance(model, MovingSceneModel) and type(model).splats is not MovingSceneModel.splats:
+            pipeline.drawing = DrawingPanel(model)

@@ -25,7 +25,7 @@ from viser import ViserServer
 from semfield_ns.compat import repair_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.viewer.machine import Machines, Outputs
+from semfield_ns.viewer.machine import Cover, Machines, Outputs
 
 Client = Any
 """A viser ClientHandle: one browser."""
@@ -118,6 +118,10 @@ class ViewerLink(ViewerControl):
         """From now on the pictures of all browsers are made by a function."""
         self.viewer.render_statemachines.render_with(outputs)
 
+    def cover_with(self, cover: Cover) -> None:
+        """From now on a function says, before each picture, whether pages draw the scene themselves."""
+        self.viewer.render_statemachines.cover = cover
+
     def show_output(self, name: str, instead_of: str) -> None:
         """Chooses an output type, if another one is chosen."""
         chosen = self.viewer.control_panel._output_render
@@ -177,7 +181,7 @@ class ViewerLink(ViewerControl):
         Returns:
             What has to be removed for the line to go.
         """
-        return _draw(self.viser_server.scene, name, points * _viser_units(), color, size * _viser_units())
+        return _draw(self.viser_server.scene, name, points * viser_units(), color, size * viser_units())
 
     def sketch(self, client: Client, name: str, points: list[ScreenPoint], color: tuple[int, int, int]) -> list[Any]:
         """A line right before the eyes of one browser, for strokes that are not done yet."""
@@ -216,7 +220,8 @@ def _draw(
     return drawn
 
 
-def _viser_units() -> float:
+def viser_units() -> float:
+    """Of viser in one unit of the model."""
     from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 
     return VISER_NERFSTUDIO_SCALE_RATIO

@@ -7,8 +7,9 @@ from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils import writer
 from nerfstudio.utils.writer import EventName, TimeWriter
@@ -29,6 +30,8 @@ Poll = Callable[[], None]
 Outputs = Callable[[Cameras, Poll, bool], MutableMapping[str, Tensor]]
 """Outputs [H, W, channels] of a camera of shape [1]. The last argument says that a coarse picture will do: a better one
 will be asked for by itself. Called with the train lock held and the model in evaluation."""
+Cover = Callable[[], UInt8[np.ndarray, "H W 3"] | None]
+"""What lies behind the scene where pages draw it themselves; None where they do not. Called without the train lock."""
 
 
 class LiveMachine(RenderStateMachine):
@@ -53,9 +56,16 @@ class LiveMachine(RenderStateMachine):
             raise IOChangeException
 
     def _render_img(self, camera_state: CameraState) -> Any:
-        """The outputs for a page's camera, and "gl_z_buf_depth" [H, W, 1] if the scene's depth is to hide things."""
+        """The outputs for a page's camera, and "gl_z_buf_depth" [H, W, 1] if the scene's depth is to hide things.
+
+        Where pages draw the scene themselves: the picture behind it.
+        """
         # It may have been raised by the very action that this picture is for.
         self.interrupt_render_flag = False
+        machines: Any = self.viewer.render_statemachines
+        behind = machines.cover()
+        if behind is not None:
+            return behind
         viewer, model = self.viewer, self.viewer.get_model()
         height, width = self._calculate_image_res(camera_state.aspect)
         if viewer.include_time and not viewer.render_tab_state.preview_render:
@@ -76,6 +86,12 @@ class LiveMachine(RenderStateMachine):
             writer.put_time(EventName.VIS_RAYS_PER_SEC, height * width / taken.duration, step, avg_over_steps=True)
         return outputs
 
+    def _send_output_to_viewer(self, outputs: Any, static_render: bool = True) -> None:
+        if isinstance(outputs, np.ndarray):
+            self.client.scene.set_background_image(outputs, format="png")
+        else:
+            super()._send_output_to_viewer(outputs, static_render)
+
 
 class Machines(dict[int, Any]):
     """The threads that render, one for each page.
@@ -84,6 +100,8 @@ class Machines(dict[int, Any]):
     """
 
     _outputs: Outputs | None = None
+    cover: Cover = staticmethod(lambda: None)
+    """asked by those that have got a function for their pictures (`render_with`), before each picture"""
 
     def __missing__(self, number: int) -> Any:
         return SimpleNamespace(action=lambda _: None, running=False)

@@ -78,3 +78,34 @@ def test_a_stroke_makes_a_mask_and_undo_takes_it_back(page):
     marked = picture(page, unlike=colors)
     press(page, "Undo")
     assert difference(colors, picture(page, unlike=marked)) < difference(colors, marked) / 2
+
+
+def test_the_browser_draws_what_the_server_renders(page):
+    for _ in range(4):
+        slider(page, "Max res").press("ArrowRight")
+    rendered = {}
+    for output in ("semantics_colormap", "rgb"):
+        show_output(page, output)
+        rendered[output] = picture(page, unlike=rendered.get("semantics_colormap"))
+    page.get_by_label("Draw in the browser", exact=True).check()
+    page.get_by_text("Gaussians at 8 moments are in the page").wait_for(timeout=120_000)
+    drawn = {"rgb": picture(page)}
+    empty = np.full_like(drawn["rgb"], 127.5)  # the background of the model
+    show_output(page, "semantics_colormap")
+    drawn["semantics_colormap"] = picture(page, unlike=drawn["rgb"])
+    for output, ours in rendered.items():
+        found, without = difference(ours, drawn[output]), difference(ours, empty)
+        print(f"{output}: {found:.1f} of 255 from ours, an empty scene {without:.1f}")
+        assert found < without / 4, output
+
+    page.get_by_label("wall", exact=True).uncheck()
+    hidden = picture(page, unlike=drawn["semantics_colormap"])
+    page.get_by_label("wall", exact=True).check()
+    picture(page, unlike=hidden)
+    slider(page, "Time").press("End")
+    picture(page, unlike=drawn["semantics_colormap"])
+    slider(page, "Time").press("Home")
+    page.get_by_label("Draw in the browser", exact=True).uncheck()
+    page.get_by_text("are in the page").wait_for(state="hidden", timeout=30_000)
+    again = picture(page)
+    assert difference(again, rendered["semantics_colormap"]) < 1
