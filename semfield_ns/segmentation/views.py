@@ -15,6 +15,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.regions import Regions, find_regions
 
+SMALLEST_SPACING = 1e-12
 LOGITS_SHARE = 0.5
 """of semantics in |df|^2, where a model has both semantics and features"""
 
@@ -51,9 +52,10 @@ class FeatureView:
 
     @cached_property
     def region_spacing(self) -> Float[Tensor, ""]:
-        """Distance in space between superpixels that touch: the median."""
+        """Distance in space between superpixels that touch: the median, above 0 also where nothing is seen."""
         edges = self.regions.edges
-        return (self.region_points[edges[:, 0]] - self.region_points[edges[:, 1]]).norm(dim=1).median()
+        apart = (self.region_points[edges[:, 0]] - self.region_points[edges[:, 1]]).norm(dim=1)
+        return apart.median().clamp(min=SMALLEST_SPACING)
 
     @cached_property
     def depth(self) -> Float[Tensor, "H W"]:

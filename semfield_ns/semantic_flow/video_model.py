@@ -19,6 +19,8 @@ from semfield_ns.rendering.projection import screen_flow
 from semfield_ns.scene_model import MovingSceneModel
 from semfield_ns.semantic_flow.frames import SourceFrames
 
+EMPTY = 0.5
+"""accumulation below which a pixel shows the background"""
 UNIT = ("rgb", "rgb_static", "rgb_dynamic", "accumulation", "dynamic_weight")
 """outputs that are shown as they are, within [0, 1]"""
 
@@ -97,8 +99,10 @@ class VideoModel(MovingSceneModel):
     def _class_colors(self, raw: Mapping[str, Tensor]) -> Float[Tensor, "*image 3"]:
         labels = raw["logits"].argmax(dim=-1)
         visible = self.visible_classes().to(labels.device)[labels][..., None]
-        # A hidden class shows the scene, dimmed, so that one still sees where it is.
-        return torch.where(visible, colorize_labels(labels, self.palette), HIDDEN * raw["rgb"].clamp(0, 1))
+        rgb = raw["rgb"].clamp(0, 1)
+        # A hidden class shows the scene, dimmed, so that one still sees where it is; nothing is of no class.
+        colors = torch.where(visible, colorize_labels(labels, self.palette), HIDDEN * rgb)
+        return torch.where(raw["accumulation"] < EMPTY, rgb, colors)
 
     def _flow_colors(self, raw: Mapping[str, Tensor], way: str, camera: Cameras) -> Float[Tensor, "*image 3"]:
         flow = screen_flow(raw["surface"], raw[f"scene_flow_{way}"], camera)

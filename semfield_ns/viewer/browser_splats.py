@@ -101,8 +101,8 @@ class PageGaussians:
                 splats = self._model.splats(float(number))
                 assert splats is not None, "as above"
                 values[number] = node_values(splats, self._seen_from(cameras[number].camera_to_worlds, splats, classes))
-        # Other names than last time: a page would keep the Gaussians of a node that it knows.
-        self._generation = 1 - self._generation
+        # Names that no page has seen: it would keep the Gaussians of a node that it knows, or show none of them.
+        self._generation += 1
         with self.link.viser_server.atomic():
             for number, arrays in values.items():
                 name = f"/gaussians_{self._generation}/{number:05d}"

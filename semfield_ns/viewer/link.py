@@ -4,7 +4,7 @@ A `ViewerLink` knows the running viewer. Until there is one (in ns-render, in te
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -122,10 +122,10 @@ class ViewerLink(ViewerControl):
         """From now on a function says, before each picture, whether pages draw the scene themselves."""
         self.viewer.render_statemachines.cover = cover
 
-    def show_output(self, name: str, instead_of: str) -> None:
-        """Chooses an output type, if another one is chosen."""
+    def show_output(self, name: str, unless: Collection[str] = ()) -> None:
+        """Chooses an output type, unless it is one of some."""
         chosen = self.viewer.control_panel._output_render
-        if chosen.value == instead_of and name in chosen.options:
+        if chosen.value not in unless and name in chosen.options:
             chosen.value = name
 
     @property

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.utils.writer import EventName, TimeWriter
 from nerfstudio.viewer.render_state_machine import RenderStateMachine
 from nerfstudio.viewer.utils import CameraState, get_camera
@@ -56,6 +57,16 @@ class LiveMachine(RenderStateMachine):
             raise IOChangeException
 
     def _render_img(self, camera_state: CameraState) -> Any:
+        try:
+            return self._rendered(camera_state)
+        except IOChangeException:
+            raise
+        except Exception:
+            # Whatever it is: without this thread, the page would never get a picture again.
+            CONSOLE.print_exception()
+            raise IOChangeException from None
+
+    def _rendered(self, camera_state: CameraState) -> Any:
         """The outputs for a page's camera, and "gl_z_buf_depth" [H, W, 1] if the scene's depth is to hide things.
 
         Where pages draw the scene themselves: the picture behind it.

@@ -41,6 +41,8 @@ from semfield_ns.viewer.live import LiveSegmentation
 from semfield_ns.viewer.tools import PolyLine, box_between, pixel, stroke_at
 
 OVERLAY = "segmentation_overlay"
+OF_OBJECTS = (OVERLAY, "segmentation", "similarity")
+"""outputs in which a stroke is seen to do something"""
 NO_OBJECT = "no object yet"
 IDLE = "Choose a tool. The camera can be moved."
 POSITIVE, NEGATIVE = (255, 255, 255), (0, 0, 0)
@@ -448,7 +450,7 @@ class _Actions:
             self.link.render(self.live.prepared(self.link.cameras()))
 
     def _show_overlay(self) -> None:
-        self.link.show_output(OVERLAY, instead_of="rgb")
+        self.link.show_output(OVERLAY, unless=OF_OBJECTS)
 
     def _draw_strokes(self) -> None:
         """Puts strokes that are not in the scene yet on the surface that their views show."""

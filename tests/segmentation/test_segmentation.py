@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from semfield_ns.rendering.projection import project
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.clustering import kmeans, squared_distances
 from semfield_ns.segmentation.components import supported_parts
-from semfield_ns.segmentation.growing import grow
+from semfield_ns.segmentation.growing import edge_weights, grow
 from semfield_ns.segmentation.matching import REACH, prototypes, similarity
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
 from semfield_ns.segmentation.regions import find_regions, regions_of
@@ -189,6 +191,15 @@ def test_a_sure_place_spreads_until_a_border_that_lets_nothing_through():
     found = grow(score, confidence, edges, weights, 1.0)[0]
     assert (found[:3] > 0.9).all()
     torch.testing.assert_close(found[3:], score[0, 3:])
+
+
+def test_growing_where_nothing_is_seen():
+    # Without a surface, every pixel is at the camera.
+    view = replace(BallScene().render_view(camera()), points=torch.zeros(60, 80, 3))
+    weights = edge_weights(view)
+    score = torch.linspace(0, 1, len(view.region_features))[None]
+    grown = grow(score, torch.ones_like(score), view.regions.edges, weights, 1.0)
+    assert torch.isfinite(weights).all() and torch.isfinite(grown).all()
 
 
 def test_supported_parts_are_kept():

@@ -41,8 +41,10 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(viewer: str):
-    """The viewer's page through a training camera."""
+    """The viewer's page through a training camera, at the start of the video."""
     with opened_page(viewer) as page:
+        show_output(page, "rgb")  # the server remembers what an earlier page did
+        slider(page, "Time").press("Home")
         look_through_a_training_camera(page)
         yield page
 

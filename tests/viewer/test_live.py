@@ -16,13 +16,13 @@ from tests.viewer.played import BallModel
 
 
 class CountingModel(BallModel):
-    """Counts how often everything is presented."""
+    """Counts how often everything is presented; "shade" is only known by presenting."""
 
     presented = 0
 
     def present(self, raw: dict[str, Tensor], camera: object = None) -> dict[str, Tensor]:
         self.presented += 1
-        return super().present(raw, camera)
+        return super().present(raw, camera) | {"shade": 1 - raw["rgb"][..., :1]}
 
 
 class ShowingLink(ViewerLink):
@@ -48,8 +48,8 @@ def test_a_stroke_presents_only_what_is_shown_and_the_rest_when_it_is_asked_for(
     session.add_stroke(1, view, [(2.0, 2.0), (10.0, 2.0)], positive=False)
     found = segmentation.outputs(view.cameras(), lambda: None)
     assert model.presented == 1 and list(found) == list(nothing)
+    assert torch.equal(found["shade"], 1 - found["rgb"][..., :1]) and model.presented == 2
     assert {tuple(value.shape[:2]) for value in found.values()} == {(view.height, view.width)}
-    assert model.presented == 2, "accumulation is only known by presenting"
     mask = found["segmentation"][..., 0] > 0
     truth = model.scene.labels(view)[0] == 1
     assert bool(mask[int(middle[1]), int(middle[0])]) and (mask & truth).sum() / (mask | truth).sum() > 0.8

@@ -119,6 +119,25 @@ def test_pages_get_what_nerfstudio_would_render(served: Served):
     assert "get_outputs_for_camera" not in vars(served.model), "the model is as it was"
 
 
+def test_a_page_outlives_a_render_that_fails(served: Served, capsys: pytest.CaptureFixture[str]):
+    Browser(served)
+    wait_for(lambda: served.viewer.render_statemachines)
+    (machine,) = served.viewer.render_statemachines.values()
+    wait_for(lambda: machine.state == "high")
+
+    def fail(*_: object) -> None:
+        raise ValueError("broken on purpose")
+
+    renders, machine._outputs = machine._outputs, fail
+    served.viewer._trigger_rerender()
+    wait_for(lambda: "broken on purpose" in capsys.readouterr().out)
+    machine._outputs = renders
+    machine.state = "low_static"
+    served.viewer._trigger_rerender()
+    wait_for(lambda: machine.state == "high")
+    assert machine.is_alive()
+
+
 def test_a_render_stops_where_it_asks_whether_it_should(served: Served):
     Browser(served)
     wait_for(lambda: served.viewer.render_statemachines)
