@@ -62,7 +62,7 @@ else
 fi
 part fields $((4 * seconds)) python3 benchmarks/presets.py "${options[@]}" --presets "${fields[@]}" || failed=1
 wait
-part tests $((2 * seconds)) python3 -m pytest -q -p no:cacheprovider tests/gaussians tests/semantic_flow_splat/test_model.py || failed=1
+part tests $((2 * seconds)) python3 -m pytest -q -p no:cacheprovider tests/gaussians/test_gsplat.py tests/gaussians/test_odd_cases.py || failed=1
 part splats $((2 * seconds)) python3 benchmarks/presets.py "${options[@]}" --presets "${splats[@]}" || failed=1
 part speed $((2 * seconds)) python3 benchmarks/gpu.py --device "$device" "${speed[@]}" || failed=1
 for name in fields splats speed; do
