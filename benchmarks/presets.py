@@ -14,6 +14,8 @@ import random
 import subprocess
 import sys
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
@@ -79,6 +81,17 @@ def trained_step(pipeline: Any, config: Any, autocast: bool, device: str) -> Cal
     return step
 
 
+def stalls(step: Callable[[int], Any], number: int) -> str:
+    """Where a step on CUDA waits for the device: lines of the package, and how often."""
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step(number)
+    torch.cuda.set_sync_debug_mode("default")
+    lines = Counter(f"{Path(entry.filename).name}:{entry.lineno}" for entry in caught)
+    return "\n".join(f"{count} {line}" for line, count in lines.most_common())
+
+
 def counted(step: Callable[[int], Any], first: int, number: int, device: str) -> tuple[float, float, str]:
     """Kernel launches and waits for the device in a step, and the table of kernels of `number` steps."""
     from torch.profiler import ProfilerActivity, profile
@@ -119,6 +132,8 @@ def measure(
     launches, waits, table = counted(step, first + warm_up + steps, 10 if device.startswith("cuda") else 1, device)
     if profiles is not None:
         profiles.mkdir(parents=True, exist_ok=True)
+        if device.startswith("cuda"):
+            table += f"\n\nWhere a step waits for the device:\n{stalls(step, first + warm_up + steps + 11)}\n"
         (profiles / f"{method}{'-autocast' if autocast else ''}.txt").write_text(table)
     pipeline.eval()
     camera = pipeline.datamanager.train_dataset.cameras[:1].to(device)

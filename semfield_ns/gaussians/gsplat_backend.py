@@ -42,7 +42,7 @@ def project(
     with torch.no_grad():
         usable = torch.isfinite(torch.cat([means, quaternions, scales], dim=-1)).all(dim=-1)
         usable &= (quaternions != 0).any(dim=-1)
-        behind = (to_world[:, 3] + to_world[:, 2] * (1 + abs(near))).to(means)
+        behind = (to_world[:, 3] + to_world[:, 2] * (1 + abs(near))).to(means, non_blocking=True)
     means = torch.where(usable[:, None], means, behind)
     quaternions = torch.where(usable[:, None], quaternions, torch.ones_like(quaternions))
     scales = torch.where(usable[:, None], scales, torch.ones_like(scales))
@@ -51,8 +51,8 @@ def project(
         None,
         quaternions,
         scales,
-        view[None].to(means),
-        matrix[None].to(means),
+        view[None].to(means, non_blocking=True),
+        matrix[None].to(means, non_blocking=True),
         width,
         height,
         eps2d=blur,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
@@ -82,7 +83,10 @@ class SourceFrames(nn.Module):
         constant("intrinsics", self.frame_intrinsics[first])
         constant("distortion", self.frame_distortion[first])
         constant("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
-        constant("neighbours", same_camera_neighbours(inverse.tolist(), camera_ids))
+        neighbours = same_camera_neighbours(inverse.tolist(), camera_ids)
+        constant("neighbours", neighbours)
+        # Asked of single frames in every step of training, which are not to wait for a device.
+        self._times, self._neighbours = table.double().tolist(), neighbours.tolist()
         colors = colors if colors is not None else torch.zeros(len(times), 1, 1, 3)
         evidence = evidence if evidence is not None else Evidence()
         images = {"features": features, "colors": colors}
@@ -131,6 +135,10 @@ class SourceFrames(nn.Module):
         low, high = self.times[upper - 1], self.times[upper]
         return (upper - 1) + (times - low) / (high - low)
 
+    def to_frame(self, time: float) -> float:
+        """`to_frames` of one time."""
+        return float(np.interp(time, self._times, range(len(self))))
+
     def nearest(self, time: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """The time step nearest to a time in frames (see `to_frames`)."""
         return nearest_frame(time, len(self))
@@ -167,6 +175,10 @@ class SourceFrames(nn.Module):
     def neighbour(self, frame: Int[Tensor, "rays"], step: int) -> Int[Tensor, "rays"]:
         """The same camera's frame at the next (+1) or previous (-1) time step; -1 where it has none."""
         return self.neighbours[frame, (step + 1) // 2]
+
+    def neighbour_of(self, frame: int, step: int) -> int:
+        """`neighbour` of one frame."""
+        return self._neighbours[frame][(step + 1) // 2]
 
     def gather(
         self, points: Float[Tensor, "*batch 3"], step: Int[Tensor, "*batch"]

@@ -42,7 +42,8 @@ class VideoModel(MovingSceneModel):
     def timed(self, camera: Cameras) -> Cameras:
         """The camera; one without a time gets that of the nearest point of the training path."""
         if camera.times is None:
-            camera.times = self.frames.time_near(camera.camera_to_worlds.reshape(-1, 3, 4)[0]).reshape(1, 1)
+            near = self.frames.time_near(camera.camera_to_worlds.reshape(-1, 3, 4)[0])
+            camera.times = near.reshape(1, 1).to(camera.device)
         return camera
 
     def time_cameras(self, scale: float = 1.0) -> list[Cameras]:
@@ -55,7 +56,7 @@ class VideoModel(MovingSceneModel):
 
     def step_of(self, time: float) -> float:
         """The time step, a fraction between two, of a time in [0, 1]."""
-        return float(self.frames.to_frames(self.frames.times.new_tensor([[time]])))
+        return self.frames.to_frame(time)
 
     @torch.no_grad()
     def induced_flow(self, camera: Cameras, step: int) -> Float[Tensor, "height width 2"] | None:

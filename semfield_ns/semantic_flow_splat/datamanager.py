@@ -117,10 +117,10 @@ class SplatDataManager(SemanticFlowDataManager):
         index = next(self._order)
         if index not in self._kept:
             self._kept[index] = self.train_dataset[index]
-        camera = self.train_dataset.cameras[index : index + 1].to(self.device)
+        camera = self.train_dataset.cameras[index : index + 1]
         camera.metadata = {"frame": torch.tensor([[index]])}
         batch = {
-            name: value.to(self.device) if isinstance(value, torch.Tensor) else value
+            name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in self._kept[index].items()
         }
         return camera, batch

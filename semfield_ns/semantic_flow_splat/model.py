@@ -237,9 +237,9 @@ class SemanticFlowSplatModel(VideoModel):
 
     def view(self, camera: Cameras) -> View:
         """What one camera of shape [1] looks through."""
-        camera = self.timed(camera.to(self.device))
+        camera = self.timed(camera)
         assert camera.times is not None, "the line above gives it one"
-        return view_of(camera, self.step_of(float(camera.times)))
+        return view_of(camera, self.step_of(float(camera.times)), self.device)
 
     def values(self, step: float, channels: Float[Tensor, "N channels"]) -> Gaussians:
         """All Gaussians at a time step, with channels."""
@@ -254,7 +254,8 @@ class SemanticFlowSplatModel(VideoModel):
 
     def colors(self, view: View, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Colours of all Gaussians as a view sees them."""
-        return colours(self.gaussians.coefficients_at(view.step), means, view.pose, self.config.harmonics_degree)
+        coefficients = self.gaussians.coefficients_at(view.step)
+        return colours(coefficients, means, view.there(view.pose), self.config.harmonics_degree)
 
     def moving_channel(self) -> Float[Tensor, "N 1"]:
         """1 of Gaussians that move."""
@@ -360,7 +361,7 @@ class SemanticFlowSplatModel(VideoModel):
             "dynamic_weight": lambda: main().channels[..., 3:4],
             "rgb_static": lambda: branch(False),
             "rgb_dynamic": lambda: branch(True),
-            "surface": lambda: view.pose[:, 3] + rays() * depth(),
+            "surface": lambda: view.there(view.pose[:, 3]) + rays() * depth(),
             "scene_flow_forward": lambda: share(flows().channels[..., 3:6]),
             "scene_flow_backward": lambda: share(flows().channels[..., 6:9]),
             "features": lambda: share(seen(self.uplifted_features()).channels[..., 3:]),
@@ -435,12 +436,13 @@ class SemanticFlowSplatModel(VideoModel):
 
     def _flow_channels(self, view: View, means: Tensor, frame: int, way: int) -> Float[Tensor, "N 2"] | None:
         """Optical flow of each Gaussian, px, to the same camera's next or previous frame; None where there is none."""
-        other = int(self.frames.neighbour(torch.tensor([frame], device=means.device), way))
+        other = self.frames.neighbour_of(frame, way)
         step = view.step + way
         if other < 0 or not 0 <= step <= self.gaussians.num_steps - 1:
             return None
         count = len(means)
-        now, ahead = project(means, view.pose.expand(count, 3, 4), view.intrinsics.expand(count, 4))
+        here, lens = view.there(view.pose), view.there(view.intrinsics)
+        now, ahead = project(means, here.expand(count, 3, 4), lens.expand(count, 4))
         pose, intrinsics = self.frames.frame_poses[other], self.frames.frame_intrinsics[other]
         then, ahead_then = project(self.gaussians.means_at(step), pose.expand(count, 3, 4), intrinsics.expand(count, 4))
         in_front = ((ahead > 0) & (ahead_then > 0))[:, None]

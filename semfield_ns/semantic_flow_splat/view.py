@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class View:
-    """One camera of a video or in between."""
+    """One camera of a video or in between. Its numbers are on the CPU: who renders has to know them there."""
 
     pose: Float[Tensor, "3 4"]
     """camera to world, OpenGL"""
@@ -20,13 +20,19 @@ class View:
     height: int
     step: float
     """time step, a fraction between two"""
+    device: torch.device
+    """of the Gaussians"""
+
+    def there(self, numbers: Tensor) -> Tensor:
+        """The pose or the intrinsics on the device of the Gaussians, without waiting for it."""
+        return numbers.to(self.device, non_blocking=True)
 
     def directions(self) -> Float[Tensor, "H W 3"]:
         """Of the rays through the middles of pixels, in the world; as long as it takes to get to depth 1."""
         fx, fy, cx, cy = self.intrinsics.tolist()
-        across = (torch.arange(self.width, device=self.pose.device) + 0.5 - cx) / fx
-        down = (torch.arange(self.height, device=self.pose.device) + 0.5 - cy) / fy
-        right, up, back = self.pose[:, :3].unbind(dim=1)
+        across = (torch.arange(self.width, device=self.device) + 0.5 - cx) / fx
+        down = (torch.arange(self.height, device=self.device) + 0.5 - cy) / fy
+        right, up, back = self.there(self.pose[:, :3]).unbind(dim=1)
         return across[None, :, None] * right - down[:, None, None] * up - back
 
     def resized(self, width: int, height: int) -> "View":
@@ -36,8 +42,10 @@ class View:
         return replace(self, intrinsics=self.intrinsics * scale, width=width, height=height)
 
 
-def view_of(camera: Cameras, step: float) -> View:
-    """What a camera of shape [1] looks through at a time step."""
+def view_of(camera: Cameras, step: float, device: torch.device) -> View:
+    """What a camera of shape [1] looks through at a time step, for Gaussians on a device."""
+    camera = camera.to("cpu")
     intrinsics = torch.stack([v.reshape(-1)[0] for v in (camera.fx, camera.fy, camera.cx, camera.cy)])
     pose = camera.camera_to_worlds.reshape(-1, 3, 4)[0].float()
-    return View(pose, intrinsics.float(), int(camera.width.reshape(-1)[0]), int(camera.height.reshape(-1)[0]), step)
+    width, height = int(camera.width.reshape(-1)[0]), int(camera.height.reshape(-1)[0])
+    return View(pose, intrinsics.float(), width, height, step, device)

@@ -69,12 +69,25 @@ class FlowAttention(nn.Module):
         return self.norm(tokens + attended).flatten(start_dim=-2)
 
     def _attend(self, tokens: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens dim"]:
-        """Multi-head attention, written out: with three tokens the batched kernels cost more than they save."""
+        """Multi-head attention; on a CPU written out: with few tokens, many small products cost more than they save."""
         query, key, value = self.project(tokens).unflatten(-1, (3, self.heads, -1)).unbind(dim=-3)
+        if tokens.is_cuda:
+            return self.out(attend_by_products(query, key, value).flatten(start_dim=-2))
         logits = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(dim=-1) / query.shape[-1] ** 0.5
         weights = logits.softmax(dim=-2)
         mixed = (weights[..., None] * value[..., None, :, :, :]).sum(dim=-3)
         return self.out(mixed.flatten(start_dim=-2))
+
+
+def attend_by_products(
+    query: Float[Tensor, "*batch tokens heads dim"],
+    key: Float[Tensor, "*batch tokens heads dim"],
+    value: Float[Tensor, "*batch tokens heads dim"],
+) -> Float[Tensor, "*batch tokens heads dim"]:
+    """Values mixed by the attention of each head, by batched matrix products."""
+    query, key, value = (part.transpose(-3, -2) for part in (query, key, value))
+    weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(dim=-1)
+    return (weights @ value).transpose(-3, -2)
 
 
 class SemanticNetwork(nn.Module):
