@@ -4,9 +4,9 @@
     python benchmarks/presets.py --device cpu --presets gsn-tiny --steps 8 --warm-up 4
 
 Each preset trains in a process of its own on a scene made here, with the trainer's precision and with bfloat16
-autocast. A step is counted when the device has finished it. Rows are kept in --results as they come, and are not
-measured again; a preset that fails says why in its row. Prints a Markdown table; with --profiles, a table of the
-kernels of ten steps for each preset.
+autocast; those of gsn distil --teacher, which needs no weights. A step is counted when the device has finished it. Rows
+are kept in --results as they come, and are not measured again; a preset that fails says why in its row. Prints a
+Markdown table; with --profiles, a table of the kernels of ten steps for each preset.
 """
 
 import json
@@ -45,9 +45,11 @@ COLUMNS = ("preset", "autocast", "set-up s", "ms a step", "rays/s", "launches", 
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 
 
-def prepared(method: str, scene: Path, device: str) -> Any:
+def prepared(method: str, scene: Path, device: str, teacher: str) -> Any:
     """The pipeline of a preset on a scene, or on a folder of them for gsn."""
     config = deepcopy(CONFIGS[method])
+    if method.startswith("gsn"):
+        config.pipeline.model.teacher = teacher
     manager = config.pipeline.datamanager
     manager.data = manager.dataparser.data = scene
     for seeded in (torch.manual_seed, random.seed, np.random.seed):
@@ -109,11 +111,18 @@ def counted(step: Callable[[int], Any], first: int, number: int, device: str) ->
 
 
 def measure(
-    method: str, scene: Path, device: str, autocast: bool, steps: int, warm_up: int, profiles: Path | None
+    method: str,
+    scene: Path,
+    device: str,
+    teacher: str,
+    autocast: bool,
+    steps: int,
+    warm_up: int,
+    profiles: Path | None,
 ) -> dict:
     """One row."""
     start = time.perf_counter()
-    pipeline, config = prepared(method, scene, device)
+    pipeline, config = prepared(method, scene, device, teacher)
     set_up = synchronised(device) - start
     pipeline.train()
     step = trained_step(pipeline, config, autocast, device)
@@ -177,6 +186,7 @@ def main(
     width: int = 320,
     frames: int = 24,
     scenes: int = 3,
+    teacher: str = "classical",
     steps: int = 50,
     warm_up: int = 20,
     seconds: float = 120.0,
@@ -194,6 +204,7 @@ def main(
         width: Of the frames, pixels; the height is three quarters of it.
         frames: Of a scene.
         scenes: For gsn.
+        teacher: Of gsn.
         steps: Measured.
         warm_up: Steps before.
         seconds: A preset may take.
@@ -208,7 +219,7 @@ def main(
         if only:
             of_gsn = only.startswith("gsn")
             scene = folder / ("static" if of_gsn else "demo")
-            print(json.dumps(measure(only, scene, device, autocast[0], steps, warm_up, profiles)))
+            print(json.dumps(measure(only, scene, device, teacher, autocast[0], steps, warm_up, profiles)))
             return
         size = {"num_frames": frames, "width": width, "height": width * 3 // 4}
         if not (folder / "demo").exists():
@@ -218,6 +229,7 @@ def main(
                 write_scene("static", folder / "static" / f"{number}", seed=number, **size)
         rows = json.loads(results.read_text()) if results.exists() else {}
         settings = ["--device", device, "--data", str(folder), "--steps", str(steps), "--warm-up", str(warm_up)]
+        settings += ["--teacher", teacher]
         settings += ["--profiles", str(profiles)] if profiles else []
         for preset in presets:
             for mixed in autocast:

@@ -213,12 +213,17 @@ class LiveSegmentation:
         makers: dict[str, Callable[[], Tensor]] = {
             name: partial(lambda name: present()[name], name) for name in self._names[of_raw]
         }
+
+        def depth() -> Tensor:
+            return raw["depth"].float()
+
         # A model that says nothing of accumulation fills its pictures.
-        accumulation = partial(raw.get, "accumulation", torch.ones_like(raw["depth"], dtype=torch.float32))
         return makers | {
             "rgb": lambda: _colors(raw),
-            "depth": lambda: raw["depth"].float(),
-            "accumulation": lambda: accumulation().float(),
+            "depth": depth,
+            "accumulation": lambda: (
+                raw["accumulation"] if "accumulation" in raw else torch.ones_like(depth())
+            ).float(),
         }
 
     def _affordable_view(self, asked: ViewCamera) -> ViewCamera:
