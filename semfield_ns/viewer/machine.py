@@ -1,7 +1,9 @@
 """The threads that render for the pages: Nerfstudio's, with the pictures of a function of ours."""
 
+import threading
+import time
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.utils.writer import EventName, TimeWriter
-from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer.render_state_machine import RenderAction, RenderStateMachine
 from nerfstudio.viewer.utils import CameraState, get_camera
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from torch import Tensor
@@ -23,6 +25,8 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 
 ORIGIN = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+STATIC_SECONDS = 0.2
+"""without an action, after which the camera is taken to stand still"""
 MOVING_DEPTH_SIDE = 128
 """about, px, of depth while a camera moves: to encode all of it takes longer than to render"""
 
@@ -36,10 +40,11 @@ Cover = Callable[[], UInt8[np.ndarray, "H W 3"] | None]
 
 
 class LiveMachine(RenderStateMachine):
-    """Renders for one page, and can be interrupted where the function asks for it only.
+    """Renders for one page, can be interrupted where the function asks for it only, and loses no action.
 
     Nerfstudio's own thread interrupts a render by an exception at whatever Python line it is at, which leaves locks
-    locked (the line that ends a `with` is one too) and half-made things behind.
+    locked (the line that ends a `with` is one too) and half-made things behind. And it forgets an action that comes
+    while it takes another one: the page would keep a picture without the last stroke.
 
     Args:
         machine: Nerfstudio's for that page, which it stands for.
@@ -49,6 +54,29 @@ class LiveMachine(RenderStateMachine):
     def __init__(self, machine: RenderStateMachine, outputs: Outputs) -> None:
         super().__init__(machine.viewer, machine.viser_scale_ratio, machine.client)
         self._outputs = outputs
+        self._taking = threading.Lock()
+
+    def action(self, action: RenderAction) -> None:
+        """Says what has happened."""
+        with self._taking:
+            super().action(action)
+
+    def run(self) -> None:
+        """Renders one action after the other."""
+        while self.running:
+            if not self.viewer.ready:
+                time.sleep(0.1)
+                continue
+            if not self.render_trigger.wait(STATIC_SECONDS):
+                self.action(RenderAction("static", self.viewer.get_camera_state(self.client)))
+            with self._taking:
+                self.render_trigger.clear()
+                action, self.next_action = self.next_action, None
+            if action is None or (self.state == "high" and action.action == "static"):
+                continue
+            self.state = self.transitions[self.state][action.action]
+            with suppress(IOChangeException):
+                self._send_output_to_viewer(self._render_img(action.camera_state), action.action in ("static", "step"))
 
     def poll(self) -> None:
         """Raises Nerfstudio's exception if the render is to be interrupted."""

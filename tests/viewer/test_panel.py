@@ -4,12 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from nerfstudio.viewer.render_state_machine import RenderStateMachine
+from nerfstudio.viewer.render_state_machine import RenderAction, RenderStateMachine
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
 from semfield_ns.errors import SemfieldError
@@ -117,6 +118,27 @@ def test_pages_get_what_nerfstudio_would_render(served: Served):
     for name, expected in plain.items():
         torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-6)
     assert "get_outputs_for_camera" not in vars(served.model), "the model is as it was"
+
+
+def test_an_action_that_comes_while_another_one_is_taken_is_not_lost(served: Served):
+    Browser(served)
+    wait_for(lambda: served.viewer.render_statemachines)
+    (machine,) = served.viewer.render_statemachines.values()
+    wait_for(lambda: machine.state == "high")
+    again = RenderAction("rerender", served.viewer.get_camera_state(machine.client))
+    trigger, clear, late = machine.render_trigger, machine.render_trigger.clear, []
+
+    def clear_late() -> None:
+        if not late:
+            late.append(Thread(target=machine.action, args=(again,)))
+            late[0].start()
+            late[0].join(0.3)
+        clear()
+
+    rendered, render = [], machine._render_img
+    machine._render_img = lambda state: rendered.append(state) or render(state)
+    trigger.clear = clear_late
+    wait_for(lambda: rendered, 10)
 
 
 def test_a_page_outlives_a_render_that_fails(served: Served, capsys: pytest.CaptureFixture[str]):
