@@ -109,7 +109,7 @@ def true_instances(pipeline: Any, images: Sequence[Int[np.ndarray, "H W"]]) -> d
     Raises:
         SemfieldError: there are none, or they show nothing that may move.
     """
-    from semfield_ns.io import read_image
+    from semfield_ns.io import capital, read_image
     from semfield_ns.metrics.instances import at_size, moving_instances
     from semfield_ns.scenes.formats import read_scene
     from semfield_ns.scenes.labels import IGNORE
@@ -120,10 +120,16 @@ def true_instances(pipeline: Any, images: Sequence[Int[np.ndarray, "H W"]]) -> d
     trained = pipeline.datamanager.train_dataset.metadata["frames"]
     ids, labels = {}, {}
     for step, source in enumerate(pipeline.model.time_frames()):
-        frame, shape = given[trained[source].image_path], images[step].shape
+        shown, shape = trained[source], images[step].shape
+        frame = given[shown.image_path]
         if frame.instance_path is None:
             continue
         whole = np.array(read_image(frame.instance_path, f"{frame.where}, instances")).astype(np.int64)
+        if shown.lens is not None:
+            raise SemfieldError(
+                f"{capital(frame.where)}: its lens bends the picture, and instance images are not undistorted: "
+                "undistort the scene first to judge objects."
+            )
         ids[step] = at_size(whole, shape)
         labels[step] = np.full(shape, IGNORE)
         if frame.semantic_path is not None:

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from semfield_ns.rendering.projection import distort
+from semfield_ns.rendering.projection import distort, undistort
 from semfield_ns.scenes.flow import FlowMap, Mask
 
 Pose = Float[np.ndarray, "4 4"]
 
-_UNDISTORT_ITERATIONS = 12
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # between OpenGL and OpenCV axes of a camera
 
 
@@ -42,10 +41,7 @@ class Camera:
         bent = (pixels - [self.cx, self.cy]) / [self.fx, self.fy]
         if not np.any(self.distortion):
             return bent
-        xy = bent
-        for _ in range(_UNDISTORT_ITERATIONS):
-            xy = bent - (self.distort(xy) - xy)
-        return xy
+        return undistort(torch.from_numpy(bent), torch.from_numpy(self.distortion)).numpy()
 
     def project(self, points: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 2"]:
         """Points in the camera's OpenCV axes, in front of it, -> pixels."""

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+UNDISTORT_ITERATIONS = 30
+
 
 def distort(xy: Float[Tensor, "*#batch 2"], distortion: Float[Tensor, "*#batch 6"]) -> Float[Tensor, "*batch 2"]:
     """Applies Nerfstudio's OpenCV distortion (k1, k2, k3, k4, p1, p2) to normalised image coordinates, y down."""
@@ -18,6 +20,14 @@ def distort(xy: Float[Tensor, "*#batch 2"], distortion: Float[Tensor, "*#batch 6
     dx = 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
     dy = 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
     return torch.stack([x * radial + dx, y * radial + dy], dim=-1)
+
+
+def undistort(bent: Float[Tensor, "*batch 2"], distortion: Float[Tensor, "6"]) -> Float[Tensor, "*batch 2"]:
+    """The inverse of `distort`, as a fixed point; what it gives where a lens folds back is not."""
+    xy = bent
+    for _ in range(UNDISTORT_ITERATIONS):
+        xy = bent - (distort(xy, distortion) - xy)
+    return xy
 
 
 def project(

@@ -19,6 +19,7 @@ from semfield_ns.scenes.dataset import read_depth
 from semfield_ns.scenes.flow import ensure_flows
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.labels import SemanticClass
+from semfield_ns.scenes.lenses import undistorted_frames
 from semfield_ns.scenes.scene import Frame, Scene
 from semfield_ns.scenes.schedule import labelled_frames
 
@@ -44,6 +45,8 @@ class SemfieldDataParserConfig(DataParserConfig):
     """image folder of an LLFF or Nvidia scene, e.g. images_4 (default: images_2 for Nvidia, the smallest for LLFF)"""
     downscale_factor: int = 1
     """shrink images, and all that belongs to them, by this factor when they are read"""
+    undistort: bool = False
+    """show pictures as pinholes would see them, where lenses bend them; with them all that belongs to their pixels"""
     scale_factor: float = 1.0
     """multiplies the scale of the normalised scene"""
     depth_unit_scale_factor: float | None = None
@@ -91,6 +94,8 @@ class SemfieldDataParser(DataParser):
         if split == "train" and config.estimate_flow:
             frames = ensure_flows(frames)
         frames = [shrink(frame, config.downscale_factor) for frame in frames]
+        if config.undistort:
+            frames = undistorted_frames(frames)
 
         recentre, depth = average_pose_inverse(scene.train), depth_range(scene)
         scale = config.scale_factor * unit_scale(scene, recentre, depth)

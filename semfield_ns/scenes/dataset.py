@@ -16,11 +16,13 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.io import capital, read_image, read_npy, read_rgb
 from semfield_ns.scenes.flow import read_flow
 from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.scenes.lenses import resampled, resampled_flow
 from semfield_ns.scenes.scene import Frame
 
 
 class SceneDataset(InputDataset):
-    """Images and, where the scene has them, labels, masks, depth and flow; everything resized to the camera.
+    """Images and, where the scene has them, labels, masks, depth and flow; everything resized to the camera,
+    and undistorted where the frame has another lens than its files.
 
     An item has, besides Nerfstudio's `image_idx`, `image` [H,W,3] and `mask` [H,W,1]:
 
@@ -66,7 +68,8 @@ class SceneDataset(InputDataset):
     def get_numpy_image(self, image_idx: int) -> npt.NDArray[np.uint8]:
         """(H,W,3) uint8. Transparency is dropped."""
         frame = self.frames[image_idx]
-        return read_rgb(frame.image_path, f"{frame.where}, image", self.size(image_idx))
+        image = read_rgb(frame.image_path, f"{frame.where}, image", self.size(image_idx))
+        return resampled(image, frame, cv2.INTER_LINEAR)
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
         """One item, as listed above."""
@@ -97,7 +100,7 @@ class SceneDataset(InputDataset):
         if self.label_map is None or frame.semantic_path is None:
             return torch.full((*size, 1), IGNORE, dtype=torch.int64)
         ids = self.label_map.read(frame.semantic_path, size, f"{frame.where}, label image", resize=True)
-        return torch.from_numpy(ids)[..., None]
+        return torch.from_numpy(resampled(ids.astype(np.int32), frame, cv2.INTER_NEAREST).astype(np.int64))[..., None]
 
     def moving(self) -> Bool[Tensor, "frames H W"] | None:
         """Motion masks of all frames, unknown as still; None without any, or where pictures differ in size."""
@@ -114,7 +117,9 @@ class SceneDataset(InputDataset):
             return torch.full((height, width, 1), missing)
         image = read_image(path, f"{frame.where}, {what}")
         values = np.array(image if image.mode in ("1", "L", "P", "I", "I;16") else image.convert("L"))
-        mask = _resize((values > 0).astype(np.uint8), height, width, cv2.INTER_NEAREST)
+        mask = resampled(
+            _resize((values > 0).astype(np.uint8), height, width, cv2.INTER_NEAREST), frame, cv2.INTER_NEAREST
+        )
         return torch.from_numpy(mask.astype(np.float32))[..., None]
 
     def _depth(self, index: int) -> Float[Tensor, "H W 1"]:
@@ -124,8 +129,9 @@ class SceneDataset(InputDataset):
         depth = read_depth(frame) * self.metadata["depth_scale"]
         # Metric depth has holes (0) and edges that must not be averaged across.
         smooth = self.metadata["depth_kind"] == "disparity"
-        depth = _resize(depth.astype(np.float32), height, width, cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST)
-        return torch.from_numpy(depth)[..., None]
+        interpolation = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
+        depth = _resize(depth.astype(np.float32), height, width, interpolation)
+        return torch.from_numpy(resampled(depth, frame, interpolation))[..., None]
 
     def flow(self, index: int, field: str) -> Float[Tensor, "H W 3"]:
         """Optical flow of one frame, "flow_fwd_path" or "flow_bwd_path"; nowhere valid if it has none."""
@@ -137,6 +143,7 @@ class SceneDataset(InputDataset):
         scale = np.array([width / flow.shape[1], height / flow.shape[0]], dtype=np.float32)
         flow = _resize(flow * scale, height, width, cv2.INTER_NEAREST)  # no flow between that of two things
         valid = _resize(valid.astype(np.uint8), height, width, cv2.INTER_NEAREST)
+        flow, valid = resampled_flow(flow, frame), resampled(valid, frame, cv2.INTER_NEAREST)
         return torch.from_numpy(np.concatenate([flow, valid[..., None].astype(np.float32)], axis=-1))
 
 

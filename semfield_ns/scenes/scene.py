@@ -26,6 +26,18 @@ _IMAGE_KEYS = {
 _FLOW_KEYS = {"flow_fwd_path": "forward flow", "flow_bwd_path": "backward flow"}
 
 
+@dataclass(frozen=True)
+class Lens:
+    """What a picture was taken through, at the resolution of its frame. Hashable."""
+
+    intrinsics: tuple[float, float, float, float]
+    """fx, fy, cx, cy in px"""
+    distortion: tuple[float, ...]
+    """k1 k2 k3 k4 p1 p2"""
+    width: int
+    height: int
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One posed image and the files that belong to it. Paths are absolute or relative to the working folder."""
@@ -54,6 +66,8 @@ class Frame:
     """frames of one camera, in the order of time, are a video"""
     distortion: Float[np.ndarray, "6"] = field(default_factory=lambda: np.zeros(6))
     """k1 k2 k3 k4 p1 p2 (OpenCV names)"""
+    lens: Lens | None = None
+    """what the pictures in the files were taken through, where the numbers above are those of a pinhole instead"""
     semantic_path: Path | None = None
     """class ids or palette colours"""
     instance_path: Path | None = None

@@ -125,6 +125,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             encoder,
             self.config.encoder_dim,
             common=self.config.encoder_basis == "common",
+            variants=["" if frame.lens is None else repr(frame.lens) for frame in dataset.frames],
         )
         dataset.metadata["source_moving"] = dataset.moving()
         self._fit_budget(dataset)

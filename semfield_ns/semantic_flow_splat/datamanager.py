@@ -14,6 +14,7 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.labelling.evidence import gather_evidence
+from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.semantic_flow.datamanager import (
     FlowDataset,
     SemanticFlowDataManager,
@@ -31,6 +32,8 @@ class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
     """Whole pictures of one dynamic scene."""
 
     _target: type = field(default_factory=lambda: SplatDataManager)
+    dataparser: SemfieldDataParserConfig = field(default_factory=lambda: SemfieldDataParserConfig(undistort=True))
+    """The scene. Gaussians are seen through pinholes, so pictures are undistorted as they are read."""
     load_field: Path | None = None
     """config.yml of a trained run of semantic-flow on the same scene, to begin with its depth, motion and flow."""
 
@@ -66,8 +69,8 @@ class SplatDataManager(SemanticFlowDataManager):
             if len(distorted):
                 path = self.train_dataparser_outputs.image_filenames[int(distorted[0])]
                 raise SemfieldError(
-                    f"{path}: its camera has lens distortion, and Gaussians are seen through pinholes: undistort the "
-                    "pictures first, or use semantic-flow."
+                    f"{path}: its camera has lens distortion, and Gaussians are seen through pinholes: leave "
+                    "--pipeline.datamanager.dataparser.undistort at True, or use semantic-flow."
                 )
         return super().create_train_dataset()
 

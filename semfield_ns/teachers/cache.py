@@ -63,6 +63,8 @@ class Picture(NamedTuple):
     """height and width at which it is described"""
     load: Callable[[], Float[Tensor, "height width 3"]]
     """RGB in [0, 1]"""
+    variant: str = ""
+    """what was done to the image in `file`, if anything: part of the name in the cache"""
 
 
 class TokenGrid(NamedTuple):
@@ -122,7 +124,8 @@ class FeatureCache:
     def key(self, picture: Picture) -> str:
         """The name of an image's entry."""
         height, width = picture.size
-        return content_key([picture.file], f"{width}x{height}", self.teacher.name, _VERSION)
+        variant = (picture.variant,) if picture.variant else ()
+        return content_key([picture.file], f"{width}x{height}", self.teacher.name, _VERSION, *variant)
 
     def _folder(self, key: str) -> Path:
         return self.root / "features" / key[:2] / key
@@ -250,6 +253,7 @@ def scene_features(
     max_dim: int | None = None,
     root: Path | None = None,
     common: bool = False,
+    variants: Sequence[str] | None = None,
 ) -> Float16[Tensor, "frames h w dim"]:
     """Standardised (and, if wider than `max_dim`, projected) features of all images of a scene.
 
@@ -261,6 +265,7 @@ def scene_features(
         root: the folder of the cache; `cache_root()` by default.
         common: instead of principal components, which every scene has of its own, fixed random orthonormal directions:
             what is learned on them in one scene holds in another.
+        variants: what `load_image` does to each of the images, "" for nothing; see `Picture`.
 
     Returns:
         Zero mean, unit variance a channel over these images, float16; a memory map, of which only what is looked at
@@ -272,7 +277,8 @@ def scene_features(
     cache = FeatureCache(teacher, root)
     height, width = load_image(0).shape[:2]
     pictures = [
-        Picture(Path(file), (height, width), partial(load_image, index)) for index, file in enumerate(image_files)
+        Picture(Path(file), (height, width), partial(load_image, index), variants[index] if variants else "")
+        for index, file in enumerate(image_files)
     ]
     keys = cache.extract(pictures)
 
