@@ -4,7 +4,7 @@
 #   bash benchmarks/gpu.sh [--device cuda|cpu] [--quick] [--out DIR] [--wheels DIR] [--seconds 120]
 #
 # --seconds: that one preset may take; the other parts have limits in proportion.
-# --wheels: packages that the machine lacks, as benchmarks/gpu_wheels.sh collects them. Each part has its own time limit,
+# --wheels: a folder of wheels of the packages that the machine lacks (`pip download --no-deps`). Each part has its own time limit,
 # and what it printed lies in --out beside the results as JSON; a part whose result is there is not run again.
 set -uo pipefail
 

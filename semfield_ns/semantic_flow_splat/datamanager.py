@@ -61,7 +61,7 @@ class SplatDataManager(SemanticFlowDataManager):
         """The training frames.
 
         Raises:
-            SemfieldError: a camera has lens distortion.
+            SemfieldError: a camera has lens distortion that is not undone, or a field is to be loaded and it is.
         """
         cameras = self.train_dataparser_outputs.cameras
         if cameras.distortion_params is not None:
@@ -72,6 +72,12 @@ class SplatDataManager(SemanticFlowDataManager):
                     f"{path}: its camera has lens distortion, and Gaussians are seen through pinholes: leave "
                     "--pipeline.datamanager.dataparser.undistort at True, or use semantic-flow."
                 )
+        bent = next((frame for frame in self.train_dataparser_outputs.metadata["frames"] if frame.lens), None)
+        if bent is not None and self.config.load_field is not None:
+            raise SemfieldError(
+                f"{bent.image_path}: its camera has lens distortion, and what a field sees through it does not fit "
+                "the undistorted picture: train without --pipeline.datamanager.load-field."
+            )
         return super().create_train_dataset()
 
     def _add_what_training_needs(self, dataset: FlowDataset) -> None:
