@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from semfield_ns.rendering.constants import constant
+
 Padding = Literal["zeros", "border"]
 """What is beyond the outermost centres: nothing (fading over one cell), or the outermost cell."""
 
@@ -38,7 +40,7 @@ def corners(
     places: Float[Tensor, "V *many 2"], height: int, width: int, padding: Padding
 ) -> tuple[Int[Tensor, "V *many 4"], Float[Tensor, "V *many 4"]]:
     """Rows of the table of V grids around places, and their bilinear weights."""
-    last = places.new_tensor([width - 1.0, height - 1.0])
+    last = constant((width - 1.0, height - 1.0), places)
     places = places.maximum(-torch.ones_like(last)).minimum(last + 1) if padding == "zeros" else places.clamp(min=0)
     places = places.minimum(last) if padding == "border" else places
     first = places.floor()
@@ -75,9 +77,9 @@ def sample_grid(
     height, width = grid.shape[-2:]
     if table is not None:
         return gather(table, *corners(places, height, width, padding))
-    position = 2 * places / (places.new_tensor([width, height]) - 1).clamp(min=1) - 1
+    position = 2 * places / (constant((width, height), places) - 1).clamp(min=1) - 1
     if min(height, width) == 1:  # grid_sample maps the whole range to the only cell
-        position = torch.where(places.new_tensor([width, height]) == 1, 0.0, position)
+        position = torch.where(constant((width, height), places) == 1, 0.0, position)
     found = F.grid_sample(grid, position[:, :, None], padding_mode=padding, align_corners=True)
     return found[..., 0].transpose(1, 2)
 
@@ -94,10 +96,10 @@ def sample_enlarged(table: Table, places: Float[Tensor, "V N 2"], size: tuple[in
     """
     height, width = size
     first = places.clamp(-2.0, max(size) + 1.0).floor()
-    steps = places.new_tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    steps = constant((0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 1.0), places).reshape(4, 2)
     pixels = first[:, :, None] + steps
     outer = (1 - (places[:, :, None] - pixels).abs()).clamp(min=0).prod(dim=-1)
-    inside = ((pixels >= 0) & (pixels <= places.new_tensor([width - 1.0, height - 1.0]))).all(dim=-1)
-    cells = (pixels + 0.5) * places.new_tensor([table.width / width, table.height / height]) - 0.5
+    inside = ((pixels >= 0) & (pixels <= constant((width - 1.0, height - 1.0), places))).all(dim=-1)
+    cells = (pixels + 0.5) * constant((table.width / width, table.height / height), places) - 0.5
     index, inner = corners(cells, table.height, table.width, "border")
     return gather(table, index.flatten(2), (inner * (outer * inside)[..., None]).flatten(2))

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semfield_ns.gsn.grids import Table, sample_enlarged, sample_grid, table_of
+from semfield_ns.rendering.constants import constant
 from semfield_ns.rendering.projection import distort
 
 _MIN_DEPTH = 1e-8
@@ -74,7 +75,7 @@ class Observations(NamedTuple):
 def project(points: Float[Tensor, "N 3"], views: SourceViews) -> tuple[Float[Tensor, "V N 2"], Bool[Tensor, "V N"]]:
     """Pixel coordinates of points in every view, and whether they are in front of it and inside its image."""
     rotation, centre = views.camera_to_world[:, :, :3], views.camera_to_world[:, :, 3]
-    flip = points.new_tensor([1.0, -1.0, -1.0])
+    flip = constant((1.0, -1.0, -1.0), points)
     # Rows of world-to-camera with OpenCV axes: x right, y down, z forwards.
     to_camera = rotation.transpose(1, 2) * flip[:, None]
     with torch.autocast(points.device.type, enabled=False):  # bfloat16 would be wrong by a third of a pixel
@@ -87,7 +88,7 @@ def project(points: Float[Tensor, "N 3"], views: SourceViews) -> tuple[Float[Ten
     pixels = xy * views.intrinsics[:, None, :2] + views.intrinsics[:, None, 2:]
     pixels = pixels.clamp(-_FAR_AWAY, _FAR_AWAY)
     height, width = views.images.shape[-2:]
-    last = points.new_tensor([width - 1.0, height - 1.0])
+    last = constant((width - 1.0, height - 1.0), points)
     return pixels, (depth > 0) & ((pixels >= 0) & (pixels <= last)).all(dim=-1)
 
 
@@ -136,7 +137,7 @@ def observe(points: Float[Tensor, "R S 3"], origins: Float[Tensor, "R 3"], views
     target = origins[:, None].expand(rays, samples, 3).reshape(-1, 3)
     relative = ray_difference(flat, target, views.camera_to_world[:, :, 3])
     rows, columns = views.maps.shape[-2:]
-    cells = pixels * pixels.new_tensor([(columns - 1) / (width - 1), (rows - 1) / (height - 1)])
+    cells = pixels * constant(((columns - 1) / (width - 1), (rows - 1) / (height - 1)), pixels)
     tables = views.tables
     parts = [
         sample_grid(views.images, pixels, "zeros", tables.images if tables else None),
@@ -171,6 +172,6 @@ def token_places(
     pixels: Float[Tensor, "*batch 2"], images: Float[Tensor, "V 3 H W"], tokens: Float[Tensor, "V F ht wt"]
 ) -> Float[Tensor, "*batch 2"]:
     """Where pixels of the images lie in the token grids, in cells."""
-    size = pixels.new_tensor([images.shape[-1], images.shape[-2]])
-    cells = pixels.new_tensor([tokens.shape[-1], tokens.shape[-2]])
+    size = constant((images.shape[-1], images.shape[-2]), pixels)
+    cells = constant((tokens.shape[-1], tokens.shape[-2]), pixels)
     return (pixels + 0.5) / size * cells - 0.5

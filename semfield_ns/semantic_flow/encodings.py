@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from nerfstudio.field_components.encodings import HashEncoding, KPlanesEncoding, NeRFEncoding
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class PlanesEncoding(Encoding):
 
     def forward(self, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
         """Encodes coordinates in [-1, 1]."""
-        return torch.cat([level(coordinates) for level in self.levels], dim=-1)
+        return torch.cat([planes_at(level, coordinates) for level in self.levels], dim=-1)
 
     def variation(self) -> Float[Tensor, ""]:
         """Mean squared difference of neighbouring cells, summed over planes: roughness that no ray constrains."""
@@ -77,6 +78,24 @@ class PlanesEncoding(Encoding):
         for plane in planes:
             total = total + plane.diff(dim=-1).square().mean() + plane.diff(dim=-2).square().mean()
         return total
+
+
+def planes_at(level: KPlanesEncoding, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
+    """The product of all planes of a level at each point: what `level(coordinates)` gives, in fewer kernels.
+
+    Planes of one size are looked up together, and no list of axes is copied to the device.
+    """
+    sizes = [tuple(plane.shape) for plane in level.plane_coefs]
+    product = coordinates.new_ones(())
+    for size in dict.fromkeys(sizes):
+        same = [number for number, other in enumerate(sizes) if other == size]
+        planes = torch.stack([level.plane_coefs[number] for number in same])
+        pairs = [[coordinates[:, axis] for axis in level.coo_combs[number]] for number in same]
+        places = torch.stack([torch.stack(pair, dim=-1) for pair in pairs])[:, None]
+        found = F.grid_sample(planes, places, align_corners=True, padding_mode="border")
+        for plane in found[:, :, 0].unbind():  # `prod` has a slow gradient
+            product = product * plane.T
+    return product
 
 
 class HashGridEncoding(Encoding):

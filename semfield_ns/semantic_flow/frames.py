@@ -9,6 +9,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
 from semfield_ns.labelling.evidence import Evidence
+from semfield_ns.rendering.constants import constant
 from semfield_ns.rendering.projection import gather_bilinear, inside, project
 from semfield_ns.semantic_flow.flow_attention.tracing import nearest_frame
 
@@ -67,24 +68,24 @@ class SourceFrames(nn.Module):
         first = torch.full((len(table),), len(times), dtype=torch.long)
         first.scatter_reduce_(0, inverse, torch.arange(len(times)), reduce="amin")
 
-        def constant(name: str, value: Tensor) -> None:
+        def keep(name: str, value: Tensor) -> None:
             self.register_buffer(name, value, persistent=False)
 
-        constant("times", table)
-        constant("source", first)
-        constant("frame_poses", cameras.camera_to_worlds.float())
-        constant("frame_intrinsics", torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], dim=-1).float())
+        keep("times", table)
+        keep("source", first)
+        keep("frame_poses", cameras.camera_to_worlds.float())
+        keep("frame_intrinsics", torch.cat([cameras.fx, cameras.fy, cameras.cx, cameras.cy], dim=-1).float())
         distortion = cameras.distortion_params
         if distortion is None:
             distortion = torch.zeros(len(times), 6)
         self.distorted = bool((distortion != 0).any())
-        constant("frame_distortion", distortion.float())
-        constant("poses", self.frame_poses[first])
-        constant("intrinsics", self.frame_intrinsics[first])
-        constant("distortion", self.frame_distortion[first])
-        constant("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
+        keep("frame_distortion", distortion.float())
+        keep("poses", self.frame_poses[first])
+        keep("intrinsics", self.frame_intrinsics[first])
+        keep("distortion", self.frame_distortion[first])
+        keep("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
         neighbours = same_camera_neighbours(inverse.tolist(), camera_ids)
-        constant("neighbours", neighbours)
+        keep("neighbours", neighbours)
         # Asked of single frames in every step of training, which are not to wait for a device.
         self._times, self._neighbours = table.double().tolist(), neighbours.tolist()
         colors = colors if colors is not None else torch.zeros(len(times), 1, 1, 3)
@@ -97,13 +98,13 @@ class SourceFrames(nn.Module):
             if on_disk:
                 setattr(self, name, stack)
             else:
-                constant(name, stack)
-        constant("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
+                keep(name, stack)
+        keep("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
         self.has_classifier = evidence.classifier is not None
         weight, bias = evidence.classifier or (torch.zeros(1, self.feature_dim), torch.zeros(1))
-        constant("classifier_weight", weight)
-        constant("classifier_bias", bias)
+        keep("classifier_weight", weight)
+        keep("classifier_bias", bias)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -216,19 +217,16 @@ class SourceFrames(nn.Module):
 
         `step` itself where it shows the point, or where no frame nearby does better.
         """
+        missing = torch.nonzero(self._covered(points, step), as_tuple=True)  # the only wait for a device
+        hidden, own = points[missing].detach()[:, None], step[missing][:, None]
+        candidates = own + constant(SEARCH_OFFSETS, own)
+        inner = candidates.clamp(0, len(self) - 1)
+        hidden = hidden.expand(*inner.shape, 3)
+        seen = (inner == candidates) & ~self._covered(hidden, inner)
+        seen &= inside(*self.project(hidden, inner), self.sizes[inner])
+        best = seen.int().argmax(dim=1, keepdim=True)  # the first of those that are as good
         chosen = step.clone()
-        missing = torch.nonzero(self._covered(points, step), as_tuple=True)
-        for offset in SEARCH_OFFSETS:
-            if len(missing[0]) == 0:
-                break
-            candidate = step[missing] + offset
-            inner = candidate.clamp(0, len(self) - 1)
-            pixels, depth = self.project(points[missing].detach(), inner)
-            seen = (
-                (inner == candidate) & inside(pixels, depth, self.sizes[inner]) & ~self._covered(points[missing], inner)
-            )
-            chosen[tuple(index[seen] for index in missing)] = inner[seen]
-            missing = tuple(index[~seen] for index in missing)
+        chosen[missing] = torch.where(seen.gather(1, best), inner.gather(1, best), own)[:, 0]
         return chosen
 
     def _covered(self, points: Tensor, step: Tensor) -> Bool[Tensor, "*batch"]:
@@ -239,13 +237,13 @@ class SourceFrames(nn.Module):
         """Row and column of the cell, of a grid of `size` over the image, that a point falls into."""
         pixels, _ = self.project(points.detach(), step)
         height, width = size
-        cells = pixels / self.sizes[step] * torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device)
+        cells = pixels / self.sizes[step] * constant((width, height), pixels)
         return cells[..., 1].clamp(0, height - 1).long(), cells[..., 0].clamp(0, width - 1).long()
 
     def _look_up(self, table: Tensor, points: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         pixels, depth = self.project(points, step)
         size = self.sizes[step]
-        cells = torch.tensor(table.shape[2:0:-1], dtype=pixels.dtype, device=pixels.device)
+        cells = constant(tuple(table.shape[2:0:-1]), pixels)
         visible = inside(pixels.detach(), depth.detach(), size)[..., None].float()
         where = pixels / size * cells - 0.5
         if table.device == where.device:
