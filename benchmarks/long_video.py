@@ -1,5 +1,7 @@
 """Memory of training against the length of a video: `python benchmarks/long_video.py --output docs/images`.
 
+    python benchmarks/long_video.py --method semantic-flow-splat-tiny --width 320 --height 240
+
 Writes synthetic scenes of several lengths, trains a few steps on each in a process of its own, and prints the peak of
 what a process cannot give back (anonymous memory) and of what it has mapped from files. Results are kept in
 benchmarks/results/long_video.json; lengths that are there are not measured again.
@@ -25,10 +27,11 @@ def resident() -> dict[str, float]:
     return {"anonymous": values["RssAnon"], "files": values["RssFile"]}
 
 
-def measure(frames: int, width: int, height: int, budget: int, steps: int) -> dict[str, float]:
+def measure(method: str, frames: int, width: int, height: int, budget: int, steps: int) -> dict[str, float]:
     """Trains and watches the memory of this process.
 
     Args:
+        method: a tiny preset.
         frames: of the video.
         width: px.
         height: px.
@@ -38,21 +41,25 @@ def measure(frames: int, width: int, height: int, budget: int, steps: int) -> di
     from copy import deepcopy
 
     import torch
+    from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
     from nerfstudio.engine.optimizers import Optimizers
 
     from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
+    from semfield_ns.method_configs.semantic_flow_splat import semantic_flow_splat_tiny
 
     with tempfile.TemporaryDirectory() as folder:
         # The writer keeps nothing of what it wrote, but Python keeps memory: it has a process of its own.
         write = f"from semfield_ns.scenes.synthetic import write_scene; write_scene('demo', {folder + '/scene'!r}, "
         write += f"num_frames={frames}, width={width}, height={height}, samples_per_axis=1)"
         subprocess.run([sys.executable, "-c", write], check=True)
-        config = deepcopy(semantic_flow_tiny.config)
+        on_rays = method == "semantic-flow-tiny"
+        config = deepcopy((semantic_flow_tiny if on_rays else semantic_flow_splat_tiny).config)
         config.pipeline.datamanager.data = Path(folder) / "scene"
         config.pipeline.datamanager.memory_budget = budget
         config.pipeline.datamanager.window_steps = 10
         config.pipeline.datamanager.dataparser.labels = "every-4"
-        config.pipeline.model.stage_one_steps = steps // 2
+        if on_rays:
+            config.pipeline.model.stage_one_steps = steps // 2
         before, peak, done = resident(), {"anonymous": 0.0, "files": 0.0}, threading.Event()
 
         def watch() -> None:
@@ -67,10 +74,15 @@ def measure(frames: int, width: int, height: int, budget: int, steps: int) -> di
         pipeline = config.pipeline.setup(device="cpu", test_mode="val")
         groups = pipeline.get_param_groups()
         optimizers = Optimizers({name: config.optimizers[name] for name in groups}, groups)
+        attributes = TrainingCallbackAttributes(
+            optimizers=optimizers, grad_scaler=None, pipeline=pipeline, trainer=None
+        )
+        callbacks = pipeline.get_training_callbacks(attributes)
         pipeline.train()
         start = time.perf_counter()
         for step in range(steps):
-            pipeline.model.set_step(step)
+            for callback in callbacks:
+                callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
             optimizers.zero_grad_all()
             sum(pipeline.get_train_loss_dict(step)[1].values()).backward()
             optimizers.optimizer_step_all()
@@ -90,6 +102,7 @@ def measure(frames: int, width: int, height: int, budget: int, steps: int) -> di
 
 
 def main(
+    method: str = "semantic-flow-tiny",
     lengths: tuple[int, ...] = (12, 60, 240),
     budgets: tuple[int, ...] = (64, 1_000_000),
     width: int = 192,
@@ -101,6 +114,7 @@ def main(
     """Measure, print a table, draw.
 
     Args:
+        method: a tiny preset.
         lengths: of the videos, frames.
         budgets: MB; the last one is meant to be no limit.
         width: of the pictures, px.
@@ -110,15 +124,18 @@ def main(
         one: measure the first length and budget in this process, and print the result as JSON.
     """
     if one:
-        print("RESULT " + json.dumps(measure(lengths[0], width, height, budgets[0], steps)))
+        print("RESULT " + json.dumps(measure(method, lengths[0], width, height, budgets[0], steps)))
         return
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for budget in budgets:
         for frames in lengths:
             key = f"{frames} frames of {width}x{height}, budget {budget} MB, {steps} steps"
+            key = key if method == "semantic-flow-tiny" else f"{method}, {key}"
             if key in results:
                 continue
             arguments = [
+                "--method",
+                method,
                 "--lengths",
                 frames,
                 "--budgets",
@@ -133,20 +150,27 @@ def main(
             command = [sys.executable, __file__, *map(str, arguments), "--one"]
             printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             line = next(line for line in printed.splitlines() if line.startswith("RESULT "))
-            results[key] = {"frames": frames, "budget": budget, **json.loads(line.removeprefix("RESULT "))}
+            results[key] = {
+                "method": method,
+                "size": [width, height],
+                "frames": frames,
+                "budget": budget,
+                **json.loads(line.removeprefix("RESULT ")),
+            }
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
             print(key, results[key], flush=True)
     print("| budget, MB | frames | anonymous, MiB | of it before training | weights and optimiser | files mapped |")
     print("|---|---|---|---|---|---|")
-    for row in results.values():
+    rows = [row for row in results.values() if row.get("method") == method and row.get("size") == [width, height]]
+    for row in rows:
         cells = (row["anonymous"], row["before"], row["learned"], row["files"])
         print(f"| {row['budget']} | {row['frames']} | {' | '.join(f'{cell:.0f}' for cell in cells)} |")
     if output is not None:
-        draw(results, budgets, output)
+        draw(rows, budgets, output)
 
 
-def draw(results: dict, budgets: tuple[int, ...], output: Path) -> None:
+def draw(results: list[dict], budgets: tuple[int, ...], output: Path) -> None:
     """Anonymous memory beyond that of the imported libraries, against frames, a line a budget."""
     import matplotlib
 
@@ -155,7 +179,7 @@ def draw(results: dict, budgets: tuple[int, ...], output: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
     for budget in budgets:
-        rows = sorted((row for row in results.values() if row["budget"] == budget), key=lambda row: row["frames"])
+        rows = sorted((row for row in results if row["budget"] == budget), key=lambda row: row["frames"])
         name = f"budget {budget} MB" if budget < 100_000 else "no budget"
         used = [row["anonymous"] - row["before"] for row in rows]
         axes.plot([row["frames"] for row in rows], used, "o-", label=name)

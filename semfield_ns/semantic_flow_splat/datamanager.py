@@ -24,7 +24,7 @@ from semfield_ns.semantic_flow.datamanager import (
 from semfield_ns.semantic_flow_splat.baking import open_field, seen_by
 from semfield_ns.semantic_flow_splat.depths import video_depths
 from semfield_ns.semantic_flow_splat.start import Start, start
-from semfield_ns.semantic_flow_splat.video import longest_video, read_frame
+from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, longest_video, read_frame
 
 
 @dataclass
@@ -91,7 +91,9 @@ class SplatDataManager(SemanticFlowDataManager):
         dataset.propagated = known.targets
         dataset.metadata["images"] = Images(dataset)
         dataset.metadata["known_labels"] = KnownLabels(dataset)
-        dataset.metadata["start"] = partial(start_of, dataset, load_field=self.config.load_field)
+        dataset.metadata["start"] = partial(
+            start_of, dataset, load_field=self.config.load_field, budget=self.config.memory_budget * 10**6
+        )
 
     def setup_train(self) -> None:
         """Says what the scene lacks."""
@@ -191,7 +193,12 @@ class KnownLabels(Sequence[tuple[Int[Tensor, "H W"], Float[Tensor, "H W"]]]):
 
 
 def start_of(
-    dataset: FlowDataset, near: float, far: float, max_gaussians: int, load_field: Path | None = None
+    dataset: FlowDataset,
+    near: float,
+    far: float,
+    max_gaussians: int,
+    load_field: Path | None = None,
+    budget: int = 2**32,
 ) -> Start:
     """Gaussians to begin with, from the frames of the camera that has most.
 
@@ -201,14 +208,20 @@ def start_of(
         far: depth of the furthest content.
         max_gaussians: the most of them.
         load_field: config.yml of a trained field that says how deep things are, and how they move.
+        budget: bytes of decoded frames in memory, unless a field renders them.
     """
     times = dataset.cameras.times
     assert times is not None, "cameras of a video have times"
     known, steps = torch.unique(times[:, 0], return_inverse=True)
     video = longest_video(dataset.metadata["camera_ids"])
-    frames = [read_frame(dataset, index, int(steps[index])) for index in video]
+    frames: Sequence[VideoFrame] = MadeOnDemand(
+        len(video),
+        lambda place: read_frame(dataset, video[place], int(steps[video[place]])),
+        lambda frame: frame.num_bytes,
+        budget * 9 // 10,
+    )
     kind = dataset.metadata["depth_kind"]
     if load_field is not None:
         frames, kind = seen_by(open_field(load_field), frames), "metric"
-    depths = video_depths(frames, kind, near, far)
+    depths = video_depths(frames, kind, near, far, budget // 10)
     return start(frames, depths, len(known), max_gaussians)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from semfield_ns.semantic_flow_splat.video import VideoFrame
+from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame
 
 MIN_PARALLAX = 0.3
 """px that a point at the typical depth has to move by for its triangulation to count"""
@@ -77,28 +77,39 @@ def fill(depth: Float[Tensor, "H W"], known: Bool[Tensor, "H W"]) -> Float[Tenso
     return depth[torch.from_numpy(rows), torch.from_numpy(columns)]
 
 
-def video_depths(frames: Sequence[VideoFrame], kind: str | None, near: float, far: float) -> list[Float[Tensor, "H W"]]:
-    """Depth along the optical axis of every pixel of a video, world units, within [near, far].
+def video_depths(
+    frames: Sequence[VideoFrame], kind: str | None, near: float, far: float, budget: int = 2**30
+) -> Sequence[Float[Tensor, "H W"]]:
+    """Depth along the optical axis of every pixel of a video, world units, within [near, far]; made on demand.
 
     Args:
         frames: of one camera, in the order of time.
         kind: of the given depth: "metric", "disparity", or None.
         near: depth of the nearest content.
         far: depth of the furthest content.
+        budget: bytes of the depths that are kept.
     """
-    if kind == "metric":
-        return [_metric(frame, near, far) for frame in frames]
-    measured = [_triangulated(frames, place) for place in range(len(frames))]
     if kind == "disparity":
-        return _aligned(frames, measured, near, far)
-    result = []
-    for frame, (inverse, weight) in zip(frames, measured, strict=True):
-        known = (weight * (1 / near - 1 / far) ** 2 > MIN_PARALLAX**2) & _still(frame)
-        known &= (inverse > 0.5 / far) & (inverse < 2 / near)
-        depth = 1 / inverse.clamp(1 / far, 1 / near)
-        typical = torch.full_like(depth, 2 / (1 / near + 1 / far))
-        result.append(fill(torch.where(known, depth, typical), known))
-    return result
+        lines = _lines(frames)
+
+    def depth_at(place: int) -> Tensor:
+        if kind == "metric":
+            return _metric(frames[place], near, far)
+        if kind == "disparity":
+            return _aligned(frames[place], place, lines, near, far)
+        return _from_flow(frames, place, near, far)
+
+    return MadeOnDemand(len(frames), depth_at, lambda depth: depth.nbytes, budget)
+
+
+def _from_flow(frames: Sequence[VideoFrame], place: int, near: float, far: float) -> Tensor:
+    """Triangulated, and completed where the parallax is too small or something moves."""
+    inverse, weight = _triangulated(frames, place)
+    known = (weight * (1 / near - 1 / far) ** 2 > MIN_PARALLAX**2) & _still(frames[place])
+    known &= (inverse > 0.5 / far) & (inverse < 2 / near)
+    depth = 1 / inverse.clamp(1 / far, 1 / near)
+    typical = torch.full_like(depth, 2 / (1 / near + 1 / far))
+    return fill(torch.where(known, depth, typical), known)
 
 
 def _still(frame: VideoFrame) -> Bool[Tensor, "H W"]:
@@ -122,29 +133,31 @@ def _triangulated(frames: Sequence[VideoFrame], place: int) -> tuple[Tensor, Ten
     return sums / total.clamp(min=1e-9), total
 
 
-def _aligned(
-    frames: Sequence[VideoFrame], measured: Sequence[tuple[Tensor, Tensor]], near: float, far: float
-) -> list[Float[Tensor, "H W"]]:
-    """Disparity to depth. A frame whose line cannot be fitted takes the line of its nearest frame that has one."""
+def _lines(frames: Sequence[VideoFrame]) -> list[tuple[float, float] | None]:
+    """Slope and offset from disparity to inverse depth of each frame; None where they cannot be fitted."""
     lines: list[tuple[float, float] | None] = []
-    for frame, (inverse, weight) in zip(frames, measured, strict=True):
+    for place, frame in enumerate(frames):
         line = None
         if frame.depth is not None:
+            inverse, weight = _triangulated(frames, place)
             use = _still(frame) & (frame.depth > 0) & (weight > 0)
             line = fit_line(frame.depth[use], inverse[use], weight[use])
         lines.append(line if line is not None and line[0] > 0 else None)
-    known = [place for place, line in enumerate(lines) if line is not None]
-    result = []
-    for place, frame in enumerate(frames):
-        disparity = frame.depth if frame.depth is not None else torch.zeros(frame.size)
-        if known:
-            slope, offset = lines[min(known, key=lambda other: abs(other - place))] or (1.0, 0.0)
-        else:
-            low, high = (
-                np.percentile(disparity[disparity > 0].numpy(), (2, 98)) if bool((disparity > 0).any()) else (0, 1)
-            )
-            slope = (1 / near - 1 / far) / max(high - low, 1e-9)
-            offset = 1 / far - slope * low
-        depth = 1 / (slope * disparity + offset).clamp(1 / far, 1 / near)
-        result.append(fill(depth, disparity > 0))
-    return result
+    return lines
+
+
+def _aligned(
+    frame: VideoFrame, place: int, lines: Sequence[tuple[float, float] | None], near: float, far: float
+) -> Tensor:
+    """Disparity to depth, by the line of the nearest frame that has one."""
+    known = [other for other, line in enumerate(lines) if line is not None]
+    disparity = frame.depth if frame.depth is not None else torch.zeros(frame.size)
+    if known:
+        slope, offset = lines[min(known, key=lambda other: abs(other - place))] or (1.0, 0.0)
+    else:
+        given = disparity[disparity > 0].numpy()
+        low, high = np.percentile(given, (2, 98)) if len(given) else (0, 1)
+        slope = (1 / near - 1 / far) / max(high - low, 1e-9)
+        offset = 1 / far - slope * low
+    depth = 1 / (slope * disparity + offset).clamp(1 / far, 1 / near)
+    return fill(depth, disparity > 0)

@@ -39,7 +39,7 @@ from semfield_ns.semantic_flow_splat.semantics import (
     gather_labels,
     uplift_image,
 )
-from semfield_ns.semantic_flow_splat.start import spread
+from semfield_ns.semantic_flow_splat.tracks import spread
 from semfield_ns.semantic_flow_splat.view import View, view_of
 
 RAW_CHANNELS = 22

@@ -1,9 +1,11 @@
 """The frames of a video as pictures with depth, motion masks and optical flow: what Gaussians are started from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
+from cachetools import LRUCache
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -36,6 +38,12 @@ class VideoFrame:
         """Height and width, px."""
         return self.image.shape[0], self.image.shape[1]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the pixels, in memory."""
+        images = (self.image, self.depth, self.moving, self.forward, self.backward)
+        return sum(image.nbytes for image in images if image is not None)
+
     def pixels(self) -> Float[Tensor, "H W 2"]:
         """Centres of the pixels: x right, y down."""
         height, width = self.size
@@ -51,6 +59,39 @@ class VideoFrame:
     def lift(self, pixels: Float[Tensor, "*batch 2"], depth: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 3"]:
         """World points of pixels at depths along the optical axis."""
         return self.pose[:, 3] + depth[..., None] * self.directions(pixels)
+
+
+Entry = TypeVar("Entry")
+
+
+class MadeOnDemand(Sequence[Entry]):
+    """Entries that are made when they are asked for; those used last are kept, as far as a budget goes.
+
+    Args:
+        count: of entries.
+        make: the entry at a place.
+        num_bytes: what an entry takes.
+        budget: bytes.
+    """
+
+    def __init__(
+        self, count: int, make: Callable[[int], Entry], num_bytes: Callable[[Entry], int], budget: int
+    ) -> None:
+        self._count, self._make, self._num_bytes = count, make, num_bytes
+        self._kept: LRUCache[int, Entry] = LRUCache(budget, num_bytes)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: Any) -> Entry:
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        if place in self._kept:
+            return self._kept[place]
+        entry = self._make(place)
+        if self._num_bytes(entry) <= self._kept.maxsize:
+            self._kept[place] = entry
+        return entry
 
 
 def read_frame(dataset: SceneDataset, index: int, step: int) -> VideoFrame:

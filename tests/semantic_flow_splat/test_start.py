@@ -1,11 +1,12 @@
 """Depth of every pixel, and trajectories from flow."""
 
 import numpy as np
+import pytest
 import torch
 
 from semfield_ns.semantic_flow_splat.depths import fill, fit_line, triangulate, video_depths
 from semfield_ns.semantic_flow_splat.start import start
-from semfield_ns.semantic_flow_splat.video import VideoFrame, at_pixels, longest_video
+from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, at_pixels, longest_video
 
 HEIGHT, WIDTH, FOCAL = 24, 32, 30.0
 
@@ -141,3 +142,26 @@ def test_the_longest_video_is_chosen_and_pixels_outside_are_the_borders():
     assert longest_video(["a", "b", "b", "a", "b"]) == [1, 2, 4]
     image = torch.from_numpy(np.arange(12).reshape(3, 4))
     assert at_pixels(image, torch.tensor([[-3.0, 0.5], [9.0, 9.0]])).tolist() == [0, 11]
+
+
+def test_frames_are_kept_as_far_as_the_budget_goes_and_give_the_same_start():
+    frames = [make_frame(step, moving_at=8 + 2 * step) for step in range(6)]
+    for frame in frames:
+        frame.forward[frame.moving, 0] = 2.0
+        frame.backward[frame.moving, 0] = -2.0
+    read = []
+
+    def make(place: int) -> VideoFrame:
+        read.append(place)
+        return frames[place]
+
+    few = MadeOnDemand(6, make, lambda frame: frame.num_bytes, 2 * frames[0].num_bytes)
+    assert few[3] is frames[3] and few[3] is frames[3] and read == [3]
+    few[4], few[5], few[3]
+    assert read == [3, 4, 5, 3]
+    with pytest.raises(IndexError):
+        few[6]
+    expected = start(frames, [frame.depth for frame in frames], 6, 3000)
+    found = start(few, video_depths(few, "metric", 1.0, 20.0, budget=0), 6, 3000)
+    assert torch.equal(found.tracks, expected.tracks) and torch.equal(found.still, expected.still)
+    assert len(few._kept) <= 2
