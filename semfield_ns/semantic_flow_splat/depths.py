@@ -2,7 +2,8 @@
 
 Where a scene gives metric depth, only holes are filled. Raw disparity is brought to inverse depth by a straight line a
 frame, fitted to what optical flow and the known poses triangulate on what stands still. Without either, the
-triangulated depth itself is taken. What cannot be triangulated (what moves) gets the depth of what surrounds it.
+triangulated depth itself is taken. What cannot be triangulated gets the depth of what is beside it; a thing that moves,
+a depth a little nearer than what it hides: the nearest that is seen along its edge, which is where it stands.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt, label
 from torch import Tensor
 
 from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame
@@ -18,6 +19,10 @@ from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame
 MIN_PARALLAX = 0.3
 """px that a point at the typical depth has to move by for its triangulation to count"""
 FIT_ITERATIONS = 8
+EDGE = 1 / 80
+"""width of the edge around a moving thing, in parts of the picture's width"""
+NEAREST = 5
+"""percentile of the depths along a thing's edge that is taken for its own"""
 
 
 def triangulate(
@@ -77,6 +82,27 @@ def fill(depth: Float[Tensor, "H W"], known: Bool[Tensor, "H W"]) -> Float[Tenso
     return depth[torch.from_numpy(rows), torch.from_numpy(columns)]
 
 
+def complete(
+    depth: Float[Tensor, "H W"], known: Bool[Tensor, "H W"], moving: Bool[Tensor, "H W"] | None
+) -> Float[Tensor, "H W"]:
+    """Depth of every pixel: `fill` of what stands still, and of things that move, each from itself or from its edge."""
+    if moving is None or bool(known[moving].all()):
+        return fill(depth, known)
+    result = fill(depth, known & ~moving)
+    things, count = label(moving.numpy(), np.ones((3, 3)))
+    width = max(2, round(EDGE * moving.shape[1]))
+    still = ~moving.numpy()
+    for number in range(1, count + 1):
+        thing = torch.from_numpy(things == number)
+        if bool((known & thing).any()):
+            result[thing] = fill(depth, known & thing)[thing]
+            continue
+        edge = binary_dilation(thing.numpy(), iterations=width) & still
+        if edge.any():
+            result[thing] = float(np.percentile(result.numpy()[edge], NEAREST))
+    return result
+
+
 def video_depths(
     frames: Sequence[VideoFrame], kind: str | None, near: float, far: float, budget: int = 2**30
 ) -> Sequence[Float[Tensor, "H W"]]:
@@ -109,7 +135,7 @@ def _from_flow(frames: Sequence[VideoFrame], place: int, near: float, far: float
     known &= (inverse > 0.5 / far) & (inverse < 2 / near)
     depth = 1 / inverse.clamp(1 / far, 1 / near)
     typical = torch.full_like(depth, 2 / (1 / near + 1 / far))
-    return fill(torch.where(known, depth, typical), known)
+    return complete(torch.where(known, depth, typical), known, frames[place].moving)
 
 
 def _still(frame: VideoFrame) -> Bool[Tensor, "H W"]:
@@ -119,7 +145,7 @@ def _still(frame: VideoFrame) -> Bool[Tensor, "H W"]:
 def _metric(frame: VideoFrame, near: float, far: float) -> Float[Tensor, "H W"]:
     if frame.depth is None:
         return torch.full(frame.size, 2 / (1 / near + 1 / far))
-    return fill(frame.depth, frame.depth > 0).clamp(near, far)
+    return complete(frame.depth, frame.depth > 0, frame.moving).clamp(near, far)
 
 
 def _triangulated(frames: Sequence[VideoFrame], place: int) -> tuple[Tensor, Tensor]:

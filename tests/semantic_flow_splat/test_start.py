@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from semfield_ns.semantic_flow_splat.depths import fill, fit_line, triangulate, video_depths
+from semfield_ns.semantic_flow_splat.depths import complete, fill, fit_line, triangulate, video_depths
 from semfield_ns.semantic_flow_splat.start import start
 from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, at_pixels, longest_video
 
@@ -76,6 +76,24 @@ def test_holes_take_the_nearest_depth():
     filled = fill(depth, depth > 0)
     assert float(filled[0, 0]) == 2 and float(filled[2, 4]) == 5
     assert torch.equal(fill(torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool)), torch.zeros(2, 2))
+
+
+def test_a_moving_thing_of_unknown_depth_stands_before_what_it_hides():
+    depth = torch.full((40, 60), 8.0)
+    depth[20:] = torch.linspace(8, 3, 20)[:, None]  # a floor that comes nearer
+    moving = torch.zeros(40, 60, dtype=torch.bool)
+    moving[10:30, 10:20] = True  # stands on the floor at row 30
+    moving[5:15, 40:50] = True
+    known = ~moving
+    known[5:15, 40:45] = True  # half of it is measured
+    depth[5:15, 40:45] = 2.0
+    found = complete(depth, known, moving)
+    assert torch.equal(found[~moving], depth[~moving])
+    own = found[10:30, 10:20]
+    assert float(own.min()) == float(own.max())
+    assert abs(float(own.min()) - float(depth[30, 0])) < 0.5
+    assert torch.equal(found[5:15, 40:50], torch.full((10, 10), 2.0))
+    assert torch.equal(complete(depth, torch.ones_like(moving), moving), depth)
 
 
 def test_moving_points_follow_the_flow_and_still_ones_do_not():
