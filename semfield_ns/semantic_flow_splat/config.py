@@ -99,3 +99,8 @@ class SemanticFlowSplatModelConfig(ModelConfig):
     """Edits of the scene to render with, a JSON or YAML list (see `semfield_ns.editing.edits`)."""
     enable_collider: bool = False
     """Off: pictures are rendered whole."""
+
+    @property
+    def sh_degree(self) -> int:
+        """`harmonics_degree`, as Nerfstudio's exporter calls it."""
+        return self.harmonics_degree

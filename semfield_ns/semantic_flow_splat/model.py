@@ -30,6 +30,7 @@ from semfield_ns.semantic_flow.video_model import VideoModel
 from semfield_ns.semantic_flow_splat import losses
 from semfield_ns.semantic_flow_splat.config import SemanticFlowSplatModelConfig
 from semfield_ns.semantic_flow_splat.editor import EditedGaussians, SplatEditor
+from semfield_ns.semantic_flow_splat.exported import SplatfactoValues, register
 from semfield_ns.semantic_flow_splat.growth import grow
 from semfield_ns.semantic_flow_splat.moving import MovingGaussians
 from semfield_ns.semantic_flow_splat.semantics import (
@@ -50,7 +51,7 @@ RIGID_NEIGHBOURS = 4
 """nearest tracks with which a track should move"""
 
 
-class SemanticFlowSplatModel(VideoModel):
+class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
     """A thin Nerfstudio model around `MovingGaussians`."""
 
     config: SemanticFlowSplatModelConfig
@@ -60,6 +61,7 @@ class SemanticFlowSplatModel(VideoModel):
     def populate_modules(self) -> None:
         """Builds the Gaussians; in training from the scene, otherwise they come with the checkpoint."""
         super().populate_modules()
+        register()
         config, metadata = self.config, self.kwargs["metadata"]
         self.label_map = metadata.get("label_map")
         self.metric_depth = metadata.get("depth_kind") == "metric"
@@ -149,7 +151,7 @@ class SemanticFlowSplatModel(VideoModel):
         error = gaussians.opacities.new_zeros(len(gaussians))
         for index in torch.randint(len(images), (GROWTH_FRAMES,), generator=generator).tolist():
             view = self.view(self.kwargs["metadata"]["cameras"][index : index + 1])
-            rgb = self.render(view, self.values(view.step, self.colors(view, gaussians.means_at(view.step))))
+            rgb = self.render(view, self.values(view.step, self.seen_colors(view, gaussians.means_at(view.step))))
             wrong = (rgb.channels - images[index].to(rgb.channels)).abs().mean(dim=-1, keepdim=True)
             error += uplift_image(gaussians, view, wrong, config.backend)[0][:, 0]
         added = min(round(config.grow_share * len(gaussians)), config.max_gaussians - len(gaussians))
@@ -252,7 +254,7 @@ class SemanticFlowSplatModel(VideoModel):
             channels,
         )
 
-    def colors(self, view: View, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    def seen_colors(self, view: View, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Colours of all Gaussians as a view sees them."""
         coefficients = self.gaussians.coefficients_at(view.step)
         return colours(coefficients, means, view.there(view.pose), self.config.harmonics_degree)
@@ -288,7 +290,7 @@ class SemanticFlowSplatModel(VideoModel):
             return self.get_outputs_for_camera(ray_bundle)
         view = self.view(ray_bundle)
         means = self.gaussians.means_at(view.step)
-        parts = [self.colors(view, means), self.moving_channel(), self.training_logits()]
+        parts = [self.seen_colors(view, means), self.moving_channel(), self.training_logits()]
         way = 0
         if self.config.loss_weights.flow and ray_bundle.metadata is not None:
             way = 1 if torch.rand(()) < 0.5 else -1
@@ -319,7 +321,7 @@ class SemanticFlowSplatModel(VideoModel):
         view = self.view(camera)
         with torch.no_grad():
             means = self.gaussians.means_at(view.step)
-            color = self.colors(view, means)
+            color = self.seen_colors(view, means)
 
         def seen(*others: Tensor, which: Tensor | None = None, **wanted: bool) -> Rendering:
             values, origins = self.values(view.step, torch.cat([color, *others], dim=-1)), None
@@ -390,7 +392,7 @@ class SemanticFlowSplatModel(VideoModel):
         """Number of the Gaussian, before the edits, that contributes most to a pixel; -1 where nothing is."""
         view = self.view(camera)
         values, origins = scene.apply(
-            self.values(view.step, self.colors(view, self.gaussians.means_at(view.step))), view.step
+            self.values(view.step, self.seen_colors(view, self.gaussians.means_at(view.step))), view.step
         )
         found = self.render(view, values, index=True)
         assert found.index is not None

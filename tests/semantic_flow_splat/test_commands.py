@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from plyfile import PlyData
 
+from semfield_ns.sessions.masks import open_run
 from tests.runs import run_command, train_tiny_run
 
 pytestmark = pytest.mark.slow
@@ -59,3 +61,17 @@ def test_the_moment_that_is_exported_is_the_scene(run: Path, tmp_path: Path):
     labels = np.load(tmp_path / "splats" / "labels.npy", allow_pickle=False)
     assert len(scene) == len(labels) > 1000
     assert {"x", "f_dc_0", "opacity", "scale_0", "rot_0"} <= set(scene.data.dtype.names)
+
+
+def test_ns_export_writes_the_first_moment_as_a_splat(run: Path, tmp_path: Path):
+    run_command(["ns-export", "gaussian-splat", "--load-config", str(run), "--output-dir", str(tmp_path)])
+    rows = PlyData.read(tmp_path / "splat.ply")["vertex"].data
+    model = open_run(run)[1].model
+    splats = model.splats(0.0)
+    visible = (splats.gaussians.opacities > 1 / 255).numpy()
+    assert len(rows) == visible.sum() > 100
+    for axis, name in enumerate("xyz"):
+        assert np.array_equal(rows[name], splats.gaussians.means[:, axis].numpy()[visible])
+        assert np.array_equal(rows[f"scale_{axis}"], splats.gaussians.scales[:, axis].log().numpy()[visible])
+    # What the option --ply-color-mode rgb writes.
+    assert torch.allclose(model.colors, model.seen_colors(model.view(model.time_cameras()[0]), model.means), atol=1e-5)
