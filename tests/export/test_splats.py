@@ -134,7 +134,7 @@ def test_a_surface_that_the_gaussians_do_not_have_does_not_vote(scene, views, sp
     for points, voting in ((origin + 0.7 * (view.points - origin), False), (view.points, True), (None, True)):
         votes = SplatVotes(gaussians_of(Ply(splats[0]), np.eye(4)), 8)
         votes.add(replace(view, ids=ids, points=points))
-        assert (votes.votes[:, 3].sum() > 0.9 * view.ids.size) == voting, points is None
+        assert (votes.votes[:, 3].sum() > 0.8 * view.ids.size) == voting, points is None
         assert voting or votes.votes.sum() < 1e-2 * view.ids.size
 
 
