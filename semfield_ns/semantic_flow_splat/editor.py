@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ASKED_STEPS = 5
 """time steps at which it is looked which object a Gaussian is nearest to"""
+SHADOW = (4.0, 7.0)
+"""distances from the centre of an object, in its radii, up to which its shadow may be, and beyond which it is not"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ class EditedGaussians:
     tints: Float[Tensor, "objects 3"]
     """new colours, negative for none"""
     background: tuple[float, float, float] | None
+    gone: tuple[tuple[int, float], ...] = ()
+    """objects that are not near their own place, and their radii: they throw no shadow there"""
+
+    def lit(self, means: Float[Tensor, "N 3"], step: float) -> Float[Tensor, "N"] | None:
+        """How far, 0 to 1, still Gaussians lie in shadows that objects would throw which are not there any more."""
+        if not self.gone:
+            return None
+        result = means.new_zeros(len(means))
+        for index, radius in self.gone:
+            centre = torch.as_tensor(self.tracks.centre(index, step)).to(means)
+            away = (means - centre).norm(dim=-1) / max(radius, 1e-6)
+            result = result.maximum(((SHADOW[1] - away) / (SHADOW[1] - SHADOW[0])).clamp(0, 1))
+        return torch.where(self.owners < 0, result, 0.0)
 
     def apply(self, gaussians: Gaussians, step: float) -> tuple[Gaussians, Int[Tensor, "edited"]]:
         """The Gaussians of a moment after the edits, and which one each was before."""
@@ -100,7 +115,21 @@ class SplatEditor(SceneEditor):
             if not placement.in_place
         ]
         tints = torch.tensor([entry.tint or (-1.0, -1.0, -1.0) for entry in states]).reshape(-1, 3)
-        return EditedGaussians(tracks, owners, kept, tuple(copies), tints, state.background)
+        gone = []
+        for index, entry in enumerate(states):
+            centre, radius = tracks.centre(index, model.gaussians.num_steps // 2), self._radius(owners == index)
+            places = [np.asarray(placement.matrix(centre)) @ np.append(centre, 1) for placement in entry.placements]
+            # What was moved a little still throws about the same shadow.
+            if not any(np.linalg.norm(place - centre) < SHADOW[0] * radius for place in places):
+                gone.append((index, radius))
+        return EditedGaussians(tracks, owners, kept, tuple(copies), tints, state.background, tuple(gone))
+
+    def _radius(self, own: Bool[Tensor, "N"]) -> float:
+        """Of an object: root mean square distance of its Gaussians from their centre, over the video."""
+        tracks = self.model.gaussians.tracks.detach()[own[self.model.gaussians.num_still :]]
+        if not len(tracks):
+            return 0.0
+        return float((tracks - tracks.mean(dim=0)).square().sum(dim=-1).mean().sqrt())
 
     def find_object(self, scene: EditedGaussians, camera: Cameras, row: float, column: float) -> int:
         """The object of the Gaussian that contributes most to a pixel."""

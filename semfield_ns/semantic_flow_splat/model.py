@@ -254,9 +254,11 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             channels,
         )
 
-    def seen_colors(self, view: View, means: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        """Colours of all Gaussians as a view sees them."""
-        coefficients = self.gaussians.coefficients_at(view.step)
+    def seen_colors(
+        self, view: View, means: Float[Tensor, "N 3"], lit: Float[Tensor, "N"] | None = None
+    ) -> Float[Tensor, "N 3"]:
+        """Colours of all Gaussians as a view sees them; `lit` as in `MovingGaussians.coefficients_at`."""
+        coefficients = self.gaussians.coefficients_at(view.step, lit)
         return colours(coefficients, means, view.there(view.pose), self.config.harmonics_degree)
 
     def moving_channel(self) -> Float[Tensor, "N 1"]:
@@ -321,7 +323,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         view = self.view(camera)
         with torch.no_grad():
             means = self.gaussians.means_at(view.step)
-            color = self.seen_colors(view, means)
+            color = self.seen_colors(view, means, None if scene is None else scene.lit(means, view.step))
 
         def seen(*others: Tensor, which: Tensor | None = None, **wanted: bool) -> Rendering:
             values, origins = self.values(view.step, torch.cat([color, *others], dim=-1)), None
@@ -336,6 +338,14 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             return seen(self.moving_channel(), self.gaussians.class_logits(), depth=True)
 
         @cache
+        def colors_alone() -> Rendering:
+            return seen(depth=True)
+
+        def surface() -> Rendering:
+            """Colours, accumulation and depth: by the pass that is there, or the one that is quick."""
+            return main() if main.cache_info().currsize else colors_alone()
+
+        @cache
         def flows() -> Rendering:
             steps = self._scene_flow(view.step)
             return seen(*steps)
@@ -345,7 +355,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             return view.directions()
 
         def depth() -> Tensor:
-            found = main().depth
+            found = surface().depth
             assert found is not None, "asked for above"
             return found
 
@@ -354,12 +364,12 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             return seen(which=flags if moving else ~flags).channels[..., :3]
 
         def share(values: Tensor) -> Tensor:
-            return values / main().accumulation.clamp(min=1e-4)
+            return values / surface().accumulation.clamp(min=1e-4)
 
         makers: dict[str, Callable[[], Tensor]] = {
-            "rgb": lambda: main().channels[..., :3],
+            "rgb": lambda: surface().channels[..., :3],
             "depth": lambda: depth() * rays().norm(dim=-1, keepdim=True),
-            "accumulation": lambda: main().accumulation,
+            "accumulation": lambda: surface().accumulation,
             "dynamic_weight": lambda: main().channels[..., 3:4],
             "rgb_static": lambda: branch(False),
             "rgb_dynamic": lambda: branch(True),
@@ -403,15 +413,17 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
     def splats(self, step: float) -> Splats:
         """The Gaussians at a time step, edited, with their classes and objects."""
         gaussians = self.gaussians
-        coefficients = gaussians.coefficients_at(step)
+        dynamic = self.label_map is not None and bool(self.label_map.dynamic.any())
+        scene = self.editor.scene() if dynamic else None
+        lit = None if scene is None else scene.lit(gaussians.means_at(step), step)
+        coefficients = gaussians.coefficients_at(step, lit)
         count, terms = coefficients.shape[:2]
         # Edits look at the first three channels as colours: those of degree 0.
         color = coefficients[:, 0] * CONSTANT + 0.5
         values = self.values(step, torch.cat([color, coefficients[:, 1:].flatten(1)], dim=-1))
         origins = torch.arange(count, device=color.device)
         objects = torch.full_like(origins, -1)
-        if self.label_map is not None and self.label_map.dynamic.any():
-            scene = self.editor.scene()
+        if scene is not None:
             objects = scene.owners
             values, origins = scene.apply(values, step)
         shown = torch.cat(

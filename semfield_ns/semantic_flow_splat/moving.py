@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from semfield_ns.gaussians.harmonics import CONSTANT
 from semfield_ns.semantic_flow_splat.start import Start
 
+LIT = 0.85
+"""quantile of a Gaussian's brightness over time that is taken for its brightness without a shadow"""
 UNSEEN = -1.5
 """added to the logit of the opacity, at first, where the flow does not lead"""
 
@@ -142,12 +144,20 @@ class MovingGaussians(nn.Module):
         """Of classes: what is known, and what is learned on top of it."""
         return self.known + self.logits
 
-    def coefficients_at(self, step: float) -> Float[Tensor, "N terms 3"]:
-        """Spherical harmonics of colours at a time step or between two."""
+    def coefficients_at(self, step: float, lit: Float[Tensor, "N"] | None = None) -> Float[Tensor, "N terms 3"]:
+        """Spherical harmonics of colours at a time step or between two.
+
+        Args:
+            step: the time.
+            lit: how far, 0 to 1, each is seen as bright as it is without a shadow.
+        """
         if not self.num_shades:
             return torch.cat([self.colors[:, None], self.details], dim=1)
         knot = step * (self.num_shades - 1) / max(self.num_steps - 1, 1)
-        brightness = _between(self.shades, knot).exp()[:, None]
+        shade = _between(self.shades, knot)
+        if lit is not None:
+            shade = torch.lerp(shade, self.shades.quantile(LIT, dim=1).maximum(shade), lit)
+        brightness = shade.exp()[:, None]
         grey = 0.5 / CONSTANT  # what a coefficient of 0 looks like
         colors = (self.colors + grey) * brightness - grey
         return torch.cat([colors[:, None], self.details * brightness[..., None]], dim=1)

@@ -5,7 +5,7 @@ import torch
 
 from semfield_ns.editing.edits import Edit
 from semfield_ns.gaussians.values import Gaussians, covariances
-from semfield_ns.semantic_flow_splat.editor import placed
+from semfield_ns.semantic_flow_splat.editor import SHADOW, placed
 
 
 def test_objects_are_removed_moved_and_copied(trained, manager):
@@ -30,6 +30,33 @@ def test_objects_are_removed_moved_and_copied(trained, manager):
         model.editor.change(())
     assert model.version() == version
     assert torch.equal(model.raw_outputs_for_camera(camera)["rgb"], plain["rgb"])
+
+
+def test_what_is_removed_throws_no_shadow(trained, manager):
+    model, step = trained.model, 3.0
+    gaussians = model.gaussians
+    means, still = gaussians.means_at(step), gaussians.num_still
+    shades = gaussians.shades.data.clone()
+    try:
+        gaussians.shades.data[:still] = 0.0
+        gaussians.shades.data[:still, 0] = -0.5  # darker at first
+        model.editor.change([Edit("remove")])
+        scene = model.editor.scene()
+        lit, centre = scene.lit(means, step), torch.as_tensor(scene.tracks.centre(0, step)).to(means)
+        near = (means - centre).norm(dim=-1) < SHADOW[0] * scene.gone[0][1]
+        near[still:] = False
+        assert bool(near.any()) and bool((lit[near] == 1).all())
+        assert bool((lit[still:] == 0).all())
+        assert torch.allclose(
+            gaussians.coefficients_at(0.0, lit)[near][:, 0], gaussians.coefficients_at(7.0)[near][:, 0]
+        )
+        assert torch.equal(gaussians.coefficients_at(0.0, 0 * lit), gaussians.coefficients_at(0.0))
+        for edit in (Edit("recolor", color=(0.0, 0.0, 1.0)), Edit("move", translation=(0.0, 0.0, 0.01))):
+            model.editor.change([edit])
+            assert model.editor.scene().lit(means, step) is None, "it is still there"
+    finally:
+        gaussians.shades.data = shades
+        model.editor.change(())
 
 
 def test_a_click_finds_the_object(trained, manager):
