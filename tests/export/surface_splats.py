@@ -22,34 +22,25 @@ def surface_splats(
         time: in frames.
         thickness: standard deviation of a Gaussian's place along its ray, relative to the depth.
 
-    Gaussians are about half as large as the distance to the next one, and nearly opaque.
-
     Returns:
         Vertices in the format of 3D Gaussian splatting (structured, [N], 62 floats), and instance ids (0: background).
     """
     rng = np.random.default_rng(seed)
     cameras = [scene.path.at(float(rng.uniform(0, 1)), tuple(rng.uniform(-0.25, 0.25, 3).tolist())) for _ in range(24)]
-    places, owners, sizes = [], [], []
+    places, owners = [], []
     for c2w in cameras:
         uv = rng.random((count // len(cameras), 2)) * (scene.intrinsics.width, scene.intrinsics.height)
         origin, directions = rays_through(uv, c2w, scene.intrinsics)
         hits = scene.cast(origin, directions, time)
         met = hits.index >= 0
         depth = hits.depth[met] * (1 + thickness * rng.standard_normal(int(met.sum())))
-        sizes.append(
-            0.5 * depth / scene.intrinsics.fx * (scene.intrinsics.width * scene.intrinsics.height / count) ** 0.5
-        )
         places.append(origin + depth[:, None] * directions[met])
         owners.append(np.array([entry.instance for entry in scene.objects])[hits.index[met]])
-    vertices = splat_vertices(np.concatenate(places), rng)
-    for axis in range(3):
-        vertices[f"scale_{axis}"] = np.log(np.concatenate(sizes)) + 0.2 * rng.standard_normal(len(vertices))
-    vertices["opacity"] = 2 + 0.5 * rng.standard_normal(len(vertices))
-    return vertices, np.concatenate(owners)
+    return splat_vertices(np.concatenate(places), rng), np.concatenate(owners)
 
 
 def splat_vertices(places: Float[np.ndarray, "N 3"], rng: np.random.Generator) -> np.ndarray:
-    """Gaussians at places, with random numbers for all other properties."""
+    """Gaussians at places, with random properties of every other kind."""
     names = [*"xyz", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(SH_REST))]
     names += ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
     vertices = np.zeros(len(places), [(name, "<f4") for name in names])
