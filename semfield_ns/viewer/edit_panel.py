@@ -1,7 +1,6 @@
 """Editing in Nerfstudio's viewer: what, how, and buttons. Each press adds one edit to the list; undo takes it away."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.viewer_elements import (
@@ -17,6 +16,7 @@ from torch import nn
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit, Kind, edits_json
 from semfield_ns.errors import SemfieldError
+from semfield_ns.viewer.files import edits_file
 from semfield_ns.viewer.legend import Legend, plain
 from semfield_ns.viewer.link import ClientButton, ViewerLink
 
@@ -40,6 +40,7 @@ class EditPanel(nn.Module):
     def __init__(self, classes: Sequence[str], editor: Callable[[], SceneEditor]) -> None:
         super().__init__()
         self._editor = editor
+        self.link = ViewerLink(lambda: None, lambda _: None)
         self._edits = editor().edits
         self._classes = list(classes)
         options = [EVERYTHING, *self._classes]
@@ -57,7 +58,9 @@ class EditPanel(nn.Module):
         self.m_background = self._button("Background", "background")
         self.n_undo = ViewerButton("Undo edit", lambda _: self._set(self._edits[:-1]))
         self.o_clear = ViewerButton("Clear edits", lambda _: self._set(()))
-        self.p_file = ViewerText("Edits file", "edits.json", hint="For ns-render, see `semfield edit`")
+        self.p_file = ViewerText(
+            "Edits file", "edits.json", hint="In the folder viewer of the run. For ns-render, see `semfield edit`"
+        )
         self.q_save = ViewerButton("Save edits", lambda _: self._save())
         self.r_list = Legend("Edits", describe(self._edits))
 
@@ -115,13 +118,13 @@ class EditPanel(nn.Module):
     def _save(self) -> None:
         from semfield_ns.io import write_text
 
-        path = Path(self.p_file.value).expanduser()
         try:
+            path = edits_file(self.link.run_folder, self.p_file.value)
             write_text(path, edits_json(self._edits))
         except (OSError, SemfieldError) as error:
-            self.tell(f"The edits could not be saved to {path}: {error}")
+            self.tell(f"The edits could not be saved: {error}")
             return
-        self.tell(f"Saved to {path.resolve()}")
+        self.tell(f"Saved to {path}")
 
     def tell(self, message: str) -> None:
         """Shows a sentence below the list of edits."""

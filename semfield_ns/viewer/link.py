@@ -3,6 +3,7 @@
 A `ViewerLink` knows the running viewer. Until there is one (in ns-render, in tests) it says so and does nothing.
 """
 
+import ipaddress
 import math
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.render_state_machine import RenderAction
 from nerfstudio.viewer.viewer_elements import (
     ViewerButton,
@@ -36,6 +38,20 @@ SKETCH_DISTANCE = 0.5
 """in viser units: where marks are that have no place in the scene yet"""
 
 
+EXPOSED = (
+    "This viewer listens on {host}: whoever reaches this machine can open it, draw, and write results into the run. "
+    "For this machine alone: --viewer.websocket-host 127.0.0.1"
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class ViewerLink(ViewerControl):
     """The running viewer, for tools.
 
@@ -54,6 +70,10 @@ class ViewerLink(ViewerControl):
         repair_viser()
         if not isinstance(viewer.render_statemachines, Machines):
             viewer.render_statemachines = Machines(viewer.render_statemachines)
+            host = viewer.config.websocket_host
+            if not is_loopback(host):
+                CONSOLE.log(f"[yellow]{EXPOSED.format(host=host)}")
+                self.viser_server.gui.add_markdown(f"**{EXPOSED.format(host=host)}**")
         self.viser_server.on_client_disconnect(lambda client: self._left(client.client_id))
         self._ready()
 

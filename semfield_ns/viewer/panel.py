@@ -27,6 +27,7 @@ from semfield_ns.sessions.actions import (
     SetThreshold,
 )
 from semfield_ns.sessions.session import Session
+from semfield_ns.viewer.files import results_folder
 from semfield_ns.viewer.legend import Legend, plain
 from semfield_ns.viewer.link import (
     Client,
@@ -85,7 +86,9 @@ class ResultsPanel(nn.Module):
 
     def __init__(self, panel: "_Actions") -> None:
         super().__init__()
-        self.a_folder = ViewerText("Folder", "segmentation", hint="For all files, relative to the folder of the run")
+        self.a_name = ViewerText(
+            "Name", "segmentation", hint="Of the folder for all files, in the folder viewer of the run"
+        )
         self.b_save = ClientButton("Save session", lambda _: panel.save())
         self.c_load = ClientButton("Load session", lambda _: panel.load())
         self.d_masks = ClientButton("Export masks", lambda _: panel.export("masks"))
@@ -383,22 +386,28 @@ class _Actions:
     # ------------------------------------------------------------------------------------------------------ files
 
     def _folder(self) -> Path:
-        return (self.link.run_folder / Path(self._panel().results.a_folder.value).expanduser()).resolve()
+        return results_folder(self.link.run_folder, self._panel().results.a_name.value)
 
     def save(self) -> None:
         """Writes the session."""
-        path = self._folder() / "session.json"
-
-        def write() -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path = self._folder() / "session.json"
+            path.parent.mkdir(exist_ok=True)
             self.session.save(path)
-
-        self._try(write, f"Saved to {path}")
+        except (SemfieldError, OSError) as error:
+            self._tell(str(error))
+        else:
+            self._tell(f"Saved to {path}")
 
     def load(self) -> None:
         """Reads a session."""
-        path = self._folder() / "session.json"
-        self._try(lambda: self.session.load(path), f"Loaded {path}")
+        try:
+            path = self._folder() / "session.json"
+            self.session.load(path)
+        except (SemfieldError, OSError) as error:
+            self._tell(str(error))
+        else:
+            self._tell(f"Loaded {path}")
         self._show_overlay()
 
     def export(self, what: str) -> None:
@@ -407,9 +416,9 @@ class _Actions:
             if self._busy:
                 return
             self._busy = True
-        folder = self._folder()
-        self._tell(f"Writing to {folder} ...")
         try:
+            folder = self._folder()
+            self._tell(f"Writing to {folder} ...")
             said = self._export(Session(self.session.log), folder, what, self.link)
         except (SemfieldError, OSError) as error:
             said = str(error)

@@ -2,12 +2,12 @@
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.viewer.edit_panel import EditPanel
-from semfield_ns.viewer.link import Client, ClientButton, ScreenPoint, ViewerLink
+from semfield_ns.viewer.link import Client, ClientButton, ScreenPoint
 
 
 def add_picking(panel: EditPanel) -> None:
-    """Gives a panel the button "Pick by a click"; Nerfstudio finds it, and the link to the viewer, as attributes."""
-    link = ViewerLink(lambda: None, lambda _: None)
+    """Gives a panel the button "Pick by a click"; Nerfstudio finds it as an attribute."""
+    link = panel.link
 
     def begin(client: Client) -> None:
         if client is not None:
@@ -26,4 +26,4 @@ def add_picking(panel: EditPanel) -> None:
             return
         panel.choose(name, objects)
 
-    panel.link, panel.b_pick = link, ClientButton("Pick by a click", begin)
+    panel.b_pick = ClientButton("Pick by a click", begin)

@@ -79,7 +79,7 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
 
     served.press(panel.results.b_save, browser)
     wait_for(lambda: "Saved to" in served.said())
-    assert read_session(tmp_path / "segmentation" / "session.json") == served.session.log
+    assert read_session(tmp_path / "viewer" / "segmentation" / "session.json") == served.session.log
 
 
 def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
@@ -184,8 +184,8 @@ def test_strokes_of_a_loaded_session_are_drawn_where_they_are(served: Served, tm
     (client,) = served.viewer.viser_server.get_clients().values()
     view, saved = panel.link.camera(client), Session()
     saved.add_stroke(saved.add_object(), view, [(8.0, 40.0), (12.0, 40.0)])
-    (tmp_path / "segmentation").mkdir()
-    saved.save(tmp_path / "segmentation" / "session.json")
+    (tmp_path / "viewer" / "segmentation").mkdir(parents=True)
+    saved.save(tmp_path / "viewer" / "segmentation" / "session.json")
     served.session.add_stroke(served.session.add_object(), view, [(30.0, 24.0), (34.0, 24.0)])
     wait_for(lambda: served.actions._lines)
     served.press(panel.results.c_load, browser)
