@@ -14,7 +14,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.normalisation import normalise, range_of
 from semfield_ns.gsn.projection import SourceViews, project
-from semfield_ns.io import read_rgb
+from semfield_ns.io import capital, read_rgb
 from semfield_ns.scenes.dataparser import make_cameras
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame, Scene
@@ -75,6 +75,12 @@ def load_scene(
         SemfieldError: as the readers do, and for too few views or views without overlap.
     """
     scene = read_scene(path, images)
+    round_one = next((frame for frame in (*scene.train, *scene.test) if frame.fisheye), None)
+    if round_one is not None:
+        raise SemfieldError(
+            f"{capital(round_one.where)} is of a fisheye, which gsn does not look through: undistort the pictures of "
+            f"{scene.root} first, such as with COLMAP's image_undistorter."
+        )
     normalised = normalise(scene)
     frames = [resized(frame, longest_side) for frame in (*scene.train, *scene.test)]
     train, held_out = split(scene, hold_out)

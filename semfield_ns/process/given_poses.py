@@ -81,6 +81,12 @@ def _import_transforms(path: Path, frames: Sequence[FrameNames]) -> Registration
     rest = [frame for frame in frames if frame.number not in images]
     found = {number: train[image] for number, image in images.items()}
     found |= {number: test[image] for number, image in match_images(test, rest).items()}
+    bent = next((frame for frame in found.values() if frame.fisheye), None)
+    if bent is not None:
+        raise SemfieldError(
+            f"{path}: {bent.where} is of a fisheye, and flow and depth are found through other lenses: undistort the "
+            "video first."
+        )
     cameras = {
         number: Camera(frame.fx, frame.fy, frame.cx, frame.cy, frame.width, frame.height, frame.distortion)
         for number, frame in found.items()

@@ -94,7 +94,8 @@ class SemfieldDataParser(DataParser):
         if split == "train" and config.estimate_flow:
             frames = ensure_flows(frames)
         frames = [shrink(frame, config.downscale_factor) for frame in frames]
-        if config.undistort:
+        # Nothing after this knows fisheyes.
+        if config.undistort or any(frame.fisheye for frame in frames):
             frames = undistorted_frames(frames)
 
         recentre, depth = average_pose_inverse(scene.train), depth_range(scene)

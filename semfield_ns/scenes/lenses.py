@@ -16,37 +16,67 @@ from semfield_ns.scenes.scene import Frame, Lens
 
 STRAIGHT = 1e-8
 """coefficients that bend nothing"""
+TINY = 1e-12
+STEEPEST = 1.5
+"""rad off the axis: the most that rays of a fisheye are"""
+WIDEST = np.pi / 3
+"""rad that the pinhole of a fisheye sees to each side, at most"""
+NEWTON_STEPS = 12
 MAX_MISS = 0.05
 """px by which a pixel may miss itself on its way through the lens and back"""
 
 
 def bend(rays: Float[np.ndarray, "*shape 2"], lens: Lens) -> Float[np.ndarray, "*shape 2"]:
     """Pixels of rays (x right and y down at depth 1)."""
+    if lens.fisheye:
+        radius = np.linalg.norm(rays, axis=-1, keepdims=True)
+        angle = np.arctan(radius)
+        scale = np.where(radius > TINY, angle * _fisheye(angle, lens)[0] / np.maximum(radius, TINY), 1.0)
+        return rays * scale * lens.intrinsics[:2] + lens.intrinsics[2:]
     bent = distort(torch.from_numpy(rays), torch.tensor(lens.distortion, dtype=torch.float64)).numpy()
     return bent * lens.intrinsics[:2] + lens.intrinsics[2:]
 
 
 def straighten(pixels: Float[np.ndarray, "*shape 2"], lens: Lens) -> Float[np.ndarray, "*shape 2"]:
-    """Rays of pixels: the inverse of `bend`."""
+    """Rays of pixels: the inverse of `bend`; of a fisheye, none is more than `STEEPEST` off the axis."""
+    if lens.fisheye:
+        bent = (pixels - lens.intrinsics[2:]) / lens.intrinsics[:2]
+        radius = np.linalg.norm(bent, axis=-1, keepdims=True)
+        angle = np.minimum(radius, STEEPEST)
+        for _ in range(NEWTON_STEPS):
+            factor, slope = _fisheye(angle, lens)
+            angle = np.clip(angle - (angle * factor - radius) / np.where(np.abs(slope) > TINY, slope, 1.0), 0, STEEPEST)
+        return bent * np.where(radius > TINY, np.tan(angle) / np.maximum(radius, TINY), 1.0)
     bent = torch.from_numpy((pixels - lens.intrinsics[2:]) / lens.intrinsics[:2])
     return undistort(bent, torch.tensor(lens.distortion, dtype=torch.float64)).numpy()
+
+
+def _fisheye(angle: np.ndarray, lens: Lens) -> tuple[np.ndarray, np.ndarray]:
+    """1 + k1 a^2 + k2 a^4 + k3 a^6 + k4 a^8 of angles to the optical axis, and the derivative of a times that."""
+    square = angle * angle
+    k1, k2, k3, k4 = lens.distortion[:4]
+    factor = 1 + square * (k1 + square * (k2 + square * (k3 + square * k4)))
+    slope = 1 + square * (3 * k1 + square * (5 * k2 + square * (7 * k3 + square * 9 * k4)))
+    return factor, slope
 
 
 def undistorted(frame: Frame) -> Frame:
     """The frame as a pinhole of the same place and picture size sees it; its `lens` says what its files show.
 
-    The pinhole sees the largest upright rectangle that lies inside the lens's picture, so that no pixel is empty.
+    The pinhole sees the largest upright rectangle that lies inside the lens's picture, so that no pixel is empty; of a
+    fisheye at most `WIDEST` to each side, beyond which a pinhole's picture is all border.
 
     Raises:
         SemfieldError: the lens folds its picture back, so that a pixel belongs to two rays.
     """
-    if np.abs(frame.distortion).max() <= STRAIGHT:
+    if not frame.fisheye and np.abs(frame.distortion).max() <= STRAIGHT:
         return frame
     lens = Lens(
         (frame.fx, frame.fy, frame.cx, frame.cy),
         tuple(float(value) for value in frame.distortion),
         frame.width,
         frame.height,
+        frame.fisheye,
     )
     across, down = np.arange(frame.width + 1.0), np.arange(frame.height + 1.0)
     zero_x, zero_y = np.zeros_like(down), np.zeros_like(across)
@@ -54,13 +84,19 @@ def undistorted(frame: Frame) -> Frame:
     right = _rays(frame, lens, np.stack([zero_x + frame.width, down], axis=-1))[:, 0].min()
     top = _rays(frame, lens, np.stack([across, zero_y], axis=-1))[:, 1].max()
     bottom = _rays(frame, lens, np.stack([across, zero_y + frame.height], axis=-1))[:, 1].min()
+    if frame.fisheye:
+        left, right, top, bottom = np.clip([left, right, top, bottom], -np.tan(WIDEST), np.tan(WIDEST))
     fx, fy = frame.width / (right - left), frame.height / (bottom - top)
-    return replace(frame, fx=fx, fy=fy, cx=-left * fx, cy=-top * fy, distortion=np.zeros(6), lens=lens)
+    pinhole = replace(frame, fx=fx, fy=fy, cx=-left * fx, cy=-top * fy)
+    return replace(pinhole, distortion=np.zeros(6), fisheye=False, lens=lens)
 
 
 def _rays(frame: Frame, lens: Lens, pixels: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
     rays = straighten(pixels, lens)
-    if not np.abs(bend(rays, lens) - pixels).max() < MAX_MISS:
+    missed = np.abs(bend(rays, lens) - pixels).max(axis=-1)
+    if lens.fisheye:  # what is further off the axis than any ray is cut off anyway
+        missed = missed[np.linalg.norm(rays, axis=-1) < 0.99 * np.tan(STEEPEST)]
+    if len(missed) and not missed.max() < MAX_MISS:
         raise SemfieldError(
             f"{capital(frame.where)}: its lens coefficients {lens.distortion} fold the picture back before its border: "
             "check them, or undistort the pictures with the program that found them."

@@ -36,6 +36,8 @@ class Lens:
     """k1 k2 k3 k4 p1 p2"""
     width: int
     height: int
+    fisheye: bool = False
+    """whether the coefficients are of OpenCV's fisheye model, with p1 and p2 of 0"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,8 @@ class Frame:
     """frames of one camera, in the order of time, are a video"""
     distortion: Float[np.ndarray, "6"] = field(default_factory=lambda: np.zeros(6))
     """k1 k2 k3 k4 p1 p2 (OpenCV names)"""
+    fisheye: bool = False
+    """whether these are of OpenCV's fisheye model (p1 and p2 are 0); data parsers make pinholes of such frames"""
     lens: Lens | None = None
     """what the pictures in the files were taken through, where the numbers above are those of a pinhole instead"""
     semantic_path: Path | None = None

@@ -24,7 +24,8 @@ def write_colmap(folder, suffix=".bin", model="OPENCV", size=(WIDTH, HEIGHT)):
     """Three images whose names are not in the order of their ids; returns their OpenGL poses by name."""
     (folder / "images").mkdir(parents=True)
     (folder / "sparse" / "0").mkdir(parents=True)
-    params = {"OPENCV": [50, 52, 20, 15, 0.1, 0.01, 0.001, 0.002], "OPENCV_FISHEYE": [50, 52, 20, 15, 0, 0, 0, 0]}
+    params = {"OPENCV": [50, 52, 20, 15, 0.1, 0.01, 0.001, 0.002], "OPENCV_FISHEYE": [50, 52, 20, 15, 0.1, 0.2, 0, 0]}
+    params["FOV"] = [50, 52, 20, 15, 0.5]
     cameras = {7: colmap.Camera(7, model, WIDTH, HEIGHT, np.array(params[model], dtype=float))}
     images, poses = {}, {}
     for index, centre in enumerate(CENTRES):
@@ -56,6 +57,13 @@ def test_cameras_poses_and_points(tmp_path, suffix):
     np.testing.assert_allclose(scene.points, POINTS)
 
 
+def test_a_fisheye_is_read_as_one(tmp_path):
+    write_colmap(tmp_path / "s", model="OPENCV_FISHEYE")
+    for frame in read_scene(tmp_path / "s").train:
+        assert frame.fisheye
+        np.testing.assert_allclose(frame.distortion, [0.1, 0.2, 0, 0, 0, 0])
+
+
 def test_reduced_images_have_reduced_cameras(tmp_path):
     write_colmap(tmp_path / "s", size=(WIDTH // 2, HEIGHT // 2))
     frame = read_scene(tmp_path / "s").train[0]
@@ -63,9 +71,9 @@ def test_reduced_images_have_reduced_cameras(tmp_path):
 
 
 def test_bad_models_are_one_sentence(tmp_path):
-    write_colmap(tmp_path / "fisheye", model="OPENCV_FISHEYE")
-    with pytest.raises(SemfieldError, match="OPENCV_FISHEYE camera: undistort"):
-        read_scene(tmp_path / "fisheye")
+    write_colmap(tmp_path / "fov", model="FOV")
+    with pytest.raises(SemfieldError, match="FOV camera, which is not supported"):
+        read_scene(tmp_path / "fov")
     write_colmap(tmp_path / "crop", size=(WIDTH, WIDTH))
     with pytest.raises(SemfieldError, match="is no reduction"):
         read_scene(tmp_path / "crop")

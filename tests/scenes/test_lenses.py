@@ -52,6 +52,32 @@ def test_every_pixel_shows_what_the_lens_saw_along_its_ray(distortion):
     np.testing.assert_allclose(places - 0.5, np.stack([x, y], axis=-1), atol=1e-3)
 
 
+FISHEYES = {"equidistant": (0, 0, 0, 0), "action camera": (0.04, -0.01, 0.006, -0.001), "strong": (-0.05, 0.01, 0, 0)}
+
+
+@pytest.mark.parametrize("coefficients", FISHEYES.values(), ids=FISHEYES.keys())
+@pytest.mark.parametrize("focal", [26.0, 60.0])
+def test_a_fisheye_is_seen_through_a_pinhole(coefficients, focal):
+    bent = frame((*coefficients, 0, 0), fx=focal, fy=focal, fisheye=True)
+    straight = undistorted(bent)
+    assert not straight.fisheye and not straight.distortion.any() and straight.lens.fisheye
+    places = pixels_in_file(straight)
+    assert places.min() > -0.5 and (places.max(axis=(0, 1)) < [80.5, 60.5]).all(), "no pixel is empty"
+    x, y = cv2.fisheye.initUndistortRectifyMap(
+        np.array([[focal, 0, 41.5], [0, focal, 28.5], [0, 0, 1]]),
+        np.array(coefficients, dtype=float),
+        np.eye(3),
+        np.array([[straight.fx, 0, straight.cx - 0.5], [0, straight.fy, straight.cy - 0.5], [0, 0, 1]]),
+        (80, 60),
+        cv2.CV_32FC1,
+    )
+    np.testing.assert_allclose(places - 0.5, np.stack([x, y], axis=-1), atol=1e-3)
+    sides = np.degrees(np.arctan([straight.cx / straight.fx, (80 - straight.cx) / straight.fx]))
+    assert (sides <= 60 + 1e-6).all()
+    there = bend(straighten(places[::7, ::7].astype(np.float64), straight.lens), straight.lens)
+    np.testing.assert_allclose(there, places[::7, ::7], atol=1e-3)
+
+
 def test_pictures_and_labels_are_resampled():
     straight = undistorted(frame())
     across = np.tile(np.arange(80, dtype=np.float32), (60, 1))
@@ -115,3 +141,23 @@ def test_a_scene_is_read_undistorted(tmp_path: Path):
     nearby = picture[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3)
     assert (item["image"][20, 30].numpy() >= nearby.min(axis=0) - 0.01).all()
     assert (item["image"][20, 30].numpy() <= nearby.max(axis=0) + 0.01).all()
+
+
+def test_a_scene_of_a_fisheye_is_always_read_as_pinholes(tmp_path: Path):
+    from semfield_ns.gsn.library import load_scene
+    from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
+    from semfield_ns.scenes.formats import read_scene
+    from semfield_ns.scenes.formats.transforms import write_transforms
+    from semfield_ns.scenes.synthetic import write_scene
+
+    folder = write_scene("demo", tmp_path / "scene", num_frames=3, width=64, height=48, samples_per_axis=1)
+    scene = read_scene(folder)
+    frames = [replace(f, fisheye=True, distortion=np.array([0.02, 0.0, 0, 0, 0, 0])) for f in scene.train]
+    write_transforms(replace(scene, train=frames), folder)
+    again = read_scene(folder).train
+    assert all(frame.fisheye and frame.distortion[0] == 0.02 for frame in again)
+    outputs = SemfieldDataParserConfig(data=folder, undistort=False).setup().get_dataparser_outputs("train")
+    assert not outputs.cameras.distortion_params.any()
+    assert all(frame.lens is not None and frame.lens.fisheye for frame in outputs.metadata["frames"])
+    with pytest.raises(SemfieldError, match="fisheye, which gsn does not look through"):
+        load_scene(folder, "scene")

@@ -80,8 +80,6 @@ def _intrinsics(cameras: dict[int, Any], entry: Any, model: Path) -> dict[str, A
     camera = cameras.get(entry.camera_id)
     if camera is None:
         raise SemfieldError(f"The COLMAP model {model} has no camera {entry.camera_id}, which {entry.name} names.")
-    if "FISHEYE" in camera.model:
-        raise SemfieldError(f"The COLMAP model {model} has a {camera.model} camera: undistort the images first.")
     try:
         return parse_colmap_camera_params(camera)
     except NotImplementedError as error:
@@ -112,4 +110,5 @@ def _frame(entry: Any, intrinsics: dict[str, Any], folder: Path, time: int) -> F
         height=height,
         time=float(time),
         distortion=np.array([float(intrinsics.get(key, 0.0)) for key in _DISTORTION]),
+        fisheye=intrinsics["camera_model"] == "OPENCV_FISHEYE",
     )

@@ -25,7 +25,8 @@ _PATHS = {
 }
 _INTRINSICS = {"fl_x": "fx", "fl_y": "fy", "cx": "cx", "cy": "cy", "w": "width", "h": "height"}
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
-_CAMERA_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE")
+_FISHEYE = "OPENCV_FISHEYE"
+_CAMERA_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", _FISHEYE)
 _NERFSTUDIO_DEPTH_UNIT = 1e-3  # Nerfstudio's default meaning of a depth file: thousandths of the scene's unit
 
 
@@ -45,9 +46,7 @@ def read_transforms(path: Path) -> Scene:
         raise SemfieldError(f'{path} has no list "frames".')
     if not meta["frames"]:
         raise SemfieldError(f"{path} lists no frames.")
-    model = meta.get("camera_model", "OPENCV")
-    if model not in _CAMERA_MODELS:
-        raise SemfieldError(f"{path}: camera_model {model!r} is not supported, use one of {', '.join(_CAMERA_MODELS)}.")
+    _camera_model(str(path), {}, meta)
     frames = [_read_frame(path, meta, entry, index) for index, entry in enumerate(meta["frames"])]
     _check_all_or_none_timed(path, meta["frames"], frames)
     train, test = _split(path, meta, frames)
@@ -106,6 +105,10 @@ def _read_frame(path: Path, meta: dict[str, Any], entry: Any, index: int) -> Fra
         if values[key] != int(values[key]):
             raise SemfieldError(f'{where}: "{key}" is {values[key]:g}, not a whole number of pixels.')
     root = path.parent
+    fisheye = _camera_model(where, meta, entry) == _FISHEYE
+    distortion = _distortion(where, meta, entry)
+    if fisheye and distortion[4:].any():
+        raise SemfieldError(f"{where}: a camera of the model {_FISHEYE} has k1 to k4, and no p1 and p2.")
     return Frame(
         image_path=root / entry["file_path"],
         c2w=_pose(where, entry["transform_matrix"]),
@@ -115,7 +118,8 @@ def _read_frame(path: Path, meta: dict[str, Any], entry: Any, index: int) -> Fra
         cy=values["cy"],
         width=int(values["w"]),
         height=int(values["h"]),
-        distortion=_distortion(where, meta, entry),
+        distortion=distortion,
+        fisheye=fisheye,
         time=_number(where, {}, entry, "time") if "time" in entry else float(index),
         camera_id=str(entry.get("camera_id", "0")),
         **{field: _file(where, root, entry, key) for key, field in _PATHS.items()},  # type: ignore[arg-type]
@@ -132,6 +136,16 @@ def _number(where: str, meta: dict[str, Any], entry: dict[str, Any], key: str) -
     if not np.isfinite(value):
         raise SemfieldError(f'{where}: "{key}" is {value}, not a finite number.')
     return float(value)
+
+
+def _camera_model(where: str, meta: dict[str, Any], entry: dict[str, Any]) -> str:
+    """Of the frame, or else of the whole file."""
+    model = entry.get("camera_model", meta.get("camera_model", "OPENCV"))
+    if model not in _CAMERA_MODELS:
+        raise SemfieldError(
+            f"{where}: camera_model {model!r} is not supported, use one of {', '.join(_CAMERA_MODELS)}."
+        )
+    return str(model)
 
 
 def _distortion(where: str, meta: dict[str, Any], entry: dict[str, Any]) -> np.ndarray:
@@ -218,6 +232,8 @@ def _frame_entry(frame: Frame, root: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {"file_path": _relative(frame.image_path, root)}
     entry |= {key: getattr(frame, field) for key, field in _INTRINSICS.items()}
     entry |= {key: float(value) for key, value in zip(_DISTORTION, frame.distortion, strict=True)}
+    if frame.fisheye:
+        entry["camera_model"] = _FISHEYE
     entry |= {"time": frame.time, "camera_id": frame.camera_id}
     for key, field in _PATHS.items():
         file = getattr(frame, field)
