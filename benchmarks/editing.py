@@ -1,6 +1,6 @@
 """Edited renders of a run on a synthetic scene against the truth: the scene rendered without, or with moved, objects.
 
-    python benchmarks/editing.py --load-config outputs/demo/synthetic/semantic-flow-splat-tiny/run/config.yml --pictures docs/images
+    python benchmarks/editing.py --load-config RUN/config.yml --pictures docs/images
 
 Prints a Markdown table: mean PSNR of held-out views, of the scene as it is and of each edit.
 """

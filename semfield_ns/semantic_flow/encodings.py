@@ -80,11 +80,12 @@ class PlanesEncoding(Encoding):
         return total
 
 
-def planes_at(level: KPlanesEncoding, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
+def planes_at(level: nn.Module, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
     """The product of all planes of a level at each point: what `level(coordinates)` gives, in fewer kernels.
 
     Planes of one size are looked up together, and no list of axes is copied to the device.
     """
+    assert isinstance(level, KPlanesEncoding), "what `PlanesEncoding` is made of"
     sizes = [tuple(plane.shape) for plane in level.plane_coefs]
     product = coordinates.new_ones(())
     for size in dict.fromkeys(sizes):
