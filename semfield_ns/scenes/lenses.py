@@ -86,6 +86,9 @@ def undistorted(frame: Frame) -> Frame:
     bottom = _rays(frame, lens, np.stack([across, zero_y + frame.height], axis=-1))[:, 1].min()
     if frame.fisheye:
         left, right, top, bottom = np.clip([left, right, top, bottom], -np.tan(WIDEST), np.tan(WIDEST))
+        corner = np.arctan(np.hypot(max(-left, right), max(-top, bottom)))
+        if not (_fisheye(np.linspace(0, corner, 200), lens)[1] > 0).all():
+            raise _folded(frame, lens)
     fx, fy = frame.width / (right - left), frame.height / (bottom - top)
     pinhole = replace(frame, fx=fx, fy=fy, cx=-left * fx, cy=-top * fy)
     return replace(pinhole, distortion=np.zeros(6), fisheye=False, lens=lens)
@@ -97,11 +100,15 @@ def _rays(frame: Frame, lens: Lens, pixels: Float[np.ndarray, "N 2"]) -> Float[n
     if lens.fisheye:  # what is further off the axis than any ray is cut off anyway
         missed = missed[np.linalg.norm(rays, axis=-1) < 0.99 * np.tan(STEEPEST)]
     if len(missed) and not missed.max() < MAX_MISS:
-        raise SemfieldError(
-            f"{capital(frame.where)}: its lens coefficients {lens.distortion} fold the picture back before its border: "
-            "check them, or undistort the pictures with the program that found them."
-        )
+        raise _folded(frame, lens)
     return rays
+
+
+def _folded(frame: Frame, lens: Lens) -> SemfieldError:
+    return SemfieldError(
+        f"{capital(frame.where)}: its lens coefficients {lens.distortion} fold the picture back before its border: "
+        "check them, or undistort the pictures with the program that found them."
+    )
 
 
 def undistorted_frames(frames: Sequence[Frame]) -> list[Frame]:

@@ -78,6 +78,13 @@ def test_a_fisheye_is_seen_through_a_pinhole(coefficients, focal):
     np.testing.assert_allclose(there, places[::7, ::7], atol=1e-3)
 
 
+@pytest.mark.parametrize("k1", [-0.5, -1.0, -5.0])
+@pytest.mark.parametrize("focal", [10.0, 26.0])
+def test_a_fisheye_that_folds_back_is_refused(k1, focal):
+    with pytest.raises(SemfieldError, match="fold the picture back"):
+        undistorted(frame((k1, 0, 0, 0, 0, 0), fx=focal, fy=focal, fisheye=True))
+
+
 def test_pictures_and_labels_are_resampled():
     straight = undistorted(frame())
     across = np.tile(np.arange(80, dtype=np.float32), (60, 1))
