@@ -64,6 +64,11 @@ class SceneModel(Model):
     can_be_segmented: bool = True
     """Whether strokes of a session mean one and the same scene."""
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether objects can be found by words."""
+        return False
+
     @abstractmethod
     def raw_outputs_for_camera(self, camera: Cameras) -> Outputs:
         """Everything that one camera sees, as it is rendered.
@@ -138,10 +143,10 @@ class SceneModel(Model):
         """Words in the space of "features", of unit norm.
 
         Raises:
-            SemfieldError: the features are not of a teacher that knows words.
+            SemfieldError: the features are not of a teacher that supports text queries.
         """
         raise SemfieldError(
-            "This model's features do not know words: text queries need a run of gsn with a CLIP teacher."
+            "This model's features do not support text queries: they need a run of gsn with a CLIP teacher."
         )
 
     @torch.no_grad()

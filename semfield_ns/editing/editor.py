@@ -11,7 +11,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
-from semfield_ns.editing.edits import Edit, read_edits
+from semfield_ns.editing.edits import Edit, Placement, apply_edits, read_edits
 from semfield_ns.editing.objects import FrameView, ObjectTracks, find_objects
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.labels import LabelMap
@@ -99,11 +99,42 @@ class SceneEditor(ABC):
         """The weights have changed: objects have to be found again."""
         self._tracks = self._scene = None
 
-    def tracks(self) -> ObjectTracks:
-        """The moving objects as the model sees them; renders every training frame, small, the first time."""
+    def tracks(self, watch: Callable[[Any], Iterable[Any]] = iter) -> ObjectTracks:
+        """The moving objects as the model sees them; renders every training frame, small, the first time.
+
+        Args:
+            watch: goes through the list of views, as `rich.progress.track` does.
+        """
         if self._tracks is None:
-            self._tracks = track_objects(self.model)
+            self._tracks = track_objects(self.model, watch=watch)
         return self._tracks
+
+    @property
+    def knows_objects(self) -> bool:
+        """Whether the moving objects have been looked for."""
+        return self._tracks is not None
+
+    @torch.no_grad()
+    def edited_at(
+        self, camera: Cameras, places: Sequence[tuple[float, float]], then: Sequence[Edit], now: Sequence[Edit]
+    ) -> bool:
+        """Whether an object is elsewhere, or gone, since somebody pointed at it.
+
+        Args:
+            camera: one camera with a time.
+            places: (column, row), px, of its picture.
+            then: edits at that time.
+            now: edits since.
+        """
+        if tuple(then) == tuple(now):
+            return False
+        before = self.build(then)
+        numbers = {self.find_object(before, camera, row, column) for column, row in places}
+        classes = () if self.model.label_map is None else self.model.label_map.names
+        tracks = self.tracks()
+        was, is_now = (apply_edits(edits, tracks.centres, classes, self.world).objects for edits in (then, now))
+        names = [tracks.names[number] for number in numbers if number >= 0]
+        return any(not _same_places(was[name].placements, is_now[name].placements) for name in names)
 
     def scene(self) -> Any:
         """The edited scene, in the method's own form.
@@ -114,6 +145,13 @@ class SceneEditor(ABC):
         if self._scene is None:
             self._scene = self.build(self.edits)
         return self._scene
+
+
+def _same_places(first: Sequence[Placement], second: Sequence[Placement]) -> bool:
+    return len(first) == len(second) and all(
+        np.array_equal(a.linear, b.linear) and np.array_equal(a.offset, b.offset)
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 @torch.no_grad()

@@ -326,6 +326,11 @@ class GSNModel(SceneModel):
                     return end.value
             yield
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether the teacher supports text queries."""
+        return self.tokens is not None and self.tokens.knows_words
+
     def text_features(self, texts: list[str]) -> Float[Tensor, "N F"]:
         """Words in the space of the features, of unit norm.
 

@@ -140,16 +140,21 @@ class TokenStore:
         """The teacher's own features of an image."""
         return self.cache[self.picture(scene, index)].features()
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether the teacher supports text queries."""
+        return isinstance(self.teacher, TextTeacher)
+
     def words(self, scene: int, texts: list[str]) -> Float[Tensor, "N dim"]:
         """Words through the projection that a scene's tokens go through.
 
         Raises:
-            SemfieldError: the teacher does not know words.
+            SemfieldError: the teacher does not support text queries.
         """
         if not isinstance(self.teacher, TextTeacher):
             raise SemfieldError(
-                f"The features of this run are those of the teacher '{self.name}', which does not know words: text "
-                "queries need a run with the teacher 'clip'."
+                f"The features of this run are those of the teacher '{self.name}', which does not support text "
+                "queries: they need a run with the teacher 'clip'."
             )
         return self.projection_of(scene)(self.teacher.encode_text(texts))
 

@@ -11,8 +11,8 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 STANDING_OUT = ((230, 0, 190), (0, 255, 170), (90, 40, 255), (255, 225, 0), (120, 0, 60), (160, 110, 0))
 """sRGB, for masks over photographs: the first ones are saturated and rare in rooms and streets, and all are far apart
 for people who do not tell red from green as well"""
-HIDDEN = 0.25
-"""brightness of what is of a hidden class"""
+FAINT = (0.45, 0.35)
+"""grey of what is hidden: how bright black is, and how much brighter white"""
 
 
 def default_palette(num_classes: int) -> UInt8[np.ndarray, "C 3"]:
@@ -70,3 +70,8 @@ def hex_color(color: Shaped[np.ndarray, "3"] | tuple[int, int, int]) -> str:
     """`#rrggbb` of a colour given as three integers in 0 to 255."""
     red, green, blue = (int(channel) for channel in color)
     return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def faint(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Colours in [0, 1] as those of something hidden: pale and grey, so that one still sees where it is."""
+    return (FAINT[0] + FAINT[1] * rgb.mean(dim=-1, keepdim=True)).expand_as(rgb)

@@ -14,7 +14,7 @@ from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.lazy import LazyOutputs
-from semfield_ns.rendering.palette import HIDDEN, colorize_labels
+from semfield_ns.rendering.palette import colorize_labels, faint
 from semfield_ns.rendering.projection import screen_flow
 from semfield_ns.scene_model import MovingSceneModel
 from semfield_ns.semantic_flow.frames import SourceFrames
@@ -101,8 +101,8 @@ class VideoModel(MovingSceneModel):
         labels = raw["logits"].argmax(dim=-1)
         visible = self.visible_classes().to(labels.device)[labels][..., None]
         rgb = raw["rgb"].clamp(0, 1)
-        # A hidden class shows the scene, dimmed, so that one still sees where it is; nothing is of no class.
-        colors = torch.where(visible, colorize_labels(labels, self.palette), HIDDEN * rgb)
+        # A hidden class is pale, so that one still sees where it is; nothing is of no class.
+        colors = torch.where(visible, colorize_labels(labels, self.palette), faint(rgb))
         return torch.where(raw["accumulation"] < EMPTY, rgb, colors)
 
     def _flow_colors(self, raw: Mapping[str, Tensor], way: str, camera: Cameras) -> Float[Tensor, "*image 3"]:

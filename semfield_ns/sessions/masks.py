@@ -1,6 +1,6 @@
 """Masks of a session as files: what the viewer's export button and `semfield segment` write."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -73,8 +73,18 @@ def scene_views(pipeline: Any, which: Literal["train", "test", "all"] = "all") -
     ]
 
 
+def _watch_in_terminal(views: Sequence[NamedView]) -> Iterable[NamedView]:
+    from rich.progress import track
+
+    return track(views, description="Masks", transient=True)
+
+
 def write_masks(
-    segmenter: Segmenter, views: Sequence[NamedView], folder: Path, refine_with: str | None = None
+    segmenter: Segmenter,
+    views: Sequence[NamedView],
+    folder: Path,
+    refine_with: str | None = None,
+    watch: Callable[[Sequence[NamedView]], Iterable[NamedView]] = _watch_in_terminal,
 ) -> dict[str, Any]:
     """Writes, for each view, masks/NAME.png (ids: 0 is no object, n the n-th object) and overlay/NAME.png.
 
@@ -88,6 +98,7 @@ def write_masks(
         views: to write.
         folder: for the files.
         refine_with: a SAM 2 model, hub id or folder, that makes every mask sharper.
+        watch: goes through the views, and shows how far it is.
 
     Returns:
         What segmentation.json holds.
@@ -95,8 +106,6 @@ def write_masks(
     Raises:
         SemfieldError: the session has no object, two views have one name, or a file cannot be written.
     """
-    from rich.progress import track
-
     state = segmenter.session.state
     if not state.objects:
         raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
@@ -106,7 +115,7 @@ def write_masks(
         raise SemfieldError(f"Two views are called {twice!r}: their masks would overwrite each other.")
     divided = any(entry.parts > 1 for entry in state.objects)
     entries = []
-    for view in track(views, description="Masks", transient=True):
+    for view in watch(views):
         found = segmenter.segment_view(segmenter.view(view.camera), state)
         if refine_with is not None:
             found = refined(found, refine_with)

@@ -83,10 +83,15 @@ class Session:
             return self._history.state
 
     @property
+    def depth(self) -> int:
+        """How many actions can be taken back."""
+        with self._lock:
+            return len(self._history.done) - 1
+
+    @property
     def can_undo(self) -> bool:
         """Whether there is something to take back."""
-        with self._lock:
-            return len(self._history.done) > 1
+        return self.depth > 0
 
     @property
     def can_redo(self) -> bool:

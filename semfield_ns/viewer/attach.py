@@ -1,42 +1,49 @@
-"""Gives a pipeline its panels: the entry point `semfield_ns.attachments`."""
+"""Gives a pipeline its page: the entry point `semfield_ns.attachments`."""
 
 from functools import partial
 from typing import Any
 
 from semfield_ns.scene_model import MovingSceneModel, SceneModel
 from semfield_ns.viewer.browser_splats import DrawingPanel
+from semfield_ns.viewer.classes_panel import ClassesPanel
 from semfield_ns.viewer.edit_panel import EditPanel
-from semfield_ns.viewer.export_buttons import export_session
-from semfield_ns.viewer.legend import SemanticPanel
-from semfield_ns.viewer.panel import SegmentationPanel
-from semfield_ns.viewer.picking import add_picking
+from semfield_ns.viewer.exports import export_session
+from semfield_ns.viewer.page import Page, training_views
 from semfield_ns.viewer.playback import PlaybackPanel
+from semfield_ns.viewer.rest import Resting
 from semfield_ns.viewer.scene_panel import ScenePanel
+from semfield_ns.viewer.segment_panel import SegmentPanel
 
 
 def attach(pipeline: Any) -> None:
-    """Sets the panels as attributes of a pipeline: Nerfstudio's viewer finds them there.
+    """Sets the page as an attribute of a pipeline: Nerfstudio's viewer finds it there.
 
     Args:
         pipeline: a `SemfieldPipeline`; one whose model is not of this package gets none.
     """
     model = pipeline.model
-    if not isinstance(model, SceneModel):
+    if not isinstance(model, SceneModel) or pipeline.segmenter is None:
         return
+    page = pipeline.page = Page(training_views(pipeline))
+    segment = SegmentPanel(page, model, pipeline.segmenter.session, partial(export_session, pipeline))
+    video = model if isinstance(model, MovingSceneModel) else None
+    if video is not None:
+        playback = PlaybackPanel(video, page)
+        page.add(playback)
+        page.row.insert(0, playback.play)
+        page.shortcuts[" "] = playback.toggle
+        if type(video).splats is not MovingSceneModel.splats:
+            page.add(DrawingPanel(video, page))
+    page.add(segment, "Segment")
     if model.label_map is not None:
-        pipeline.classes = SemanticPanel(model.label_map.names, model.label_map.colors)
-        model.class_switches = pipeline.classes.visible_classes
-    if isinstance(model, MovingSceneModel):
-        pipeline.playback = PlaybackPanel(model)
+        classes = ClassesPanel(page, model.label_map.names, model.label_map.colors, segment.live)
+        page.add(classes, "Classes")
+        model.class_switches = classes.visible_classes
     editing = None
-    if isinstance(model, MovingSceneModel) and model.label_map is not None:
-        moving = [entry.name for entry in model.label_map.classes if entry.dynamic]
-        editing = pipeline.editing = EditPanel(moving, lambda: model.editor)
-        add_picking(editing)
+    if video is not None and video.label_map is not None:
+        names = [entry.name for entry in video.label_map.classes if entry.dynamic]
+        resting = Resting(segment.session, segment.live, lambda: video.editor)
+        editing = EditPanel(page, names, lambda: video.editor, resting.look)
+        page.add(editing, "Edit")
     if len(model.scene_names) > 1:
-        pipeline.scenes = ScenePanel(model, editing)
-    if pipeline.segmenter is not None:
-        pipeline.segmentation = SegmentationPanel(model, pipeline.segmenter.session, partial(export_session, pipeline))
-        # Its machines are the ones that can be told to make no pictures.
-        if isinstance(model, MovingSceneModel) and type(model).splats is not MovingSceneModel.splats:
-            pipeline.drawing = DrawingPanel(model)
+        page.add(ScenePanel(model, page, (lambda: None) if editing is None else editing.restart))

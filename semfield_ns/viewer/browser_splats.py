@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from nerfstudio.viewer.viewer_elements import ViewerCheckbox
-from torch import Tensor, nn
+from torch import Tensor
 
 from semfield_ns.gaussians.harmonics import colours
 from semfield_ns.gaussians.splats import Splats
 from semfield_ns.gaussians.values import covariances
-from semfield_ns.rendering.palette import HIDDEN, colorize_labels
+from semfield_ns.rendering.palette import colorize_labels, faint
 from semfield_ns.scene_model import MovingSceneModel
-from semfield_ns.viewer.legend import Legend
+from semfield_ns.viewer.elements import Gui, Markdown, Switch, install
+from semfield_ns.viewer.layout import Layout
 from semfield_ns.viewer.link import ViewerLink, viser_units
 
 MOST = 2_000_000
@@ -33,23 +33,31 @@ CLASSES = "semantics_colormap"
 """the output that shows classes; with any other one, pages show colours"""
 
 
-class DrawingPanel(nn.Module):
+class DrawingPanel:
     """The switch between pictures that the server renders and Gaussians that pages draw.
 
     Args:
         model: that has Gaussians.
+        link: to the viewer.
     """
 
-    def __init__(self, model: MovingSceneModel) -> None:
-        super().__init__()
-        pages = self._pages = PageGaussians(model, self)
-        self.link = pages.link
-        self.a_draw = ViewerCheckbox(
+    def __init__(self, model: MovingSceneModel, link: ViewerLink) -> None:
+        self.draw = Switch(
             "Draw in the browser",
             False,
-            hint="By the graphics card of this computer: colours and classes, once training is done.",
+            lambda *_: link.render(prepared=False),
+            hint="By the graphics card of this computer: colours and classes, once training is done",
         )
-        self.b_state = Legend("Drawn", "")
+        self.state = Markdown()
+        pages = PageGaussians(model, self, link)
+        link.on_ready.append(lambda: link.cover_with(pages.cover))
+
+    def install(self, gui: Gui) -> None:
+        """Adds it to the page."""
+        install(gui, self.draw, self.state)
+
+    def arrange(self, layout: Layout) -> None:
+        """It stands alone."""
 
 
 class PageGaussians:
@@ -58,11 +66,12 @@ class PageGaussians:
     Args:
         model: that has Gaussians.
         panel: says whether they are wanted.
+        link: to the viewer.
     """
 
-    def __init__(self, model: MovingSceneModel, panel: DrawingPanel) -> None:
-        self.link = ViewerLink(lambda: self.link.cover_with(self.cover), lambda _: None)
-        self._model, self._panel = model, lambda: panel
+    def __init__(self, model: MovingSceneModel, panel: DrawingPanel, link: ViewerLink) -> None:
+        self.link = link
+        self._model, self._panel = model, panel
         self._lock = threading.Lock()
         self._nodes: dict[int, Any] = {}
         self._shown: int | None = None
@@ -75,7 +84,7 @@ class PageGaussians:
         Called by the threads of all pages, whenever one of them would get another picture.
         """
         with self._lock:
-            if not self._panel().a_draw.value or self.link.training:
+            if not self._panel.draw.value or self.link.training:
                 self._remove()
                 return None
             classes = self.link.shown[0] == CLASSES
@@ -90,7 +99,7 @@ class PageGaussians:
 
     @torch.no_grad()
     def _send(self, classes: bool) -> None:
-        with self.link.lock:
+        with self.link.hold():
             cameras = self._model.time_cameras()
             first = self._model.splats(0.0)
             assert first is not None, "the panel is for models that have Gaussians"
@@ -107,7 +116,7 @@ class PageGaussians:
             for number, arrays in values.items():
                 name = f"/gaussians_{self._generation}/{number:05d}"
                 self._nodes[number] = self.link.viser_server.scene._add_gaussian_splats(name, *arrays, visible=False)
-        self._panel().b_state.change(f"{count:,} Gaussians at {len(values)} moments are in the page.")
+        self._panel.state.change(f"{count:,} Gaussians at {len(values)} moments are in the page.")
 
     def _seen_from(self, poses: Float[Tensor, "1 3 4"], splats: Splats, classes: bool) -> Float[Tensor, "N 3"]:
         """Colours of Gaussians, those of their classes if these are wanted, from a camera."""
@@ -117,7 +126,7 @@ class PageGaussians:
             return rgb
         palette = torch.as_tensor(model.label_map.colors).to(rgb.device)
         visible = model.visible_classes().to(rgb.device)[splats.classes][:, None]
-        return torch.where(visible, colorize_labels(splats.classes, palette), HIDDEN * rgb)
+        return torch.where(visible, colorize_labels(splats.classes, palette), faint(rgb))
 
     def _show(self, number: int) -> None:
         before, self._shown = self._shown, number
@@ -132,7 +141,7 @@ class PageGaussians:
         for node in self._nodes.values():
             node.remove()
         self._nodes, self._shown, self._sent = {}, None, None
-        self._panel().b_state.change("")
+        self._panel.state.change("")
 
 
 def node_values(splats: Splats, rgb: Float[Tensor, "N 3"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

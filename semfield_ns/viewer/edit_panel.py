@@ -1,134 +1,258 @@
-"""Editing in Nerfstudio's viewer: what, how, and buttons. Each press adds one edit to the list; undo takes it away."""
+"""Editing: what, and how. Each press adds one edit to a list; undo takes it away."""
 
-from collections.abc import Callable, Sequence
-
-from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.viewer.viewer_elements import (
-    ViewerButton,
-    ViewerDropdown,
-    ViewerNumber,
-    ViewerRGB,
-    ViewerText,
-    ViewerVec3,
-)
-from torch import nn
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit, Kind, edits_json
 from semfield_ns.errors import SemfieldError
-from semfield_ns.viewer.files import edits_file
-from semfield_ns.viewer.legend import Legend, plain
-from semfield_ns.viewer.link import ClientButton, ViewerLink
+from semfield_ns.viewer.elements import Button, Choice, Client, Color, Gui, Markdown, Number, Text, Vector, install
+from semfield_ns.viewer.files import edits_file, told_path
+from semfield_ns.viewer.layout import Layout
+from semfield_ns.viewer.link import ScreenPoint
+from semfield_ns.viewer.page import Cancelled, Page
+from semfield_ns.viewer.text import plain
 
+NOTHING = "nothing picked yet"
 EVERYTHING = "all that moves"
+Edits = tuple[Edit, ...]
 
 
-class EditPanel(nn.Module):
+class EditPanel:
     """Controls that make edits.
 
-    Nerfstudio shows the elements in alphabetical order of the attributes' names, hence the letters. `b_pick` is
-    added where there is a viewer that knows whose clicks are whose.
+    What pages ask for is shown at once; one thread brings the scene there. Whoever asks for something else meanwhile
+    does not wait: what is being done is left for what is asked for now.
 
     Args:
+        page: that has it.
         classes: names of the classes that may move.
         editor: gives the editor of the scene that is shown.
+        edited: called, with the model held, when the scene has changed.
     """
 
-    link: ViewerLink
-    b_pick: ClientButton
-
-    def __init__(self, classes: Sequence[str], editor: Callable[[], SceneEditor]) -> None:
-        super().__init__()
-        self._editor = editor
-        self.link = ViewerLink(lambda: None, lambda _: None)
-        self._edits = editor().edits
+    def __init__(
+        self,
+        page: Page,
+        classes: Sequence[str],
+        editor: Callable[[], SceneEditor],
+        edited: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.page, self._editor, self._edited = page, editor, edited
         self._classes = list(classes)
-        options = [EVERYTHING, *self._classes]
-        self.a_target = ViewerDropdown("Edit", EVERYTHING, options, hint="A class, or one object once they are known")
-        self.c_translation = ViewerVec3("Translation", (0.0, 0.0, 0.0), step=0.05, hint="In the scene's own units")
-        self.d_axis = ViewerVec3("Axis", (0.0, 0.0, 1.0), step=0.1, hint="Of the rotation, or normal of the mirror")
-        self.e_degrees = ViewerNumber("Degrees", 0.0, hint="Of the rotation about the object's own centre")
-        self.f_scale = ViewerNumber("Scale", 1.0, hint="About the object's own centre")
-        self.g_color = ViewerRGB("New colour", (220, 40, 40), hint="Of recolor and background")
-        self.h_remove = self._button("Remove", "remove")
-        self.i_move = self._button("Move", "move")
-        self.j_duplicate = self._button("Duplicate", "duplicate")
-        self.k_mirror = self._button("Mirror", "mirror")
-        self.l_recolor = self._button("Recolor", "recolor")
-        self.m_background = self._button("Background", "background")
-        self.n_undo = ViewerButton("Undo edit", lambda _: self._set(self._edits[:-1]))
-        self.o_clear = ViewerButton("Clear edits", lambda _: self._set(()))
-        self.p_file = ViewerText(
-            "Edits file", "edits.json", hint="In the folder viewer of the run. For ns-render, see `semfield edit`"
-        )
-        self.q_save = ViewerButton("Save edits", lambda _: self._save())
-        self.r_list = Legend("Edits", describe(self._edits))
+        self._lock = threading.RLock()
+        self._states: list[Edits] = [editor().edits]
+        self._undone: list[Edits] = []
+        self._worker: threading.Thread | None = None
+        self.target = Choice("Edit", [NOTHING, EVERYTHING, *self._classes], hint="A class, or one object")
+        self.pick = Button("Pick in view", self._begin_to_pick, main=True)
+        self.remove = self._button("Remove", "remove")
+        self.recolor = self._button("Recolor", "recolor")
+        self.move = self._button("Move", "move")
+        self.duplicate = self._button("Duplicate", "duplicate")
+        self.mirror = self._button("Mirror", "mirror")
+        self.background = self._button("Recolor what stands still", "background")
+        self.translation = Vector("Move by", (0.0, 0.0, 0.0), hint="In the scene's own units")
+        self.axis = Vector("Axis", (0.0, 0.0, 1.0), hint="Of the rotation, or normal of the mirror")
+        self.degrees = Number("Degrees", 0.0, (-360.0, 360.0), 5.0, hint="Of the rotation about the object's centre")
+        self.scale = Number("Scale", 1.0, (0.01, 100.0), 0.1, hint="About the object's centre")
+        self.color = Color("New color", (220, 40, 40), hint="Of Recolor")
+        self.list = Markdown(describe(self.edits))
+        self.clear = Button("Clear edits", lambda _: self.ask_for(()))
+        self.name = Text("Name", "edits.json", hint="Of the file, in the folder viewer of the run")
+        self.save = Button("Save edits", self._save)
 
-    def pick(self, camera: Cameras, at: tuple[float, float]) -> tuple[str, Sequence[str]]:
-        """The object that a camera shows at a place, and all objects by name."""
-        editor = self._editor()
-        return editor.object_at(camera, at), editor.change(self._edits)
+    def install(self, gui: Gui) -> None:
+        """Adds them to the page."""
+        install(gui, self.target, self.pick, self.remove, self.duplicate, self.move, self.mirror)
+        with gui.add_folder("How to move and duplicate"):
+            install(gui, self.translation, self.axis, self.degrees, self.scale)
+        with gui.add_folder("Color", expand_by_default=False):
+            install(gui, self.color, self.recolor, self.background)
+        with gui.add_folder("Edits so far"):
+            install(gui, self.list, self.clear, self.name, self.save)
 
-    def choose(self, name: str, objects: Sequence[str]) -> None:
-        """One of the objects is what the next edits are of."""
-        self._offer(objects)
-        self.a_target.value = name
-        self.tell(f"Picked {name}.")
+    def arrange(self, layout: Layout) -> None:
+        """Buttons of one kind share a row."""
+        layout.beside(self.remove, self.duplicate)
+        layout.beside(self.move, self.mirror)
+        layout.beside(self.clear, self.save)
 
-    def _offer(self, objects: Sequence[str]) -> None:
-        self.a_target.set_options([EVERYTHING, *self._classes, *objects])
+    def _button(self, label: str, kind: Kind) -> Button:
+        return Button(label, lambda client: self._add(client, kind))
 
-    def _button(self, label: str, kind: Kind) -> ViewerButton:
-        return ViewerButton(label, lambda _: self._add(kind))
+    # ------------------------------------------------------------------------------------------ what is asked for
 
-    def _add(self, kind: Kind) -> None:
+    @property
+    def edits(self) -> Edits:
+        """What pages have asked for; the scene may not be there yet."""
+        return self._states[-1]
+
+    @property
+    def depth(self) -> int:
+        """How many changes can be taken back."""
+        return len(self._states) - 1
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether one that was taken back can be made again."""
+        return bool(self._undone)
+
+    def undo(self) -> None:
+        """Takes the last change of the list back."""
+        with self._lock:
+            if self.depth:
+                self._undone.append(self._states.pop())
+        self._changed()
+
+    def redo(self) -> None:
+        """Makes it again."""
+        with self._lock:
+            if self._undone:
+                self._states.append(self._undone.pop())
+        self._changed()
+
+    def ask_for(self, edits: Edits) -> None:
+        """Other edits."""
+        with self._lock:
+            if edits == self.edits:
+                return
+            self._states.append(edits)
+            self._undone.clear()
+        self._changed()
+
+    def _add(self, client: Client, kind: Kind) -> None:
+        target = self.target.value
+        if target == NOTHING and kind != "background":
+            self.page.warn(client, "Choose what to edit first: pick it in the view, or choose it from the list.")
+            return
         try:
             edit = Edit(
                 kind,
-                target="" if self.a_target.value == EVERYTHING else self.a_target.value,
-                translation=self.c_translation.value,
-                axis=self.d_axis.value,
-                degrees=float(self.e_degrees.value),
-                scale=float(self.f_scale.value),
-                color=tuple(channel / 255 for channel in self.g_color.value),  # type: ignore[arg-type]
+                target="" if target in (EVERYTHING, NOTHING) else target,
+                translation=self.translation.value,
+                axis=self.axis.value,
+                degrees=self.degrees.bounded,
+                scale=self.scale.bounded,
+                color=tuple(channel / 255 for channel in self.color.value),  # type: ignore[arg-type]
             )
         except SemfieldError as error:
-            self.tell(str(error))
+            self.page.warn(client, str(error))
             return
-        self._set((*self._edits, edit))
+        self.ask_for((*self.edits, edit))
 
-    def _set(self, edits: tuple[Edit, ...]) -> None:
-        self.tell("Working ...")
-        try:
-            objects = self._editor().change(edits)
-        except SemfieldError as error:
-            self.tell(str(error))
-            return
-        self._edits = edits
-        if objects:
+    # --------------------------------------------------------------------------------------- how it comes about
+
+    def _changed(self) -> None:
+        self.page.history.note(self)
+        self.list.change(describe(self.edits))
+        self.page.tell("Working ...")
+        with self._lock:
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, daemon=True)
+                self._worker.start()
+
+    def _work(self) -> None:
+        """Until the scene is as it was asked for last."""
+        while True:
+            with self._lock:
+                wanted, editor = self.edits, self._editor()
+                if wanted == editor.edits:
+                    self._worker = None
+                    break
+            try:
+                if wanted and not editor.knows_objects:
+                    self.look_for_objects(editor, lambda wanted=wanted: self.edits == wanted)  # type: ignore[misc]
+                with self.page.hold():
+                    objects = editor.change(wanted)
+                    self._edited()
+            except SemfieldError as error:
+                # Of a change that is not wanted any more, nothing needs to be said.
+                with self._lock:
+                    if self.edits == wanted:
+                        self._states[-1:] = [] if self.depth else [editor.edits]
+                        self.list.change(describe(self.edits))
+                        self.page.history.note(self)
+                        self.page.warn(None, str(error))
+                continue
             self._offer(objects)
-        self.r_list.change(describe(edits))
+            self.page.tell("Done." if wanted == self.edits else "Working ...")
+        self.page.render(prepared=False)
+
+    def look_for_objects(self, editor: SceneEditor, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Finds the moving objects; others use the model between two frames.
+
+        Args:
+            editor: of the scene.
+            wanted: whether to go on.
+
+        Raises:
+            Cancelled: they are not wanted any more, or somebody pressed Cancel.
+        """
+
+        def watch(cameras: Any) -> Iterable[Any]:
+            return self._guarded(self.page.watched("Looking for what moves", list(cameras)), wanted)
+
+        if editor.model.training:
+            raise SemfieldError("A scene is edited when its training is done: open the run with semfield view.")
+        editor.tracks(watch)
+
+    def _guarded(self, items: Iterable[Any], wanted: Callable[[], bool]) -> Iterator[Any]:
+        for item in items:
+            if not wanted():
+                raise Cancelled("Something else is asked for.")
+            with self.page.hold():
+                yield item
 
     def restart(self) -> None:
         """Another scene is shown, with edits of its own."""
-        self._edits = self._editor().edits
+        with self._lock:
+            self._states, self._undone = [self._editor().edits], []
+        self.page.history.note(self)
         self._offer(())
-        self.r_list.change(describe(self._edits))
+        self.list.change(describe(self.edits))
 
-    def _save(self) -> None:
+    def _offer(self, objects: Sequence[str]) -> None:
+        self.target.offer([NOTHING, EVERYTHING, *self._classes, *objects])
+
+    # --------------------------------------------------------------------------------------------------- picking
+
+    def _begin_to_pick(self, client: Client) -> None:
+        if client is not None:
+            self.page.take_pointer(client, "click", lambda points: self._picked(client, points[0]))
+            self.page.tell("Click on something that moves.")
+
+    def _picked(self, client: Client, at: ScreenPoint) -> None:
+        self.page.give_pointer_back(client)
+        self.page.tell("Working ...")
+        editor = self._editor()
+        try:
+            camera = self.page.camera(client).cameras()
+            if not editor.knows_objects:
+                self.look_for_objects(editor)
+            with self.page.hold():
+                name = editor.object_at(camera, at)
+                objects = editor.tracks().names
+        except SemfieldError as error:
+            self.page.warn(client, str(error))
+            return
+        self._offer(objects)
+        self.target.value = name
+        self.page.tell(f"Picked {name}.")
+
+    # ----------------------------------------------------------------------------------------------------- files
+
+    def _save(self, client: Client) -> None:
         from semfield_ns.io import write_text
 
         try:
-            path = edits_file(self.link.run_folder, self.p_file.value)
-            write_text(path, edits_json(self._edits))
+            path = edits_file(self.page.run_folder, self.name.value)
+            write_text(path, edits_json(self.edits))
         except (OSError, SemfieldError) as error:
-            self.tell(f"The edits could not be saved: {error}")
+            self.page.warn(client, f"The edits could not be saved: {error}")
             return
-        self.tell(f"Saved to {path}")
-
-    def tell(self, message: str) -> None:
-        """Shows a sentence below the list of edits."""
-        self.r_list.change(f"{describe(self._edits)}\n\n{plain(message)}")
+        self.page.tell(f"Saved to {told_path(path, self.page.run_folder)}")
 
 
 def describe(edits: Sequence[Edit]) -> str:
@@ -143,7 +267,7 @@ def _sentence(edit: Edit) -> str:
     if edit.box is not None:
         what += f" in the box {edit.box[0]} to {edit.box[1]}"
     if edit.kind == "background":
-        return f"background {tuple(round(value, 2) for value in edit.color)}"
+        return f"recolor what stands still {tuple(round(value, 2) for value in edit.color)}"
     if edit.kind == "recolor":
         return f"recolor {what} {tuple(round(value, 2) for value in edit.color)}"
     if edit.kind == "mirror":

@@ -5,8 +5,8 @@ A `ViewerLink` knows the running viewer. Until there is one (in ns-render, in te
 
 import ipaddress
 import math
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,23 +14,14 @@ import numpy as np
 from jaxtyping import Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.render_state_machine import RenderAction
-from nerfstudio.viewer.viewer_elements import (
-    ViewerButton,
-    ViewerControl,
-    ViewerDropdown,
-    ViewerElement,
-    ViewerRGB,
-    ViewerSlider,
-)
-from viser import ViserServer
+from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from semfield_ns.compat import repair_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.viewer.machine import Cover, Machines, Outputs
+from semfield_ns.viewer.elements import Client
+from semfield_ns.viewer.machine import Cover, Machines, Pictures
 
-Client = Any
-"""A viser ClientHandle: one browser."""
 Pointer = Literal["click", "rect-select"]
 ScreenPoint = tuple[float, float]
 """x right and y down, as shares of the picture's sides"""
@@ -39,9 +30,11 @@ SKETCH_DISTANCE = 0.5
 
 
 EXPOSED = (
-    "This viewer listens on {host}: whoever reaches this machine can open it, draw, and write results into the run. "
+    "This viewer listens on {host}: anyone who reaches this machine can open it, draw, and write results into the run. "
     "For this machine alone: --viewer.websocket-host 127.0.0.1"
 )
+NOTICE_MILLISECONDS = 8000
+"""for which a notification stays"""
 
 
 def is_loopback(host: str) -> bool:
@@ -53,35 +46,60 @@ def is_loopback(host: str) -> bool:
 
 
 class ViewerLink(ViewerControl):
-    """The running viewer, for tools.
-
-    Args:
-        ready: called once there is a viewer.
-        left: called with the id of a browser that is closed.
-    """
+    """The running viewer, for tools. Nerfstudio finds it among the attributes of a pipeline, and calls `_setup`."""
 
     viewer: Any = None
 
-    def __init__(self, ready: Callable[[], None], left: Callable[[int], None]) -> None:
-        self._ready, self._left = ready, left
+    def __init__(self) -> None:
+        self.on_ready: list[Callable[[], None]] = []
+        """called once there is a viewer"""
+        self.on_left: list[Callable[[int], None]] = []
+        """called with the number of a browser that is closed"""
+        self.on_output: list[Callable[[str], None]] = []
+        """called with the name of an output that the program has chosen"""
+        self.on_time: list[Callable[[], None]] = []
+        """called when the time has changed"""
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
         repair_viser()
-        if not isinstance(viewer.render_statemachines, Machines):
-            viewer.render_statemachines = Machines(viewer.render_statemachines)
-            host = viewer.config.websocket_host
-            if not is_loopback(host):
-                CONSOLE.log(f"[yellow]{EXPOSED.format(host=host)}")
-                self.viser_server.gui.add_markdown(f"**{EXPOSED.format(host=host)}**")
-        self.viser_server.on_client_disconnect(lambda client: self._left(client.client_id))
-        self._ready()
+        viewer.render_statemachines = Machines(viewer.render_statemachines)
+        if not is_loopback(viewer.config.websocket_host):
+            CONSOLE.log(f"[yellow]{EXPOSED.format(host=viewer.config.websocket_host)}")
+        self.viser_server.on_client_disconnect(lambda client: self._client_left(client.client_id))
+        for ready in self.on_ready:
+            ready()
+
+    def _client_left(self, number: int) -> None:
+        for left in self.on_left:
+            left(number)
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
         """Held by whoever uses the model: training, renders, exports."""
         lock = None if self.viewer is None else self.viewer.train_lock
         return nullcontext() if lock is None else lock
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """The model alone, as soon as possible: a picture that is being made gives way, and goes on afterwards."""
+        if self.viewer is None:
+            yield
+            return
+        with self.viewer.render_statemachines.waiting():
+            self.lock.__enter__()
+        try:
+            yield
+        finally:
+            self.lock.__exit__(None, None, None)
+
+    def notify(self, client: Client | None, title: str, sentence: str, good: bool = False) -> None:
+        """Shows a notification in a browser; in all of them if it is None."""
+        if self.viewer is None:
+            return
+        clients = [client] if client is not None else list(self.viser_server.get_clients().values())
+        for one in clients:
+            one.add_notification(title, sentence, auto_close=NOTICE_MILLISECONDS, color="green" if good else "yellow")
 
     @property
     def training(self) -> bool:
@@ -134,9 +152,9 @@ class ViewerLink(ViewerControl):
                 state = self.viewer.get_camera_state(client)
                 machines[number].action(RenderAction("step" if prepared else "move", state))
 
-    def render_with(self, outputs: Outputs) -> None:
-        """From now on the pictures of all browsers are made by a function."""
-        self.viewer.render_statemachines.render_with(outputs)
+    def render_with(self, pictures: Pictures) -> None:
+        """From now on the pictures of all browsers are made by somebody else."""
+        self.viewer.render_statemachines.render_with(pictures)
 
     def cover_with(self, cover: Cover) -> None:
         """From now on a function says, before each picture, whether pages draw the scene themselves."""
@@ -145,8 +163,10 @@ class ViewerLink(ViewerControl):
     def show_output(self, name: str, unless: Collection[str] = ()) -> None:
         """Chooses an output type, unless it is one of some."""
         chosen = self.viewer.control_panel._output_render
-        if chosen.value not in unless and name in chosen.options:
+        if chosen.value != name and chosen.value not in unless and name in chosen.options:
             chosen.value = name
+            for told in self.on_output:
+                told(name)
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -165,6 +185,8 @@ class ViewerLink(ViewerControl):
         """Moves the time slider, 0 to 1; every browser is rendered again."""
         if self.viewer is not None:
             self.viewer.control_panel.time = time
+            for told in self.on_time:
+                told()
 
     # ------------------------------------------------------------------------------------------------- pointer
 
@@ -250,57 +272,3 @@ def viser_units() -> float:
 def has_camera(client: Client) -> bool:
     """Whether a browser has told where it looks from; a page that is just opened has not."""
     return client.camera._state.update_timestamp != 0.0
-
-
-# ---------------------------------------------------------------------------------------------------------- elements
-# Elements that tell which browser an event came from. Unlike Nerfstudio's they neither hold the train lock while they
-# work nor render afterwards, and keep quiet when the program itself sets a value.
-
-
-class ClientButton(ViewerButton):
-    """A button; `pressed` is called with the browser."""
-
-    def __init__(self, name: str, pressed: Callable[[Client], None]) -> None:
-        super().__init__(name, lambda _: None)
-        self.pressed = pressed
-
-    def install(self, viser_server: ViserServer) -> None:
-        """Adds it to the page."""
-        self._create_gui_handle(viser_server)
-        self.gui_handle.on_click(lambda event: self.pressed(event.client))
-
-
-class _Quiet(ViewerElement[Any]):
-    changed: Callable[[Any], None]
-
-    def install(self, viser_server: ViserServer) -> None:
-        """Adds it to the page."""
-        self._create_gui_handle(viser_server)
-        handle: Any = self.gui_handle
-        handle.on_update(lambda event: None if event.client is None else self.changed(handle.value))
-
-
-class ClientSlider(_Quiet, ViewerSlider):
-    """A slider; `changed` is called with its value when somebody moves it."""
-
-    def __init__(self, name: str, value: float, changed: Callable[[float], None], hint: str) -> None:
-        ViewerSlider.__init__(self, name, value, 0.0, 1.0, 0.01, hint=hint)
-        self.changed = changed
-
-
-class ClientDropdown(_Quiet, ViewerDropdown):
-    """A dropdown; `changed` is called with its value when somebody chooses."""
-
-    def __init__(self, name: str, options: list[str], changed: Callable[[str], None], hint: str) -> None:
-        ViewerDropdown.__init__(self, name, options[0], options, hint=hint)
-        self.changed = changed
-
-
-class ClientColor(_Quiet, ViewerRGB):
-    """A colour picker; `changed` is called with its value when somebody picks."""
-
-    def __init__(
-        self, name: str, value: tuple[int, int, int], changed: Callable[[tuple[int, int, int]], None], hint: str
-    ) -> None:
-        ViewerRGB.__init__(self, name, value, hint=hint)
-        self.changed = changed

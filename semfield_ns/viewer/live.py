@@ -5,6 +5,7 @@ once more after every stroke. `LiveViews` renders in parts of a fraction of a se
 that is done. `LiveSegmentation` decides which picture can be made in time, and draws the session's objects over it.
 """
 
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
@@ -31,8 +32,10 @@ from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.machine import Poll
 from semfield_ns.viewer.tools import in_camera, lift, resized, same_view
 
-COARSE_SECONDS = 0.7
+COARSE_SECONDS = 0.35
 """for a first picture of a new view"""
+SHARPER = 4
+"""how much longer each further picture of a view that stands still may take"""
 COARSE_SIDE = 48
 """pixels of the longer side of the views that people drew in, for first pictures and while weights change"""
 SMALLEST = 24 * 32
@@ -42,6 +45,7 @@ KEPT_BYTES = 1 << 30
 """of renders and prepared views"""
 BEGUN = 4
 """renders that were interrupted and may go on"""
+RESTING = "Strokes on what was edited rest until the edit is undone."
 ROUGH = ("semantics", "segmentation")
 """outputs whose values have no meaning in between"""
 
@@ -112,9 +116,13 @@ class LiveViews(ModelViews):
         """Whether the picture of a camera is there."""
         return bool(self._renders.find(camera, self.version()).raw)
 
-    def affordable(self, camera: ViewCamera) -> ViewCamera:
-        """The same view, as large as can be rendered in `COARSE_SECONDS`."""
-        pixels = max(SMALLEST, self.rate * COARSE_SECONDS)
+    def seconds(self, camera: ViewCamera) -> float:
+        """About how long it takes to render a view."""
+        return 0.0 if self.has(camera) else camera.width * camera.height / self.rate
+
+    def affordable(self, camera: ViewCamera, seconds: float = COARSE_SECONDS) -> ViewCamera:
+        """The same view, as large as can be rendered in some seconds."""
+        pixels = max(SMALLEST, self.rate * seconds)
         return camera.scaled(min(1.0, (pixels / (camera.width * camera.height)) ** 0.5))
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
@@ -164,9 +172,26 @@ class LiveSegmentation:
         self._states: list[tuple[SessionState, dict[ViewCamera, ViewCamera], SessionState]] = []
         self._found: list[tuple[SessionState, ViewCamera, Hashable, Segmentation]] = []
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._awakened: tuple[SessionState, frozenset[int], SessionState] | None = None
+        self.resting: frozenset[int] = frozenset()
+        """numbers of the prompts that lie on what was moved or removed: their objects have no masks meanwhile"""
+
+    first = COARSE_SECONDS
+
+    def budgets(self, camera: Cameras) -> list[float]:
+        """Seconds for pictures of a camera that get sharper and sharper; the last is infinite."""
+        try:
+            left = self.views.seconds(ViewCamera.of(camera))
+        except SemfieldError:
+            return [math.inf]
+        budgets, seconds = [], SHARPER * COARSE_SECONDS
+        while seconds < left / 2:
+            budgets.append(seconds)
+            seconds *= SHARPER
+        return [*budgets, math.inf]
 
     @torch.no_grad()
-    def outputs(self, camera: Cameras, poll: Poll, impatient: bool = False) -> MutableMapping[str, Tensor]:
+    def outputs(self, camera: Cameras, poll: Poll, seconds: float = math.inf) -> MutableMapping[str, Tensor]:
         """What the viewer shows of a camera: the model's outputs, "similarity" and "segmentation" [H, W, 1] of the
         chosen object, and "segmentation_overlay" [H, W, 3] of all objects. Those that the viewer shows now are made,
         the others when they are asked for.
@@ -174,7 +199,7 @@ class LiveSegmentation:
         Args:
             camera: the viewer's, of shape [1].
             poll: raises if the picture is not wanted any more.
-            impatient: a coarse picture will do, for the moment.
+            seconds: that it may take, about; the picture is as sharp as they allow.
         """
         try:
             asked = ViewCamera.of(camera)
@@ -182,12 +207,17 @@ class LiveSegmentation:
             # Panoramas and fish eyes of the viewer's render tab: no strokes there.
             raw = self.model.raw_outputs_for_camera(camera)
             return LazyOutputs(self._presented(raw, camera) | object_pictures(raw, None, None))
-        view = self._affordable_view(asked) if impatient else asked
+        impatient = seconds < math.inf
+        view = self._affordable_view(asked, seconds) if impatient else asked
+        coarse = view.height < asked.height
+        if coarse:
+            self._tell(f"Sharpening: {view.width} x {view.height} of {asked.width} x {asked.height}")
         raw = self.views.raw(view, poll)
         found = None
         try:
             found = self._segmentation(view, raw, poll, impatient)
-            self._tell("")
+            if not coarse:
+                self._tell(RESTING if self.resting else "")
         except SemfieldError as error:
             self._tell(str(error))
         self._shown()
@@ -226,15 +256,16 @@ class LiveSegmentation:
             ).float(),
         }
 
-    def _affordable_view(self, asked: ViewCamera) -> ViewCamera:
+    def _affordable_view(self, asked: ViewCamera, seconds: float) -> ViewCamera:
         if self.views.has(asked):
             return asked
-        return self.views.best(asked) or self.views.affordable(asked)
+        affordable, best = self.views.affordable(asked, seconds), self.views.best(asked)
+        return best if best is not None and best.height >= affordable.height else affordable
 
     def _segmentation(
         self, view: ViewCamera, raw: Mapping[str, Tensor], poll: Poll, impatient: bool
     ) -> Segmentation | None:
-        state = self.session.state
+        state = self._awake(self.session.state)
         if not state.objects or not knows_features(raw):
             return None
         drawn_in = list(dict.fromkeys(p.camera for _, _, p in state.prompts if not isinstance(p, TextQuery)))
@@ -263,6 +294,19 @@ class LiveSegmentation:
             return best or camera.scaled(min(1.0, COARSE_SIDE / max(camera.width, camera.height)))
         return camera
 
+    def _awake(self, state: SessionState) -> SessionState:
+        """The state without the prompts of what has been edited. The same object for the same arguments."""
+        resting = self.resting
+        if not resting:
+            return state
+        if self._awakened is None or self._awakened[0] is not state or self._awakened[1] != resting:
+            objects = tuple(
+                replace(entry, prompts=() if resting & {n for n, _ in entry.prompts} else entry.prompts)
+                for entry in state.objects
+            )
+            self._awakened = state, resting, SessionState(objects)
+        return self._awakened[2]
+
     def _in_views(self, state: SessionState, targets: dict[ViewCamera, ViewCamera]) -> SessionState:
         """The state with its strokes in other resolutions of their views. The same object for the same arguments: the
         segmenter knows by that whether something has changed.
@@ -290,6 +334,14 @@ class LiveSegmentation:
         """
         best = self.views.best(prompt.camera)
         return None if best is None else lift(in_camera(prompt, best), self.views.raw(best))
+
+    def near(self, camera: ViewCamera) -> Mapping[str, Tensor]:
+        """What a camera sees, of the best render that is there, or of a coarse one. Called with the train lock held."""
+        return self.views.raw(self.views.best(camera) or self.views.affordable(camera))
+
+    def depth(self, camera: ViewCamera) -> float:
+        """How far away the middle of a view is, about. Called with the train lock held."""
+        return float(self.near(camera)["depth"].float().median())
 
     def prepared(self, cameras: Sequence[ViewCamera]) -> bool:
         """Whether all of these views are rendered."""

@@ -1,13 +1,14 @@
 """The threads that render for the pages: Nerfstudio's, with the pictures of a function of ours."""
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,13 +31,33 @@ STATIC_SECONDS = 0.2
 MOVING_DEPTH_SIDE = 128
 """about, px, of depth while a camera moves: to encode all of it takes longer than to render"""
 
+NOT_SHOWN = frozenset({"gl_z_buf_depth", "semantics"})
+"""outputs that are for programs: depth for what hides what, and class ids, which have no colours of their own"""
+
 Poll = Callable[[], None]
 """Raises if the picture that is being made is not wanted any more."""
-Outputs = Callable[[Cameras, Poll, bool], MutableMapping[str, Tensor]]
-"""Outputs [H, W, channels] of a camera of shape [1]. The last argument says that a coarse picture will do: a better one
-will be asked for by itself. Called with the train lock held and the model in evaluation."""
+
+
+class Pictures(Protocol):
+    """Makes pictures. Called with the train lock held and the model in evaluation."""
+
+    def outputs(self, camera: Cameras, poll: Poll, seconds: float) -> MutableMapping[str, Tensor]:
+        """Outputs [H, W, channels] of a camera of shape [1], as sharp as can be in some seconds."""
+
+    def budgets(self, camera: Cameras) -> Sequence[float]:
+        """Seconds for pictures of a camera that get sharper and sharper; the last is infinite."""
+
+    @property
+    def first(self) -> float:
+        """Seconds for a picture while the camera moves."""
+
+
 Cover = Callable[[], UInt8[np.ndarray, "H W 3"] | None]
 """What lies behind the scene where pages draw it themselves; None where they do not. Called without the train lock."""
+
+
+class GaveWay(IOChangeException):
+    """A picture was interrupted because somebody waits for the model, and is to be made afterwards."""
 
 
 class LiveMachine(RenderStateMachine):
@@ -48,13 +69,17 @@ class LiveMachine(RenderStateMachine):
 
     Args:
         machine: Nerfstudio's for that page, which it stands for.
-        outputs: makes the pictures.
+        pictures: makes the pictures.
     """
 
-    def __init__(self, machine: RenderStateMachine, outputs: Outputs) -> None:
+    def __init__(self, machine: RenderStateMachine, pictures: Pictures) -> None:
         super().__init__(machine.viewer, machine.viser_scale_ratio, machine.client)
-        self._outputs = outputs
+        self._pictures = pictures
         self._taking = threading.Lock()
+
+    @property
+    def _machines(self) -> "Machines":
+        return self.viewer.render_statemachines  # type: ignore[return-value]
 
     def action(self, action: RenderAction) -> None:
         """Says what has happened."""
@@ -75,47 +100,60 @@ class LiveMachine(RenderStateMachine):
             if action is None or (self.state == "high" and action.action == "static"):
                 continue
             self.state = self.transitions[self.state][action.action]
-            with suppress(IOChangeException):
-                self._send_output_to_viewer(self._render_img(action.camera_state), action.action in ("static", "step"))
+            while self.running:
+                try:
+                    self._show(action)
+                except GaveWay:
+                    self._machines.wait_for_others()
+                    if self.next_action is None:
+                        continue
+                except IOChangeException:
+                    pass
+                except Exception:
+                    # Whatever it is: without this thread, the page would never get a picture again.
+                    if self.running:
+                        CONSOLE.print_exception()
+                break
+
+    def _show(self, action: RenderAction) -> None:
+        """One picture for each action; where the camera stands still, several that get sharper and sharper."""
+        budgets: Sequence[float] = [self._pictures.first]
+        if self.viewer.include_time and not self.viewer.render_tab_state.preview_render:
+            action.camera_state.time = self.viewer.control_panel.time
+        if self.state == "high":
+            height, width = self._calculate_image_res(action.camera_state.aspect)
+            budgets = self._pictures.budgets(get_camera(action.camera_state, height, width))
+        for seconds in budgets:
+            # It may have been raised by the very action that this picture is for.
+            self.interrupt_render_flag = False
+            still = action.action in ("static", "step")
+            self._send_output_to_viewer(self._render_img(action.camera_state, seconds), still)
 
     def poll(self) -> None:
-        """Raises Nerfstudio's exception if the render is to be interrupted."""
+        """Raises an exception of Nerfstudio's if the render is to be interrupted."""
         if self.interrupt_render_flag:
             self.interrupt_render_flag = False
             raise IOChangeException
+        if self._machines.others_wait:
+            raise GaveWay
 
-    def _render_img(self, camera_state: CameraState) -> Any:
-        try:
-            return self._rendered(camera_state)
-        except IOChangeException:
-            raise
-        except Exception:
-            # Whatever it is: without this thread, the page would never get a picture again.
-            CONSOLE.print_exception()
-            raise IOChangeException from None
-
-    def _rendered(self, camera_state: CameraState) -> Any:
+    def _render_img(self, camera_state: CameraState, seconds: float = math.inf) -> Any:
         """The outputs for a page's camera, and "gl_z_buf_depth" [H, W, 1] if the scene's depth is to hide things.
 
         Where pages draw the scene themselves: the picture behind it.
         """
-        # It may have been raised by the very action that this picture is for.
-        self.interrupt_render_flag = False
-        machines: Any = self.viewer.render_statemachines
-        behind = machines.cover()
+        behind = self._machines.cover()
         if behind is not None:
             return behind
         viewer, model = self.viewer, self.viewer.get_model()
         height, width = self._calculate_image_res(camera_state.aspect)
-        if viewer.include_time and not viewer.render_tab_state.preview_render:
-            camera_state.time = viewer.control_panel.time
         camera = get_camera(camera_state, height, width).to(model.device)
         with TimeWriter(None, None, write=False) as taken:
             with viewer.train_lock or nullcontext():
                 training, step = model.training, viewer.step
                 model.eval()
                 try:
-                    outputs = self._outputs(camera, self.poll, self.state != "high")
+                    outputs = self._pictures.outputs(camera, self.poll, seconds)
                 finally:
                     model.train(training)
             if viewer.control_panel.layer_depth:
@@ -129,7 +167,26 @@ class LiveMachine(RenderStateMachine):
         if isinstance(outputs, np.ndarray):
             self.client.scene.set_background_image(outputs, format="png")
         else:
-            super()._send_output_to_viewer(outputs, static_render)
+            super()._send_output_to_viewer(Offered(outputs), static_render)
+            self._machines.offered(list(self.viewer.control_panel._output_render.options))
+
+
+class Offered(dict[str, Tensor]):
+    """Outputs to choose from: those that are for people have names, the others are there."""
+
+    def __init__(self, outputs: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._outputs = outputs
+
+    def keys(self) -> Any:
+        """Names, in their order."""
+        return dict.fromkeys(name for name in self._outputs if name not in NOT_SHOWN).keys()
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._outputs[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._outputs
 
 
 class Machines(dict[int, Any]):
@@ -138,22 +195,50 @@ class Machines(dict[int, Any]):
     Nerfstudio looks up those of pages that were closed a moment ago, in the thread that trains as well: it would end.
     """
 
-    _outputs: Outputs | None = None
+    _pictures: Pictures | None = None
     cover: Cover = staticmethod(lambda: None)
-    """asked by those that have got a function for their pictures (`render_with`), before each picture"""
+    """asked before each picture, by those whose pictures are somebody else's (`render_with`)"""
+    offered: Callable[[list[str]], None] = staticmethod(lambda _: None)
+    """told which outputs there are, after each picture"""
+
+    def __init__(self, machines: Mapping[int, Any]) -> None:
+        super().__init__(machines)
+        self._waiting, self._changed = 0, threading.Condition()
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether somebody waits for the model."""
+        return self._waiting > 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Within, pictures that are being made give way."""
+        with self._changed:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting -= 1
+                self._changed.notify_all()
+
+    def wait_for_others(self) -> None:
+        """Until nobody waits any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout=STATIC_SECONDS)
 
     def __missing__(self, number: int) -> Any:
         return SimpleNamespace(action=lambda _: None, running=False)
 
     def __setitem__(self, number: int, machine: RenderStateMachine) -> None:
         # Nerfstudio starts what it finds in here right after it has put its own in.
-        if self._outputs is not None and not isinstance(machine, LiveMachine):
-            machine = LiveMachine(machine, self._outputs)
+        if self._pictures is not None and not isinstance(machine, LiveMachine):
+            machine = LiveMachine(machine, self._pictures)
         super().__setitem__(number, machine)
 
-    def render_with(self, outputs: Outputs) -> None:
-        """Pages get the pictures of a function from now on, also those that are open already."""
-        self._outputs = outputs
+    def render_with(self, pictures: Pictures) -> None:
+        """Pages get somebody else's pictures from now on, also those that are open already."""
+        self._pictures = pictures
         for number, machine in list(self.items()):
             self[number] = machine
             if machine.is_alive():  # otherwise Nerfstudio is about to start what is in here

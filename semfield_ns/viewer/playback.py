@@ -1,59 +1,75 @@
-"""Plays the video: the time slider moves by itself."""
+"""Time: which frame the page shows, and the video as it plays."""
 
 import threading
 import time
 
-from nerfstudio.viewer.viewer_elements import ViewerCheckbox, ViewerSlider
-from torch import nn
+import numpy as np
 
 from semfield_ns.scene_model import MovingSceneModel
-from semfield_ns.viewer.link import ClientButton, ViewerLink
+from semfield_ns.viewer.elements import Button, Client, Gui, Markdown, Slider, Switch, install
+from semfield_ns.viewer.layout import Layout
+from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.text import plain
 
 PICTURES_A_SECOND = 15.0
 """the most that are asked for"""
 
 
-class PlaybackPanel(nn.Module):
-    """A button that starts and stops the video, its speed, and whether it begins anew at its end.
+class PlaybackPanel:
+    """The frame, a button that plays the video, its speed, and whether it begins anew at its end.
 
     Args:
         model: of a video.
+        link: to the viewer.
         frames_a_second: at first.
     """
 
-    def __init__(self, model: MovingSceneModel, frames_a_second: float = 12.0) -> None:
-        super().__init__()
-        self._player = Player(model, self)
-        self.link = self._player.link
-        self.a_play = ClientButton("Play or stop", lambda _: self._player.toggle())
-        self.b_speed = ViewerSlider(
-            "Frames a second", frames_a_second, 1.0, 60.0, 1.0, hint="Of the video, while it plays"
-        )
-        self.c_loop = ViewerCheckbox("Loop", True, hint="Begin anew at the end")
-
-
-class Player:
-    """Moves the time on, in a thread of its own, while the video plays.
-
-    Args:
-        model: of the video.
-        panel: says how fast, and whether again and again.
-    """
-
-    def __init__(self, model: MovingSceneModel, panel: PlaybackPanel) -> None:
-        self.link = ViewerLink(lambda: None, lambda _: None)
-        # Not an attribute that Nerfstudio would search for elements.
-        self._panel = lambda: panel
-        self._frames = max(len(model.time_cameras(0.05)), 2)
+    def __init__(self, model: MovingSceneModel, link: ViewerLink, frames_a_second: float = 12.0) -> None:
+        self.link = link
+        cameras = model.time_cameras(0.05)
+        self._times = [0.0 if camera.times is None else float(camera.times.reshape(-1)[0]) for camera in cameras]
+        last = max(len(self._times), 2)
+        self.frame = Slider("Frame", 1, (1, last), 1, lambda _, value: self.show(value - 1), hint="Of the video")
+        self.play = Button("Play", self.toggle, hint="Space")
+        self.speed = Slider("Frames a second", frames_a_second, (1.0, 60.0), 1.0, hint="While it plays")
+        self.loop = Switch("Loop", True, hint="Begin anew at the end")
+        self.where = Markdown()
         self._lock = threading.Lock()
         self._stop: threading.Event | None = None
+        link.on_time.append(self.follow)
+
+    def install(self, gui: Gui) -> None:
+        """Adds them to the page."""
+        install(gui, self.frame, self.where)
+        with gui.add_folder("Playback", expand_by_default=False):
+            install(gui, self.speed, self.loop)
+
+    def arrange(self, layout: Layout) -> None:
+        """It stands for Nerfstudio's slider."""
+        layout.replace_time()
+
+    def show(self, step: float) -> None:
+        """Another moment: a time step, which may be between two."""
+        self.link.show_time(float(np.interp(step, range(len(self._times)), self._times)))
+
+    @property
+    def step(self) -> float:
+        """The time step of the moment that pages show."""
+        return float(np.interp(self.link.time, self._times, range(len(self._times))))
+
+    def follow(self) -> None:
+        """Shows which frame it is, whoever has set the time."""
+        step = self.step
+        self.frame.value = round(step) + 1
+        seconds = step / max(float(self.speed.value), 1.0)
+        self.where.change(plain(f"Frame {round(step) + 1} of {len(self._times)}, {seconds:.1f} s"))
 
     @property
     def playing(self) -> bool:
         """Whether time moves on."""
         return self._stop is not None
 
-    def toggle(self) -> None:
+    def toggle(self, client: Client = None) -> None:
         """Starts, or stops."""
         with self._lock:
             if self._stop is not None:
@@ -64,20 +80,20 @@ class Player:
                 threading.Thread(target=self._play, args=(self._stop,), daemon=True).start()
 
     def _play(self, stop: threading.Event) -> None:
-        last = time.monotonic()
-        moment = self.link.time
-        if moment >= 1:
-            moment = 0.0
+        last, end = time.monotonic(), len(self._times) - 1
+        step = self.step
+        if step >= end:
+            step = 0.0
         while not stop.wait(1 / PICTURES_A_SECOND):
             now = time.monotonic()
-            moment += (now - last) * self._panel().b_speed.value / (self._frames - 1)
+            step += (now - last) * float(self.speed.value)
             last = now
-            if moment >= 1:
-                if not self._panel().c_loop.value:
-                    self.link.show_time(1.0)
+            if step >= end:
+                if not self.loop.value:
+                    self.show(end)
                     break
-                moment = 0.0
-            self.link.show_time(moment)
+                step = 0.0
+            self.show(step)
         with self._lock:
             if self._stop is stop:
                 self._stop = None

@@ -108,10 +108,16 @@ def open_pages(served: Served) -> list[Browser]:
 def play(served: Served, browsers: list[Browser], actions: int, seed: int = 7) -> list[int]:
     """Random actions; the second page is replaced every now and then. Returns bytes of memory after each epoch."""
     chance, panel = random.Random(seed), served.panel
-    buttons = [panel.d_positive, panel.e_negative, panel.f_box, panel.g_erase, panel.h_end, panel.i_undo]
+    page = served.page
+    buttons = [panel.positive, panel.negative, panel.box, panel.eraser, panel.finish, page.undo_button]
     often = len(buttons)  # strokes and undo, more often than files
-    buttons += [panel.j_redo, panel.k_clear, panel.c_add, panel.results.b_save, panel.results.c_load]
-    buttons += [panel.object.h_delete, panel.object.c_apply, panel.object.g_find, panel.results.d_masks]
+    buttons += [page.redo_button, panel.clear, panel.new, panel.save, panel.load, panel.delete, panel.apply]
+    buttons += [panel.find, panel.export_button, page.cancel_button]
+    editing = getattr(served.pipeline, "editing", None)
+    if editing is not None:
+        buttons[:0] = [editing.remove, editing.move, editing.pick, editing.clear]
+        often += 4
+    buttons = [button for button in buttons if button.handle is not None]
     memory = []
     for number in range(1, actions + 1):
         browser = browsers[chance.randrange(2)]
@@ -123,8 +129,7 @@ def play(served: Served, browsers: list[Browser], actions: int, seed: int = 7) -
         elif action == 4:
             browser.look(chance.uniform(-0.4, 0.4), chance.uniform(-0.1, 0.1))
         elif action == 5:
-            sliders = [panel.l_threshold, panel.m_growth, served.viewer.control_panel._time]
-            served.press_at_once(chance.choice(sliders), browser, chance.random())
+            served.press_at_once(chance.choice([panel.threshold, panel.growth]), browser, chance.random())
         else:
             served.press_at_once(chance.choice(buttons[: chance.choice([often, len(buttons)])]), browser)
         if number % EPOCH == 0:
@@ -138,7 +143,7 @@ def play(served: Served, browsers: list[Browser], actions: int, seed: int = 7) -
 
 def check_that_it_works(served: Served, browsers: list[Browser]) -> None:
     """No lock is stuck, and both browsers can draw a stroke."""
-    for lock in (served.lock, served.actions._lock):
+    for lock in (served.lock, served.tools._lock):
         assert lock.acquire(timeout=20), "a lock is stuck"
         lock.release()
     served.settle()  # what was pressed last may still be at work, in threads of its own
@@ -146,23 +151,23 @@ def check_that_it_works(served: Served, browsers: list[Browser]) -> None:
         # viser has a thread for every message: each waits for what the one before it does, or it may overtake it. What
         # the panel says is no sign of that, as it may have been said to the other browser.
         drawing = partial(_drawing, served, browser)
-        served.press(served.panel.h_end, browser)
+        served.press(served.panel.finish, browser)
         wait_for(lambda d=drawing: d() is None)
-        served.press(served.panel.d_positive, browser)
+        served.press(served.panel.positive, browser)
         wait_for(lambda d=drawing: d() is not None)
         before = len(served.session.state.prompts)
         browser.click(0.5, 0.5)
         wait_for(lambda d=drawing: d().line is not None)
-        served.press(served.panel.h_end, browser)
+        served.press(served.panel.finish, browser)
         wait_for(lambda n=before: len(served.session.state.prompts) == n + 1)
     numbers = {number for _, number, _ in served.session.state.prompts}
-    wait_for(lambda: set(served.actions._lines) == numbers)
+    wait_for(lambda: set(served.tools.lines) == numbers)
     assert all(machine.is_alive() for machine in served.viewer.render_statemachines.values())
 
 
 def _drawing(served: Served, browser: Browser) -> Any:
-    with served.actions._lock:  # a tool is begun with the lock held
-        return served.actions._drawings.get(browser.number)
+    with served.tools._lock:  # a tool is begun with the lock held
+        return served.tools._drawings.get(browser.number)
 
 
 def resident() -> int:

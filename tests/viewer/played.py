@@ -25,8 +25,8 @@ from semfield_ns.scene_model import MovingSceneModel, Parts, SceneModel, finishe
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.sessions.session import Session
-from semfield_ns.viewer.link import ViewerLink
-from semfield_ns.viewer.panel import SegmentationPanel
+from semfield_ns.viewer.page import Page
+from semfield_ns.viewer.segment_panel import SegmentPanel
 from tests.runs import free_port
 from tests.segmentation.scene import SPEED, BallScene
 from tests.segmentation.scene import camera as scene_camera
@@ -107,8 +107,8 @@ class NoEdits(SceneEditor):
         return -1
 
 
-def write_session(session: Session, folder: Path, what: str, link: ViewerLink) -> str:
-    with link.lock:
+def write_session(session: Session, folder: Path, what: str, page: Page) -> str:
+    with page.lock:
         folder.mkdir(parents=True, exist_ok=True)
         session.save(folder / f"{what}.json")
     return f"Wrote {what}"
@@ -118,7 +118,9 @@ def ball_pipeline(model: Any, includes_time: bool = True) -> Any:
     """As much of a pipeline as the viewer asks for."""
     pipeline: Any = nn.Module()
     pipeline.model = model
-    pipeline.segmentation = SegmentationPanel(model, Session(), write_session)
+    page = pipeline.page = Page()
+    pipeline.segmentation = SegmentPanel(page, model, Session(), write_session)
+    page.add(pipeline.segmentation, "Segment")
     pipeline.datamanager = SimpleNamespace(includes_time=includes_time)
     return pipeline
 
@@ -129,7 +131,7 @@ class Served:
     def __init__(self, folder: Path, pipeline: Any, training: bool = False, max_res: int = 64) -> None:
         self.pipeline = pipeline
         self.model, self.panel, self.lock = pipeline.model, pipeline.segmentation, threading.Lock()
-        self.session = self.panel._actions.session
+        self.page, self.session = pipeline.page, self.panel.session
         self.port, self.pages = free_port(), 0
         config = local_viewer(4096)
         config.websocket_port = self.port
@@ -180,7 +182,7 @@ class Served:
 
     def press_at_once(self, element: Any, browser: "Browser", value: Any = True) -> None:
         """Presses like somebody who does not wait."""
-        browser.send("GuiUpdateMessage", id=element.gui_handle._impl.id, updates={"value": value})
+        browser.send("GuiUpdateMessage", id=element.handle._impl.id, updates={"value": value})
 
     def stop(self) -> None:
         """Ends the server, and the threads that render, which Nerfstudio leaves behind."""
@@ -195,11 +197,11 @@ class Served:
             assert not thread.is_alive(), f"{thread.name} does not end"
 
     @property
-    def actions(self) -> Any:
-        return self.panel._actions
+    def tools(self) -> Any:
+        return self.panel.tools
 
     def said(self) -> str:
-        return self.actions._said
+        return self.page.said
 
 
 class Browser:

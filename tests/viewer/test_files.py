@@ -109,32 +109,58 @@ def test_what_somebody_else_put_there_is_left(run: Path):
 def served(run: Path) -> Iterator[Served]:
     model = solid_model()
     pipeline = ball_pipeline(model)
-    pipeline.editing = EditPanel(["ball"], lambda: model.editor)
+    pipeline.editing = EditPanel(pipeline.page, ["ball"], lambda: model.editor)
+    pipeline.page.add(pipeline.editing, "Edit")
     served = Served(run, pipeline, max_res=16)
     yield served
     served.stop()
 
 
 def test_a_page_that_sends_paths_writes_nothing(served: Served, run: Path, tmp_path: Path):
-    editing, results, browser = served.pipeline.editing, served.panel.results, Browser(served)
+    editing, panel, browser = served.pipeline.editing, served.panel, Browser(served)
     wait_for(lambda: served.viewer.viser_server.get_clients())
+    camera_paths = run / "camera_paths"  # where Nerfstudio keeps its own
     before = contents(tmp_path)
-    for name in ("../../notes.txt", "/etc/hostname", "~/.bashrc", "x\0"):
-        results.a_name.gui_handle.value = editing.p_file.gui_handle.value = name
-        for button in (results.b_save, results.c_load, results.d_masks, editing.q_save):
-            browser.messages.clear()
-            served.press(button, browser)
-            wait_for(lambda: browser.got("not a plain name"))
-    assert contents(tmp_path) == before
-    results.a_name.gui_handle.value, editing.p_file.gui_handle.value = "mine", "my edits.json"
-    served.press(results.b_save, browser)
-    served.press(editing.q_save, browser)
+    for name in HOSTILE:
+        sendable = name if name != "\ud800" else "\udcff/x".encode("utf-8", "replace").decode()
+        for field, buttons in (
+            (panel.file, (panel.save, panel.load, panel.export_button)),
+            (editing.name, (editing.save,)),
+        ):
+            served.press(field, browser, sendable)
+            for button in buttons:
+                browser.messages.clear()
+                served.press(button, browser)
+                wait_for(lambda: browser.got("NotificationMessage"))
+                said = served.said()
+                assert len(said) < 400 and said.isprintable()
+    assert contents(tmp_path) == before and not list(camera_paths.rglob("*"))
+    served.press(panel.file, browser, "mine")
+    served.press(editing.name, browser, "my edits.json")
+    served.press(panel.save, browser)
+    served.press(editing.save, browser)
     wait_for(lambda: (run / "viewer" / "mine" / "session.json").is_file())
     wait_for(lambda: (run / "viewer" / "my edits.json").is_file())
     assert set(contents(tmp_path)) - set(before) == {
         str(run / "viewer" / "mine" / "session.json"),
         str(run / "viewer" / "my edits.json"),
     }
+
+
+def test_nerfstudios_own_render_name_is_no_path_either(served: Served):
+    browser = Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    handles = served.viewer.viser_server.gui._gui_input_handle_from_id.values()
+    (field,) = (handle for handle in handles if handle._impl.label == "Render name")
+    for name in HOSTILE:
+        if name == "\ud800":
+            continue  # no message can hold it
+        browser.send("GuiUpdateMessage", id=field._impl.id, updates={"value": name})
+        served.settle()
+        assert field.value == "render", name[:20]
+    browser.send("GuiUpdateMessage", id=field._impl.id, updates={"value": "walk 2"})
+    served.settle()
+    wait_for(lambda: field.value == "walk 2")
 
 
 def test_other_machines_are_warned_of():

@@ -32,7 +32,7 @@ class ShowingLink(ViewerLink):
 
 
 def live(model: BallModel) -> tuple[LiveSegmentation, Session]:
-    session, link = Session(), ShowingLink(lambda: None, lambda _: None)
+    session, link = Session(), ShowingLink()
     chosen = session.add_object("ball")
     return LiveSegmentation(model, session, link, lambda: chosen, lambda _: None, lambda: None), session
 

@@ -32,7 +32,7 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     browser, panel = Browser(served), served.panel
     wait_for(lambda: served.viewer.viser_server.get_clients())
     (client,) = served.viewer.viser_server.get_clients().values()
-    served.press(panel.d_positive, browser)
+    served.press(panel.positive, browser)
     wait_for(lambda: "first point" in served.said())
     browser.click(0.45, 0.5)
     wait_for(lambda: "(1 so far)" in served.said())
@@ -48,42 +48,42 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     assert (width, height) == (64, 48)
     np.testing.assert_allclose(stroke.points, [(0.45 * width, 0.5 * height), (0.52 * width, 0.5 * height)], atol=1e-6)
     # The line lies on the ball, whose nearest point is 2.5 away.
-    wait_for(lambda: served.actions._lines)
-    ((_, line, marks),) = served.actions._lines.values()
+    wait_for(lambda: served.tools.lines)
+    ((_, line, marks),) = served.tools.lines.values()
     assert marks and np.all(np.abs(np.linalg.norm(line, axis=1) - 0.97 * 2.55) < 0.1)
 
-    served.press(panel.f_box, browser)
+    served.press(panel.box, browser)
     wait_for(lambda: "rectangle" in served.said())
     browser.select((0.4, 0.3), (0.6, 0.7))
     wait_for(lambda: len(served.session.state.prompts) == 2)
     assert isinstance(served.session.state.prompts[1][2], Box)
-    wait_for(lambda: len(served.actions._lines) == 2)
-    served.press(panel.i_undo, browser)
+    wait_for(lambda: len(served.tools.lines) == 2)
+    served.press(served.page.undo_button, browser)
     wait_for(lambda: len(served.session.state.prompts) == 1)
-    wait_for(lambda: len(served.actions._lines) == 1)
-    served.press(panel.j_redo, browser)
+    wait_for(lambda: len(served.tools.lines) == 1)
+    served.press(served.page.redo_button, browser)
     wait_for(lambda: len(served.session.state.prompts) == 2)
-    served.press(panel.i_undo, browser)
+    served.press(served.page.undo_button, browser)
     wait_for(lambda: len(served.session.state.prompts) == 1)
 
     # The eraser takes the stroke that is clicked on, also from another place.
     browser.look(0.3)
     time.sleep(0.2)
-    served.press(panel.g_erase, browser)
+    served.press(panel.eraser, browser)
     wait_for(lambda: "to erase" in served.said())
     browser.click(0.05, 0.95)
     wait_for(lambda: "no stroke here" in served.said())
-    pixels, _, _ = served.panel.link.camera(client).project(torch.from_numpy(line[0]).float())
+    pixels, _, _ = served.page.camera(client).project(torch.from_numpy(line[0]).float())
     browser.click(float(pixels[0]) / 64, float(pixels[1]) / 48)
     wait_for(lambda: not served.session.state.prompts)
 
-    served.press(panel.results.b_save, browser)
+    served.press(panel.save, browser)
     wait_for(lambda: "Saved to" in served.said())
     assert read_session(tmp_path / "viewer" / "segmentation" / "session.json") == served.session.log
 
 
 def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
-    views = served.actions.live.views
+    views = served.panel.live.views
     camera = stroke_camera(64, 48)
     polls = 0
 
@@ -136,7 +136,7 @@ def test_an_action_that_comes_while_another_one_is_taken_is_not_lost(served: Ser
         clear()
 
     rendered, render = [], machine._render_img
-    machine._render_img = lambda state: rendered.append(state) or render(state)
+    machine._render_img = lambda state, seconds: rendered.append(state) or render(state, seconds)
     trigger.clear = clear_late
     wait_for(lambda: rendered, 10)
 
@@ -150,10 +150,11 @@ def test_a_page_outlives_a_render_that_fails(served: Served, capsys: pytest.Capt
     def fail(*_: object) -> None:
         raise ValueError("broken on purpose")
 
-    renders, machine._outputs = machine._outputs, fail
+    pictures = machine._pictures
+    machine._pictures = SimpleNamespace(first=0.1, outputs=fail, budgets=lambda _: [0.1])
     served.viewer._trigger_rerender()
     wait_for(lambda: "broken on purpose" in capsys.readouterr().out)
-    machine._outputs = renders
+    machine._pictures = pictures
     machine.state = "low_static"
     served.viewer._trigger_rerender()
     wait_for(lambda: machine.state == "high")
@@ -182,22 +183,22 @@ def test_strokes_of_a_loaded_session_are_drawn_where_they_are(served: Served, tm
     browser, panel = Browser(served), served.panel
     wait_for(lambda: served.viewer.viser_server.get_clients())
     (client,) = served.viewer.viser_server.get_clients().values()
-    view, saved = panel.link.camera(client), Session()
+    view, saved = served.page.camera(client), Session()
     saved.add_stroke(saved.add_object(), view, [(8.0, 40.0), (12.0, 40.0)])
     (tmp_path / "viewer" / "segmentation").mkdir(parents=True)
     saved.save(tmp_path / "viewer" / "segmentation" / "session.json")
     served.session.add_stroke(served.session.add_object(), view, [(30.0, 24.0), (34.0, 24.0)])
-    wait_for(lambda: served.actions._lines)
-    served.press(panel.results.c_load, browser)
+    wait_for(lambda: served.tools.lines)
+    served.press(panel.load, browser)
     wait_for(lambda: "Loaded" in served.said())
 
     def drawn() -> bool:
-        lines = [entry[-2] for entry in list(served.actions._lines.values())]
+        lines = [entry[-2] for entry in list(served.tools.lines.values())]
         pixels = [view.project(torch.from_numpy(line).float())[0] for line in lines]
         return bool(pixels) and bool((pixels[0][:, 1] > 30).all())
 
     wait_for(drawn, seconds=10)
-    served.press(panel.g_erase, browser)
+    served.press(panel.eraser, browser)
     wait_for(lambda: browser.got("Click on the stroke"))
     browser.click(10 / view.width, 40 / view.height)
     wait_for(lambda: not served.session.state.prompts, seconds=10)
@@ -211,8 +212,8 @@ def test_words_are_looked_up_while_training_goes_on(served: Served, monkeypatch:
         raise SemfieldError("looked up")
 
     monkeypatch.setattr(served.model, "text_features", text_features)
-    served.panel.object.f_words.value = "a ball"
-    served.actions.find_words()
+    served.panel.words.value = "a ball"
+    served.panel.find_words(None)
     assert held == [False] and served.said() == "looked up"
 
 
@@ -228,7 +229,7 @@ def test_a_page_that_is_closed_while_it_moves_does_not_freeze_the_others(served:
     with suppress(ZeroDivisionError), served.viewer.viser_server.atomic():
         raise ZeroDivisionError
     served.viewer.render_statemachines[closed.number] = machine
-    served.press(served.panel.g_erase, other)
+    served.press(served.panel.eraser, other)
     wait_for(lambda: other.got("Click on the stroke to erase"))
 
 

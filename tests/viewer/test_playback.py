@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from semfield_ns.viewer.page import Page
 from semfield_ns.viewer.playback import PlaybackPanel
 from tests.semantic_flow.test_editing import solid_model
 from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
@@ -15,7 +16,9 @@ from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
 def served(tmp_path: Path) -> Iterator[Served]:
     model = solid_model()
     pipeline = ball_pipeline(model)
-    pipeline.playback = PlaybackPanel(model, frames_a_second=20.0)
+    pipeline.playback = PlaybackPanel(model, pipeline.page, frames_a_second=20.0)
+    pipeline.page.add(pipeline.playback)
+    pipeline.page.row.insert(0, pipeline.playback.play)
     served = Served(tmp_path, pipeline, max_res=16)
     yield served
     served.stop()
@@ -30,11 +33,11 @@ def test_time_moves_on_until_it_is_stopped_and_begins_anew(served: Served):
         times.append(panel.link.time)
         return any(later < earlier for earlier, later in pairwise(times)) and max(times) > 0
 
-    served.press(panel.a_play, browser)
-    wait_for(lambda: panel._player.playing)
+    served.press(panel.play, browser)
+    wait_for(lambda: panel.playing)
     wait_for(moved)
-    served.press(panel.a_play, browser)
-    wait_for(lambda: not panel._player.playing)
+    served.press(panel.play, browser)
+    wait_for(lambda: not panel.playing)
     stopped = panel.link.time
     served.settle()
     assert panel.link.time == stopped
@@ -43,13 +46,25 @@ def test_time_moves_on_until_it_is_stopped_and_begins_anew(served: Served):
 def test_without_the_loop_it_ends_at_the_end(served: Served):
     panel, browser = served.pipeline.playback, Browser(served)
     wait_for(lambda: served.viewer.viser_server.get_clients())
-    panel.c_loop.value = False
-    served.press(panel.a_play, browser)
+    panel.loop.value = False
+    served.press(panel.play, browser)
     wait_for(lambda: panel.link.time == 1.0)
-    wait_for(lambda: not panel._player.playing)
+    wait_for(lambda: not panel.playing)
+
+
+def test_the_slider_counts_frames_and_tells_seconds(served: Served):
+    panel, browser = served.pipeline.playback, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    last = len(panel._times)
+    served.press(panel.frame, browser, last)
+    wait_for(lambda: panel.link.time == 1.0)
+    assert panel.where.content.startswith(f"Frame {last} of {last}")
+    panel.link.show_time(0.0)
+    assert panel.frame.value == 1
+    assert served.viewer.control_panel._time_enabled is False, "Nerfstudio's own slider is not there"
 
 
 def test_without_a_viewer_nothing_plays():
-    panel = PlaybackPanel(solid_model())
-    panel._player.toggle()
-    assert not panel._player.playing
+    panel = PlaybackPanel(solid_model(), Page())
+    panel.toggle()
+    assert not panel.playing

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from semfield_ns.io import write_json
 from semfield_ns.sessions.masks import scene_views, write_masks
 from semfield_ns.sessions.segmenter import Segmenter
 from semfield_ns.sessions.session import Session
-from semfield_ns.viewer.link import ViewerLink
+from semfield_ns.viewer.files import told_path
 from semfield_ns.viewer.live import GuardedViews
+from semfield_ns.viewer.page import Page
 
 FRAMES_A_SECOND = 12.0
 
 
-def export_session(pipeline: Any, session: Session, folder: Path, what: str, link: ViewerLink) -> str:
+def export_session(pipeline: Any, session: Session, folder: Path, what: str, page: Page) -> str:
     """Writes a session's results for all images of a run's scene; training and the viewer go on meanwhile.
 
     Args:
@@ -28,24 +30,25 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, lin
         session: a copy that nobody changes.
         folder: of the results; "masks" are those of `semfield segment`, others go to a folder named like the format.
         what: "masks", "video", "coco" or "points".
-        link: to the viewer, whose lock guards the model.
+        page: shows how far it is; its lock guards the model.
 
     Returns:
         A sentence that says what was written.
 
     Raises:
-        SemfieldError: the session has no objects, or something cannot be written.
+        SemfieldError: the session has no objects, something cannot be written, or somebody pressed Cancel.
     """
     if not session.state.objects:
         raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
     # A segmenter of its own, as on the command line: the viewer's is used with the lock held only.
-    segmenter = Segmenter(session, GuardedViews(pipeline.model, link))
+    segmenter = Segmenter(session, GuardedViews(pipeline.model, page))
     views = scene_views(pipeline)
+    run = page.run_folder
     folder.mkdir(parents=True, exist_ok=True)
     session.save(folder / "session.json")
     if what == "masks":
-        write_masks(segmenter, views, folder)
-        return f"Wrote {len(views)} masks to {folder}"
+        write_masks(segmenter, views, folder, watch=partial(page.watched, "Exporting"))
+        return f"Wrote {len(views)} masks to {told_path(folder, run)}"
     found = SessionViews(segmenter, views)
     target = folder / what
     with ExitStack() as files:
@@ -58,8 +61,8 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, lin
             outputs = pipeline.datamanager.train_dataset._dataparser_outputs
             to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
             writer = CloudWriter(target, found.labels, to_model)
-        for view in found:
+        for view in page.watched("Exporting", found):
             writer.add(view)
         written = writer.finish()
     write_json(target / "labels.json", [asdict(label) for label in found.labels])
-    return f"Wrote {', '.join(path.name for path in written)} to {target}"
+    return f"Wrote {', '.join(path.name for path in written)} to {told_path(target, run)}"

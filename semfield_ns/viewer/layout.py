@@ -1,0 +1,214 @@
+"""The page around our panels: all that is private in the layout of Nerfstudio's viewer, and in viser's page.
+
+Tab bar, sizes and shortcuts are what viser 0.2.7 has no calls for: a style sheet and a script of our own, which know
+elements by their ids.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from viser import GuiTabGroupHandle, GuiTabHandle
+from viser._messages import GuiUpdateMessage, RunJavascriptMessage
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.viewer.elements import GRAY, Button, Client, Gui, Switch
+from semfield_ns.viewer.files import checked_name
+
+TOP = -1.0
+"""order of what comes before everything of Nerfstudio's"""
+
+STYLE = """
+.mantine-ScrollArea-viewport p, .mantine-ScrollArea-viewport li { overflow-wrap: anywhere; }
+.mantine-ScrollArea-viewport > div { display: block !important; }
+.mantine-Tabs-tab { padding: 0.6em 0.4em !important; font-size: 0.82em !important;
+  letter-spacing: -0.5px; }
+.mantine-Notification-root { overflow-wrap: anywhere; }
+"""
+"""Long words wrap, and the panel keeps its width whatever is in it."""
+
+SCRIPT = """
+(() => {
+  const page = (window.semfield ??= { keys: {} });
+  const sheet = (name, text) => {
+    let node = document.getElementById("semfield-" + name);
+    if (!node) {
+      node = document.createElement("style");
+      node.id = "semfield-" + name;
+      document.head.appendChild(node);
+    }
+    node.textContent = text;
+  };
+  page.sheet = sheet;
+  if (page.listens) return;
+  page.listens = true;
+  window.addEventListener("keydown", (event) => {
+    const at = event.target;
+    const types = at.isContentEditable || at.tagName === "TEXTAREA" ||
+      (at.tagName === "INPUT" && !["checkbox", "radio", "button", "range"].includes(at.type));
+    const control = event.ctrlKey || event.metaKey;
+    const key = (control ? "Control+" : "") + (event.shiftKey ? "Shift+" : "") +
+      (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+    const button = document.getElementById(page.keys[key] ?? "");
+    const presses = !control && at.tagName === "BUTTON" && ["Enter", " "].includes(event.key);
+    if (!button || types || presses) return;
+    event.preventDefault();
+    event.stopPropagation();
+    button.click();
+  }, true);
+})();
+"""
+"""Keys press buttons, unless somebody types. Style sheets can be replaced by name."""
+
+HIDDEN_BUTTON = (
+    'div:has(> button[id="{id}"]) {{ position: absolute; width: 0; height: 0; overflow: hidden; margin: 0; }}'
+)
+BESIDE = """
+div:has(> button[id="{id}"]) {{ display: inline-block; width: calc({share}% - {gap}px);
+  margin: 0 0 0.5em 10px !important; vertical-align: top; }}
+"""
+SWATCH = """
+label[for="{id}"]::before {{ content: ""; display: inline-block; width: 0.85em; height: 0.85em; margin-right: 0.45em;
+  border-radius: 0.2em; vertical-align: -0.1em; background: {color}; }}
+div:has(> div > p > label[for="{id}"]) > div:first-child {{ width: 85%; }}
+"""
+HELD = 'button[id="{id}"] {{ outline: 3px solid #ffffff !important; outline-offset: -3px; }}'
+
+
+def run_in_page(target: Any, source: str) -> None:
+    """Runs a script in a browser (a client), or in all, also those that come later (the server).
+
+    Scripts are of this module; nothing that comes from a file or a page is in them.
+    """
+    interface = target._websock_server if hasattr(target, "_websock_server") else target._websock_connection
+    interface.queue_message(RunJavascriptMessage(source=source))
+
+
+class Layout:
+    """Nerfstudio's panel, with ours in it.
+
+    Args:
+        viewer: Nerfstudio's.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self._viewer, self._server = viewer, viewer.viser_server
+        self._styles: list[str] = [STYLE]
+        self._keys: dict[str, str] = {}
+
+    @property
+    def gui(self) -> Gui:
+        """Viser's."""
+        return self._server.gui
+
+    def top(self, label: str) -> AbstractContextManager[Any]:
+        """A container above everything of Nerfstudio's."""
+        return self.gui.add_folder(label, order=TOP)
+
+    def tabs(self, labels: Sequence[str]) -> list[GuiTabHandle]:
+        """New tabs before those of Nerfstudio, in the same bar; the first is the open one."""
+        root = self.gui._container_handle_from_id["root"]
+        group = next(child for child in root._children.values() if isinstance(child, GuiTabGroupHandle))
+        count = len(group._labels)
+        added = [group.add_tab(label) for label in labels]
+        for entries in (group._labels, group._icons_html, group._tabs):
+            values: list[Any] = list(entries)
+            entries[:] = values[count:] + values[:count]
+        # Without pictures all fit in the width of the panel.
+        group._icons_html[:] = [None] * len(group._labels)
+        group._sync_with_client()
+        return added
+
+    def calm(self) -> None:
+        """Nerfstudio's own buttons look as ordinary as they are."""
+        for handle in (self._viewer.hide_images, self._viewer.show_images):
+            self.gui._websock_interface.queue_message(GuiUpdateMessage(handle._impl.id, {"color": GRAY}))
+
+    def tame_cameras(self, clicked: Callable[[Client, int], None]) -> bool:
+        """Training cameras are hidden, as the page looks through one of them, until somebody wants to see them.
+
+        Args:
+            clicked: called with a browser that clicks on one, and its number in the dataset.
+
+        Returns:
+            Whether there are any yet.
+        """
+        viewer = self._viewer
+        cameras = getattr(viewer, "camera_handles", None)  # they come when the scene is known
+        if not cameras:
+            return False
+        for number, handle in cameras.items():
+            handle.on_click(lambda event, number=number: clicked(event.client, number))
+        viewer.set_camera_visibility(False)
+        viewer.hide_images.visible, viewer.show_images.visible = False, True
+        return True
+
+    def show_training(self, training: bool) -> None:
+        """What is about training is there while something is trained."""
+        viewer = self._viewer
+        paused = viewer.trainer is not None and viewer.trainer.training_state == "paused"
+        viewer.pause_train.visible = training and not paused
+        viewer.resume_train.visible = paused
+        viewer.stats_markdown.visible = training or paused
+        for element in (viewer.control_panel._train_speed, viewer.control_panel._train_util):
+            element.set_hidden(not (training or paused))
+
+    def replace_outputs(self) -> None:
+        """Nerfstudio's list of outputs goes: ours is there instead."""
+        self._viewer.control_panel._output_render.set_hidden(True)
+
+    def replace_time(self) -> None:
+        """Nerfstudio's time slider goes: ours is there instead."""
+        panel = self._viewer.control_panel
+        panel._time_enabled = False  # it is asked whenever another output is chosen
+        panel._time.set_hidden(True)
+
+    def guard_render_name(self) -> None:
+        """Nerfstudio writes camera paths to files called as a page says; from now on that is a name, never a path."""
+        for handle in list(self.gui._gui_input_handle_from_id.values()):
+            if handle._impl.label == "Render name":
+                handle._impl.value = RenderName(handle._impl.value)
+
+    # ---------------------------------------------------------------------------------------- styles and shortcuts
+
+    def beside(self, *buttons: Button) -> None:
+        """Buttons that follow each other share a row."""
+        count = len(buttons)
+        share, gap = 100 / count, 10 * (count + 1) / count
+        self._styles += [BESIDE.format(id=button.handle._impl.id, share=share, gap=gap) for button in buttons]
+
+    def swatches(self, switches: Sequence[Switch], colors: Sequence[str]) -> None:
+        """A patch of colour before the label of each switch."""
+        pairs = zip(switches, colors, strict=True)
+        self._styles += [SWATCH.format(id=switch.handle._impl.id, color=color) for switch, color in pairs]
+
+    def shortcuts(self, actions: Mapping[str, Callable[[Client], None]]) -> None:
+        """Keys, such as "Control+z", and what they do."""
+        for key, action in actions.items():
+            button = Button(f"key {key}", action)
+            button.install(self.gui)
+            self._keys[key] = button.handle._impl.id
+            self._styles.append(HIDDEN_BUTTON.format(id=button.handle._impl.id))
+
+    def finish(self) -> None:
+        """Pages get styles and shortcuts."""
+        keys = f"Object.assign(window.semfield.keys, {json.dumps(self._keys)});"
+        sheet = f"window.semfield.sheet('panel', {json.dumps(''.join(self._styles))});"
+        run_in_page(self._server, SCRIPT + keys + sheet)
+
+    def mark(self, client: Client, button: Button | None) -> None:
+        """The one button that is held down in a browser."""
+        style = "" if button is None else HELD.format(id=button.handle._impl.id)
+        run_in_page(client, f"window.semfield?.sheet('held', {json.dumps(style)});")
+
+
+class RenderName(str):
+    """The name of a render as a page may give it: viser makes every value that comes of this type."""
+
+    def __new__(cls, value: object) -> "RenderName":
+        """A name that is none becomes one."""
+        try:
+            return super().__new__(cls, checked_name(str(value)))
+        except SemfieldError:
+            return super().__new__(cls, "render")

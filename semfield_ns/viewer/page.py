@@ -1,0 +1,245 @@
+"""The page: what is above all tabs, the tabs, and the panels in them."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from semfield_ns.errors import SemfieldError
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.viewer.drawing import IDLE
+from semfield_ns.viewer.elements import Button, Client, Gui, Markdown, Progress, install
+from semfield_ns.viewer.first_view import chosen
+from semfield_ns.viewer.history import History
+from semfield_ns.viewer.layout import Layout
+from semfield_ns.viewer.link import EXPOSED, ViewerLink, is_loopback, viser_units
+from semfield_ns.viewer.outputs import OutputChoice
+from semfield_ns.viewer.text import plain
+
+SHORTCUTS = "Ctrl+Z undo, Ctrl+Shift+Z redo, Enter ends a stroke, Esc puts a tool away"
+LOOK_DISTANCE = 1.0
+"""of what the camera turns around, in the model's units, as long as no depth is known"""
+
+
+T = TypeVar("T", covariant=True)
+
+
+class Counted(Protocol[T]):
+    """Items that one can go through, of a known number."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __iter__(self) -> Iterator[T]:
+        """One after the other."""
+
+
+class Panel(Protocol):
+    """A group of elements of the page."""
+
+    def install(self, gui: Gui) -> None:
+        """Adds them to the page."""
+
+    def arrange(self, layout: Layout) -> None:
+        """Says what stands beside what, once everything is on the page."""
+
+
+class Page(ViewerLink):
+    """The page of the viewer, and how it is told things.
+
+    Args:
+        views: training cameras by their number in the dataset, for the first view; none in tests.
+    """
+
+    def __init__(self, views: Mapping[int, ViewCamera] = MappingProxyType({})) -> None:
+        super().__init__()
+        self.history = History()
+        self.status = Markdown(f"**{plain(IDLE)}**")
+        self.outputs = OutputChoice(self)
+        self.undo_button = Button("Undo", self.undo, hint="Strokes and edits: Ctrl+Z")
+        self.redo_button = Button("Redo", self.redo, hint="Ctrl+Shift+Z")
+        self.row = [self.undo_button, self.redo_button]
+        """buttons below what is shown"""
+        self.progress, self.cancel_button = Progress(), Button("Cancel", lambda _: self._cancelled.set())
+        self.cancel_button.show(False)
+        self.layout: Layout | None = None
+        self.depth_of: Callable[[ViewCamera], float | None] = lambda _: None
+        """how far away what a camera sees is, in the model's units"""
+        self.shortcuts: dict[str, Callable[[Client], None]] = {
+            "Control+z": self.undo,
+            "Control+Shift+z": self.redo,
+            "Control+y": self.redo,
+        }
+        self._views = dict(views)
+        self._above: list[Panel] = []
+        self._tabs: dict[str, list[Panel]] = {}
+        self._said, self._of_picture = IDLE, ""
+        self._saying = threading.Lock()
+        self._cancelled = threading.Event()
+        self._trained = self._tamed = False
+
+    def add(self, panel: Panel, tab: str | None = None) -> None:
+        """A panel of a tab, below those that the tab has; above all tabs without one."""
+        (self._above if tab is None else self._tabs.setdefault(tab, [])).append(panel)
+
+    # ---------------------------------------------------------------------------------------------------- set-up
+
+    def _setup(self, viewer: Any) -> None:
+        layout = self.layout = Layout(viewer)
+        gui = viewer.viser_server.gui
+        with layout.top("Scene"):
+            self.status.install(gui)
+            if not is_loopback(viewer.config.websocket_host):
+                gui.add_markdown(f"**{plain(EXPOSED.format(host=viewer.config.websocket_host))}**")
+            self.outputs.install(gui)
+            for panel in self._above:
+                panel.install(gui)
+            install(gui, *self.row, self.progress, self.cancel_button)
+        for tab, panels in zip(layout.tabs(list(self._tabs)), self._tabs.values(), strict=True):
+            with tab:
+                for panel in panels:
+                    panel.install(gui)
+        layout.beside(*self.row)
+        for panel in (*self._above, *(panel for panels in self._tabs.values() for panel in panels)):
+            panel.arrange(layout)
+        layout.replace_outputs()
+        layout.calm()
+        layout.guard_render_name()
+        layout.shortcuts(self.shortcuts)
+        layout.finish()
+        super()._setup(viewer)
+        viewer.render_statemachines.offered = self._pictured
+        self._trained = not self.training
+        layout.show_training(self.training)
+        viewer.viser_server.on_client_connect(self._opened)
+
+    def _pictured(self, outputs: list[str]) -> None:
+        """A page got a picture."""
+        self.outputs.offer(outputs)
+        assert self.layout is not None, "there are pictures once there is a viewer"
+        if self._trained == self.training:
+            self._trained = not self.training
+            self.layout.show_training(self.training)
+
+    # ------------------------------------------------------------------------------------------------ first view
+
+    def _opened(self, client: Client) -> None:
+        """A page was opened: once it says where it looks, it looks through a training camera."""
+        if not self._views:
+            return
+        done = threading.Event()
+
+        @client.camera.on_update
+        def _(_: Any) -> None:
+            if not done.is_set():
+                done.set()
+                with suppress(KeyError):
+                    self._begin(client)
+
+    def _begin(self, client: Client) -> None:
+        assert self.layout is not None, "pages are opened once there is a viewer"
+        self._tamed = self._tamed or self.layout.tame_cameras(self._clicked)
+        wanted = chosen()
+        first = min(self._views.values(), key=lambda view: view.time or 0.0)
+        view = self._views.get(wanted.camera, first) if wanted.camera is not None else first
+        self.look_through(client, view)
+        if wanted.time is not None:
+            self.show_time(wanted.time)
+
+    def _clicked(self, client: Client, number: int) -> None:
+        """On a training camera."""
+        if number in self._views:
+            self.look_through(client, self._views[number])
+
+    def look_through(self, client: Client, view: ViewCamera) -> None:
+        """A browser sees the whole picture of a camera, at its time, and turns around what is in its middle."""
+        pose = np.array(view.camera_to_world, dtype=np.float64).reshape(3, 4)
+        position, forward, up = viser_units() * pose[:, 3], -pose[:, 2], pose[:, 1]
+        half = np.array([view.width / view.fx, view.height / view.fy]) / 2
+        with client.atomic():
+            client.camera.up_direction = up
+            client.camera.position = position
+            client.camera.look_at = position + viser_units() * LOOK_DISTANCE * forward
+            client.camera.fov = 2 * float(np.arctan(max(half[1], half[0] / client.camera.aspect)))
+        if view.time is not None:
+            self.show_time(view.time)
+        depth = self.depth_of(view)
+        if depth is not None:
+            client.camera.look_at = position + viser_units() * depth * forward
+
+    # --------------------------------------------------------------------------------------------- what is said
+
+    def tell(self, sentence: str) -> None:
+        """Says something in the status line."""
+        with self._saying:
+            self._said = sentence
+            self._say()
+
+    def warn(self, client: Client | None, sentence: str) -> None:
+        """Says what is wrong, in the status line and where one looks."""
+        self.tell(sentence)
+        self.notify(client, "Please note", sentence)
+
+    def tell_of_picture(self, sentence: str) -> None:
+        """Says something about the picture, below."""
+        with self._saying:
+            if sentence != self._of_picture:
+                self._of_picture = sentence
+                self._say()
+
+    def _say(self) -> None:
+        text = f"**{plain(self._said)}**"
+        self.status.change(f"{text}\n\n{plain(self._of_picture)}" if self._of_picture else text)
+
+    @property
+    def said(self) -> str:
+        """The sentence of the status line."""
+        return self._said
+
+    # ------------------------------------------------------------------------------------- undo, and long things
+
+    def undo(self, client: Client) -> None:
+        """Takes back what was done last, whether stroke or edit."""
+        if not self.history.undo():
+            self.tell("There is nothing to undo.")
+
+    def redo(self, client: Client) -> None:
+        """Does it again."""
+        if not self.history.redo():
+            self.tell("There is nothing to redo.")
+
+    def watched(self, what: str, items: Counted[T]) -> Iterator[T]:
+        """Items that a long thing goes through: the page shows how far it is, and can cancel it.
+
+        Raises:
+            Cancelled: somebody pressed Cancel.
+        """
+        self._cancelled.clear()
+        self.cancel_button.show(True)
+        try:
+            for number, item in enumerate(items):
+                self.progress.show(number / len(items))
+                self.tell(f"{what}: {number + 1} of {len(items)}")
+                if self._cancelled.is_set():
+                    raise Cancelled(f"Cancelled after {number} of {len(items)}.")
+                yield item
+        finally:
+            self.progress.show(None)
+            self.cancel_button.show(False)
+
+
+class Cancelled(SemfieldError):
+    """Somebody pressed Cancel."""
+
+
+def training_views(pipeline: Any) -> dict[int, ViewCamera]:
+    """The perspective training cameras of a pipeline, by their number in the dataset."""
+    cameras = pipeline.datamanager.train_dataset.cameras
+    found = {}
+    for number in range(len(cameras)):
+        with suppress(SemfieldError):
+            found[number] = ViewCamera.of(cameras, number)
+    return found
