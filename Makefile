@@ -11,13 +11,15 @@ ARGS ?=
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types install
+.PHONY: help demo test lint format types docs release-check install
 
 help:
 	@echo "make demo    learn a semantic video of a dynamic scene, and watch it (minutes)"
 	@echo "make test    run all tests; make test ARGS='-m \"not slow\"' for the quick ones"
 	@echo "make lint    check style; make format to repair it"
 	@echo "make types   check types"
+	@echo "make docs    the documentation as a site, in build/site"
+	@echo "make release-check   build what would be uploaded, install it, run its commands"
 
 demo: $(INSTALLED)
 	$(BIN)/semfield demo $(ARGS)
@@ -35,6 +37,16 @@ format: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
+# The wheel is built from the source distribution, and what is tested is what would be uploaded.
+release-check: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	SEMFIELD_WHEEL="$$(echo dist/*.whl)" $(BIN)/python -m pytest tests/test_package.py $(ARGS)
 
 install: $(INSTALLED)
 

@@ -279,6 +279,7 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Installed]:
+    """Of the wheel that SEMFIELD_WHEEL names (`make release-check`), or of one built from the sources."""
     # Beside the checkout's own environment: uv then links its cached files instead of copying eight gigabytes.
     (ROOT / "build").mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="installed-", dir=ROOT / "build"))
@@ -300,15 +301,19 @@ def install_wheel(folder: Path) -> None:
         shutil.copy(ROOT / name, folder / "source")
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     python = folder / "venv" / "bin" / "python"
-    # Run in the source folder, where uv finds the overrides that spare a compiler ([tool.uv] in pyproject.toml).
-    if uv is None:
+    if given := os.environ.get("SEMFIELD_WHEEL"):
+        shutil.copy(ROOT / given, folder / "wheel")
+    elif uv is None:
         check(sys.executable, "-m", "build", "--wheel", "--outdir", folder / "wheel", cwd=folder / "source")
-        check(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
-        check(python, "-m", "pip", "install", *(folder / "wheel").glob("*.whl"), cwd=folder)
     else:
         check(uv, "build", "--wheel", "--python", sys.executable, "--out-dir", folder / "wheel", cwd=folder / "source")
+    wheels = (folder / "wheel").glob("*.whl")
+    # Run in the source folder, where uv finds the overrides that spare a compiler ([tool.uv] in pyproject.toml).
+    if uv is None:
+        check(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+        check(python, "-m", "pip", "install", *wheels, cwd=folder)
+    else:
         check(uv, "venv", "--python", sys.executable, folder / "venv", cwd=folder)
-        wheels = (folder / "wheel").glob("*.whl")
         check(uv, "pip", "install", "--python", python, *wheels, cwd=folder / "source")
 
 
@@ -323,6 +328,7 @@ def test_the_wheel_holds_one_top_level_package(installed: Installed):
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"semfield_ns"}
     assert {"semfield_ns/method_configs/semantic_flow.py", "semfield_ns/py.typed"} <= set(names)
+    assert any(name.startswith("semfield_ns/gsn/weights/") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -343,6 +349,19 @@ def test_the_installed_commands_start_without_the_extras(installed: Installed):
     result = installed.run("semfield", "--help")
     assert result.returncode == 0, result.stderr
     assert "demo" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["semantic-flow-splat", "gsn"])
+def test_the_installed_methods_explain_their_settings(installed: Installed, method: str):
+    result = installed.run("ns-train", method, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "--max-num-iterations" in result.stdout and "--pipeline.model." in result.stdout
+
+
+@pytest.mark.slow
+def test_the_installed_version_is_the_declared_one(installed: Installed):
+    assert installed.run("semfield", "--version").stdout == f"semfield {pyproject()['project']['version']}\n"
 
 
 @pytest.mark.slow

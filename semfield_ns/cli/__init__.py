@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,12 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the command line without the program's name; that of the process if None.
     """
+    if list(sys.argv[1:] if args is None else args) == ["--version"]:
+        from semfield_ns import __version__
+
+        print(f"semfield {__version__}")
+        return
+
     import tyro
 
     from semfield_ns.cli.attach import attach
@@ -44,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
     tyro.extras.subcommand_cli_from_dict(
         {name: able_to_write(command) for name, command in commands.items()},
         prog="semfield",
-        description="Semantic neural fields of your scenes, with Nerfstudio.",
+        description="Semantic neural fields of your scenes, with Nerfstudio. --version says which version this is.",
         args=args,
     )
 

@@ -1,9 +1,11 @@
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 
+import semfield_ns
 from semfield_ns.cli import main
 from semfield_ns.errors import SemfieldError
 
@@ -15,6 +17,12 @@ def test_help(command, capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert all(name in text for name in command or ["demo", "camera-path", "synthetic"])
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"semfield {version('semfield-ns')}\n"
+    assert semfield_ns.__version__ == version("semfield-ns")
 
 
 def test_help_starts_without_the_heavy_packages():
