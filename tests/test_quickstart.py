@@ -19,8 +19,8 @@ def test_no_outputs_are_kept():
 def test_it_ends_with_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    (training,) = (cell for cell in notebook.cells if "STEPS = 150" in cell.source)
-    training.source = training.source.replace("STEPS = 150", "STEPS = 30")
+    (training,) = (cell for cell in notebook.cells if "STEPS = 100" in cell.source)
+    training.source = training.source.replace("STEPS = 100", "STEPS = 30")
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
     said = "".join(output.get("text", "") for output in last.outputs)
