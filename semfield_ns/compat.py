@@ -13,13 +13,14 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.run_folder import run_config
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,10 @@ NERFSTUDIO_WARNINGS = (
 def install() -> None:
     """Make an uncaught `SemfieldError` end the program with its sentence and exit code 1, and silence known warnings.
 
-    Further calls do nothing.
+    And let Nerfstudio's commands open runs by their folders. Further calls do nothing.
     """
+    if sys.argv and Path(sys.argv[0]).name.startswith("ns-"):
+        open_run_folders(sys.argv)
     for message, category, module in NERFSTUDIO_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category, module=module)
     previous_hook = sys.excepthook
@@ -65,6 +68,25 @@ def install() -> None:
             print(sentence, file=sys.stderr, flush=True)
 
     sys.excepthook = hook
+
+
+def open_run_folders(arguments: list[str]) -> None:
+    """Replaces the folder of a run, after `--load-config`, by the config.yml in it.
+
+    Nerfstudio reads a file only. It loads its plugins, and us, before it reads its command line.
+
+    Args:
+        arguments: a command line, which is changed in place. A folder that is no run stays, for `error_sentence`.
+    """
+    for index, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option.replace("_", "-") != "--load-config":
+            continue
+        place = index if equals else index + 1
+        run = Path(value if equals else "".join(arguments[place : place + 1]))
+        if run.is_dir():
+            with suppress(SemfieldError):
+                arguments[place] = f"{option}={run_config(run)}" if equals else str(run_config(run))
 
 
 def error_sentence(error: BaseException, trace: TracebackType | None = None) -> str | None:
@@ -93,7 +115,10 @@ def _unreadable_config(error: BaseException, frames: list[FrameType]) -> str | N
         return None
     path: Path = values["config_path"]
     if not path.is_file():
-        return f"{path} is not a file: give the config.yml of a trained run."
+        try:
+            return f"{path} is a folder: give the config.yml of the run, {run_config(path)}."
+        except SemfieldError as unknown:
+            return str(unknown)
     return f"{path} cannot be read as the config.yml of a run: give the file of that name that training wrote."
 
 

@@ -30,10 +30,11 @@ MAX_EXTRA_SHARE = 0.1
 """of the seconds that Nerfstudio needs alone; a slow or busy machine is slow with both"""
 
 # What each room, and each module beside the rooms, may import besides itself and `EVERYWHERE`: from low to high.
-EVERYWHERE = {"errors", "io"}
+EVERYWHERE = {"errors", "io", "run_folder"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "io": set(),
+    "run_folder": set(),
     "compat": set(),
     "__init__": {"compat"},
     "rendering": set(),

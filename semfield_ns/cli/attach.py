@@ -1,9 +1,10 @@
-"""`semfield attach`: a trained generalisable model meets a new scene, without training."""
+"""`semfield attach`: a new scene through a trained generalisable model, without training."""
 
 import time
 from pathlib import Path
 
 from semfield_ns.cli.hints import viewer_line
+from semfield_ns.cli.progress import lines
 
 
 def attach(
@@ -15,17 +16,19 @@ def attach(
     hold_out: bool = True,
     preview: int = 200,
 ) -> None:
-    """Write a run folder that ns-viewer, ns-render and ns-eval open, and a first picture of the scene.
+    """Show a scene of photos without training: a run and a picture.
+
+    The run opens with semfield view, ns-render and ns-eval like any other.
 
     Args:
-        data: The new scene: transforms.json or LLFF.
-        load_config: config.yml of a trained run of gsn; by default the small weights that come with this package
-            (gsn-tiny, trained on synthetic scenes alone: for a first look).
+        data: Folder of the scene: transforms.json or LLFF.
+        load_config: Folder of a trained run of gsn, or its config.yml. By default, the small weights that come with
+            this package are used: gsn-tiny, trained on synthetic scenes only, for a first look.
         output_dir: The run goes to OUTPUT_DIR/SCENE/METHOD/attached.
-        images: Image folder of an LLFF scene, such as images_4; the smallest by default.
-        longest_side: Shrink pictures so that no side is longer than so many pixels; as in the run by default.
-        hold_out: Keep every 8th image for evaluation, if the scene holds none out itself.
-        preview: Longer side of the first picture in pixels; 0 for none.
+        images: Image folder of an LLFF scene, such as images_4. By default, the one with the smallest images.
+        longest_side: Shrink images to at most this many pixels on the longer side. By default, as the run does.
+        hold_out: Keep every 8th image for evaluation, unless the scene has held-out images of its own.
+        preview: Longer side of the first picture in pixels; 0 writes none.
     """
     from semfield_ns.errors import SemfieldError
     from semfield_ns.gsn import runs
@@ -37,11 +40,13 @@ def attach(
 
         load_config = unpack(gsn_tiny.config, output_dir)
     config = runs.attach(load_config, data, output_dir, images, longest_side, hold_out)
-    model = runs.open_run(config)
+    with lines("Reading the scene and the weights"):
+        model = runs.open_run(config)
     opened = time.perf_counter()
     why = "This run has learned no features yet"
     try:
-        knows_features = runs.compute_tokens(model, config)
+        with lines("Computing image features"):
+            knows_features = runs.compute_tokens(model, config)
     except SemfieldError as error:
         if model.knows_features:
             raise
@@ -51,11 +56,12 @@ def attach(
     if not knows_features:
         print(f"{why}: colour and depth only.")
     if preview > 0:
-        pictures = runs.write_preview(model, config.parent, preview)
+        with lines("Rendering the first picture"):
+            pictures = runs.write_preview(model, config.parent, preview)
         print(f"First picture: {', '.join(str(path) for path in pictures)}")
         print(
-            f"Seconds: {opened - start:.1f} to read scene and weights, {described - opened:.1f} for teacher features, "
+            f"Seconds: {opened - start:.1f} for scene and weights, {described - opened:.1f} for image features, "
             f"{time.perf_counter() - described:.1f} for the picture"
         )
-    print("To look at it in the browser:")
+    print("To see it in the browser:")
     print(viewer_line(config))

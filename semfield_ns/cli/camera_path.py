@@ -29,17 +29,20 @@ def camera_path(
     fps: float = 24.0,
     at: float = 0.5,
 ) -> None:
-    """Write a camera path of a trained run for `ns-render camera-path --camera-path-filename`.
+    """Write a camera path, with time, for ns-render.
+
+    To render it: ns-render camera-path --load-config CONFIG --camera-path-filename OUTPUT
 
     Args:
-        load_config: The run's config.yml.
-        output: The JSON file to write.
+        load_config: Folder of a trained run, or its config.yml.
+        output: JSON file to write.
         kind: train: the training camera as time goes by. bullet-time: time stands still, the camera moves along the
             training path. freeze-time: the camera stands still, time goes by. spiral: a small spiral around the mean
             training camera as time goes by.
         seconds: Length of the video.
         fps: Frames per second of the video.
-        at: The moment, from 0 to 1, of bullet-time, and the training camera's place on its path in freeze-time.
+        at: From 0 to 1: the moment at which time stands still in bullet-time, or the place on the training path where
+            the camera stands still in freeze-time.
     """
     from semfield_ns.io import write_json
 
@@ -111,7 +114,7 @@ def build_camera_path(
     if len(c2w) == 0:
         raise SemfieldError("A camera path needs at least one training camera, and the scene has none.")
     if times is None and kind == "freeze-time":
-        raise SemfieldError("The scene is static: in a freeze-time path nothing would move; use train or spiral.")
+        raise SemfieldError("The scene is static, so nothing would move in a freeze-time path: use train or spiral.")
 
     steps = max(round(seconds * fps), 1)
     poses, moments = trajectory(np.asarray(c2w, dtype=np.float64), times, kind, steps, at)

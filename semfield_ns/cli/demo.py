@@ -1,4 +1,4 @@
-"""`semfield demo`: a dynamic scene is made, learned, measured and shown, in minutes, on the machine at hand."""
+"""`semfield demo`: a synthetic video, a training on it, its evaluation and a video of the result, in minutes."""
 
 import json
 import math
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from semfield_ns.cli.hints import viewer_line
-from semfield_ns.cli.steps import Progress, Step, StepRunner, read_marker, run_child, step_keys, tool, wait_for_earlier
+from semfield_ns.cli.progress import Progress
+from semfield_ns.cli.steps import Step, StepRunner, read_marker, run_child, step_keys, tool, wait_for_earlier
 from semfield_ns.errors import SemfieldError
 
 OUTPUT_NAMES = ("rgb", "semantics_colormap", "flow_forward", "depth")
@@ -32,20 +33,20 @@ def demo(
     fps: float = 12.0,
     seed: int = 0,
 ) -> None:
-    """Make a synthetic scene, train on it, evaluate, and render a video of what was learned.
+    """Train on a synthetic scene, evaluate, and render a video.
 
-    A demo that was killed goes on where it was when it is started again.
+    A demo that was stopped resumes when the command is repeated.
 
     Args:
-        output_dir: Everything is written below this folder.
-        scene: Name of the synthetic scene.
-        method: Method of ns-train to train.
-        width: Of the pictures, px; they are 3/4 as high. By default 320 for Gaussians, and 160 for fields.
-        labels: Which training frames show their labels, as the dataparser's `labels`.
-        max_iterations: Training steps; by default those of the method.
-        seconds: Length of the video.
+        output_dir: Folder for everything that the demo writes.
+        scene: Name of the synthetic scene; semfield synthetic --help lists them.
+        method: Method to train with ns-train.
+        width: Width of the images in pixels; the height is 3/4 of it. By default 320 for Gaussians, 160 for fields.
+        labels: Training frames that have labels: all, every-N, or another schedule of the data parser.
+        max_iterations: Training steps. By default, those of the method.
+        seconds: Length of the video in seconds.
         fps: Frames per second of the video.
-        seed: Of the scene and of the training.
+        seed: Seed of the scene and of the training.
     """
     if shutil.which("ffmpeg") is None:
         raise SemfieldError("The demo ends with a video, and ffmpeg is not on the PATH: install ffmpeg and try again.")
@@ -231,7 +232,7 @@ class DemoPlan:
         console = Console(soft_wrap=True, highlight=False, markup=False)
         for name, value in rows.items():
             console.print(f"  {name:<18}{value}")
-        console.print("To look at it in the browser:")
+        console.print("To see it in the browser:")
         console.print(viewer_line(self.config), style="bold")
 
 

@@ -1,4 +1,4 @@
-"""`semfield edit`: a run that shows its scene edited, for ns-viewer, ns-render and ns-eval."""
+"""`semfield edit`: a run that shows its scene edited."""
 
 from pathlib import Path
 
@@ -7,14 +7,16 @@ from semfield_ns.errors import SemfieldError
 
 
 def edit(load_config: Path, edits: Path, output_dir: Path) -> None:
-    """Write a run that renders the scene of another run with edits; nothing is trained or copied.
+    """Move, remove, copy or recolour objects: an edited run.
+
+    The new run renders the scene of the old one with the edits; nothing is trained or copied.
 
     Args:
-        load_config: config.yml of a trained run of semantic-flow.
-        edits: JSON or YAML list of edits, such as [{kind: remove, target: ball}]. Kinds: remove, move, duplicate,
-            mirror, recolor, background. Fields: target (a class, an object such as ball#2, or nothing for all that
-            moves), box (where it is), translation, axis, degrees, scale, color.
-        output_dir: Folder of the new run; its config.yml opens like that of any other run.
+        load_config: Folder of a trained run of semantic-flow, or its config.yml.
+        edits: JSON or YAML file with a list of edits, such as [{kind: remove, target: ball}]. Kinds: remove, move,
+            duplicate, mirror, recolor, background. Fields: target (a class, an object such as ball#2, or left out for
+            everything that moves), box (where it is), translation, axis, degrees, scale, color.
+        output_dir: Folder of the new run, which opens like any other.
     """
     import torch
     import yaml

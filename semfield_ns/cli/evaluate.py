@@ -1,4 +1,4 @@
-"""`semfield evaluate`: a run against the truth and against copied and flow-carried labels, with a page of pictures."""
+"""`semfield evaluate`: a run against the ground truth and simple baselines, with a page of pictures."""
 
 import html
 from collections.abc import Sequence
@@ -9,27 +9,29 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from semfield_ns.cli.progress import lines
 from semfield_ns.errors import SemfieldError
 from semfield_ns.evaluation.protocol import Protocol
 
 
 def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", suggest_frames: int = 0) -> None:
-    """Evaluate a run and write evaluation.json, evaluation.md and a page of pictures, index.html.
+    """Measure a run against the ground truth and baselines.
 
-    On frames of the training video whose labels were hidden, the nearest labelled frame copied, chained optical flow
-    and a linear head on the frame's own features are evaluated as well.
+    Writes evaluation.json, evaluation.md, and a page of pictures, index.html. On training frames whose labels were
+    hidden, three baselines are evaluated too: the labels of the nearest labelled frame, labels carried along optical
+    flow, and a linear classifier of the frame's own features.
 
     Args:
-        load_config: config.yml of a trained run.
+        load_config: Folder of a trained run, or its config.yml.
         output_dir: Folder for the results.
-        protocol: Which frames. held-out: those that the scene holds out. unlabelled: training frames whose labels the
-            schedule hid. train: every 8th training frame. auto: the first of these that there are. strokes: simulated
-            strokes in a training view, judged in the held-out views (five seeds; writes strokes.json and strokes.md).
-            objects: the objects that the run follows, judged by the scene's instance images in the training video, as
-            DAVIS does: region similarity J and boundary accuracy F (writes instances.json and instances.md).
-            nvidia: held-out views. completion, tracking: unlabelled frames of a run with labels scattered-P% or
-            first-P%. adaptation: as auto, for a run that began with --load-checkpoint.
-        suggest_frames: Also say which frames to label next, this many: those that the run is least certain of.
+        protocol: What to evaluate. held-out: the held-out frames. unlabelled: training frames whose labels were hidden
+            in training. train: every 8th training frame. auto: the first of these that the scene has. strokes:
+            simulated strokes in a training view, evaluated in the held-out views (five seeds; writes strokes.json and
+            strokes.md). objects: the tracked objects against the scene's instance images in the training video, as in
+            DAVIS, by region similarity J and boundary accuracy F (writes instances.json and instances.md). nvidia:
+            held-out views. completion, tracking: unlabelled frames of a run with labels scattered-P% or first-P%.
+            adaptation: as auto, for a run that started with --load-checkpoint.
+        suggest_frames: Also suggest this many frames to label next: those where the run is least certain.
     """
     if protocol == "strokes":
         _evaluate_strokes(load_config, output_dir)
@@ -42,7 +44,8 @@ def evaluate(load_config: Path, output_dir: Path, protocol: Protocol = "auto", s
     from semfield_ns.evaluation.run import evaluate_run, markdown
     from semfield_ns.io import atomic_path, write_json, write_text
 
-    found = evaluate_run(load_config, protocol, suggest_frames)
+    with lines("Evaluating"):
+        found = evaluate_run(load_config, protocol, suggest_frames)
     table = markdown(found.rows)
     rows = [{name: value if value == value else None for name, value in asdict(row).items()} for row in found.rows]
     pictures = output_dir / "pictures"
@@ -72,7 +75,8 @@ def _evaluate_strokes(load_config: Path, output_dir: Path) -> None:
     from semfield_ns.evaluation.strokes import evaluate_strokes
     from semfield_ns.io import write_json, write_png, write_text
 
-    found = evaluate_strokes(load_config)
+    with lines("Evaluating"):
+        found = evaluate_strokes(load_config)
     for name, picture in found.pictures.items():
         write_png(output_dir / "pictures" / f"{name}.png", (picture * 255).byte().numpy())
     write_json(output_dir / "strokes.json", {"samples": [asdict(sample) for sample in found.samples]})
@@ -115,7 +119,7 @@ def true_instances(pipeline: Any, images: Sequence[Int[np.ndarray, "H W"]]) -> d
     from semfield_ns.scenes.labels import IGNORE
 
     scene = read_scene(pipeline.datamanager.get_datapath())
-    assert scene.label_map is not None, "objects are found by their class"
+    assert scene.label_map is not None, "objects are detected by their class"
     given = {frame.image_path: frame for frame in scene.train}
     trained = pipeline.datamanager.train_dataset.metadata["frames"]
     ids, labels = {}, {}

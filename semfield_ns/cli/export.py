@@ -3,8 +3,11 @@
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
+
+from semfield_ns.cli.progress import each, lines
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ def export(
     segmentation: Path | None = None,
     session: Path | None = None,
     formats: tuple[Format, ...] = ("masks", "coco"),
-    labels: tuple[str, ...] = (),
+    labels: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = (),
     views: Literal["train", "test", "all"] = "all",
     camera_path: Path | None = None,
     scale: float = 1.0,
@@ -29,35 +32,34 @@ def export(
     splat: Path | None = None,
     splat_world: Literal["scene", "colmap"] | Path = "scene",
 ) -> None:
-    """Take the labels of a run, or the objects of a session, home in files that other programs read.
+    """Write masks, COCO, videos, point clouds or splats.
 
-    masks: masks/ids/VIEW.png and masks/LABEL/VIEW.png. video: masks.mp4 and overlay.mp4. coco: coco.json with run
-    lengths. points: points.ply with colour, class and instance, and points/LABEL.ply, in the world of the scene's own
-    files. splats, of a run of semantic-flow-splat: splats/scene.ply, splats/LABEL.ply and splats/labels.npy of the
-    moment --at; without --at of the first one, and splats/video/00000.ply, ... of all. With --splat:
-    splats/LABEL.ply, splats/without_LABEL.ply and splats/labels.npy, in the world of the splat. labels.json says what
-    the ids are.
+    masks: masks/ids/VIEW.png and masks/LABEL/VIEW.png. video: masks.mp4 and overlay.mp4. coco: coco.json, with masks as
+    RLE. points: points.ply with colour, class and instance, and points/LABEL.ply, in the coordinates of the scene's
+    files. splats, for a run of semantic-flow-splat: splats/scene.ply, splats/LABEL.ply and splats/labels.npy at the
+    moment --at; without --at, at the first moment, and splats/video/00000.ply, ... for every moment. With --splat:
+    splats/LABEL.ply, splats/without_LABEL.ply and splats/labels.npy, in the coordinates of the splat. labels.json
+    lists the ids.
 
     Args:
         output_dir: Folder for the results.
-        load_config: config.yml of a run; the one that semfield segment wrote brings its session along. Without a
-            session, the classes of semantic-flow are exported, and its moving objects.
-        segmentation: Instead of a run: a folder that semfield segment wrote; nothing is rendered (no points).
-        session: Session file that the viewer saved.
+        load_config: Folder of a trained run, or its config.yml. A run that semfield segment wrote includes its session.
+            Without a session, the classes and the moving objects of semantic-flow are exported.
+        segmentation: Instead of a run, a folder that semfield segment wrote. Nothing is rendered, so there are no
+            points and no splats.
+        session: Session file saved by the viewer.
         formats: What to write.
-        labels: Names of the labels to write, such as ball or ball#2; all if empty.
-        views: Which cameras of the scene: those of the training images, of the held-out images, or both.
-        camera_path: Instead, the cameras of a path as the viewer or semfield camera-path writes them.
-        scale: Of the pictures, against the training images or the size of the path.
-        at: One moment, 0 to 1, for all cameras: what moves is then in one place, as points and splats want it.
-        fps: Frames a second of the videos.
-        splat: A .ply of Gaussian splats of the same scene, to be divided into objects.
-        splat_world: Coordinates that the splat is in: scene, those of the scene's own files; colmap, those of COLMAP
-            before ns-process-data turned them; or a file, the dataparser_transforms.json of the run of Nerfstudio that
-            it was exported from.
+        labels: Names of the labels to write, such as ball or ball#2.
+        views: Cameras of the training images, of the held-out images, or both.
+        camera_path: Use the cameras of this path instead, as written by the viewer or semfield camera-path.
+        scale: Size of the images, relative to the training images or to the size of the path.
+        at: One moment, from 0 to 1, for all cameras, so that points and splats have moving things in one place.
+        fps: Frames per second of the videos.
+        splat: A .ply file of Gaussian splats of the same scene, to be split into objects.
+        splat_world: Coordinates of the splat. scene: those of the scene's files. colmap: those of COLMAP before
+            ns-process-data changed them. A file: the dataparser_transforms.json of the Nerfstudio run that it was
+            exported from.
     """
-    from rich.progress import track
-
     from semfield_ns.export.clouds import CloudWriter
     from semfield_ns.export.gaussians import write_splats
     from semfield_ns.export.masks import CocoWriter, MaskWriter, VideoWriter
@@ -65,13 +67,12 @@ def export(
     from semfield_ns.io import write_json
 
     if not formats and splat is None:
-        raise SemfieldError("There is nothing to export: name --formats, or a --splat.")
+        raise SemfieldError("There is nothing to export: give --formats, or a --splat.")
     if segmentation is not None and (
         load_config is not None or splat is not None or {"points", "splats"} & set(formats)
     ):
         raise SemfieldError(
-            "A folder of masks does not say where surfaces are: for points and splats give --load-config, the "
-            "config.yml in it, instead of --segmentation."
+            "Points and splats need a run, and --segmentation reads images only: give that folder as --load-config."
         )
     found, to_model, scene, config, model = _open(load_config, segmentation, session, views, camera_path, scale, at)
     chosen = chosen_labels(found, labels)
@@ -87,16 +88,15 @@ def export(
             writers.append(CloudWriter(output_dir, chosen, to_model))
         if splat is not None:
             writers.append(SplatWriter(output_dir, chosen, splat, splat_to_model(to_model, splat_world, scene)))
-        for view in track(
-            found if writers else [], description="Views", total=len(found) if writers else 0, transient=True
-        ):
+        for view in each(found, "Views") if writers else ():
             for writer in writers:
                 writer.add(view)
         write_json(output_dir / "labels.json", [asdict(label) for label in chosen])
         written = [writer.finish() for writer in writers]
     if "splats" in formats:
         assert model is not None, "checked above"
-        written.append(write_splats(model, output_dir, chosen, to_model, at, config.method_name))
+        with lines("Splats"):
+            written.append(write_splats(model, output_dir, chosen, to_model, at, config.method_name))
     for paths in written:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         print(f"Wrote {paths[0]}{more}" if paths else "Wrote no video: there was no view.")
@@ -122,11 +122,11 @@ def _open(
     if segmentation is not None:
         return FolderViews(segmentation), np.eye(4), Path(), None, None
     if load_config is None:
-        raise SemfieldError("Give a run, --load-config, or a folder that semfield segment wrote, --segmentation.")
+        raise SemfieldError("There is nothing to export from: give --load-config RUN, or --segmentation FOLDER.")
     if not 0 < scale <= 8:
-        raise SemfieldError(f"The scale of pictures is above 0 and at most 8, not {scale}.")
+        raise SemfieldError(f"--scale must be above 0 and at most 8, not {scale:g}.")
     if at is not None and not 0 <= at <= 1:
-        raise SemfieldError(f"The moment --at is between 0 and 1, not {at}.")
+        raise SemfieldError(f"--at must be from 0 to 1, not {at:g}.")
     chosen_path = None if camera_path is None else path_views(camera_path)
     config, pipeline = open_run(load_config)
     chosen = scene_views(pipeline, views) if chosen_path is None else chosen_path

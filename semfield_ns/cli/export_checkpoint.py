@@ -4,11 +4,13 @@ from pathlib import Path
 
 
 def export_checkpoint(load_config: Path, output: Path) -> None:
-    """Write the weights of a run in the official layout, without states of optimizers.
+    """Write the weights of a run for the official code.
+
+    The states of the optimizers are left out.
 
     Args:
-        load_config: config.yml of a run whose network is the official one (gsn-paper).
-        output: The file, such as model_720000.pth.
+        load_config: Folder of a trained run with the official network (gsn-paper), or its config.yml.
+        output: File to write, such as model_720000.pth.
     """
     from semfield_ns.gsn import runs
 

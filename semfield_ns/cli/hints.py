@@ -1,9 +1,12 @@
 """Commands that are printed for a user to type next."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
+
+from semfield_ns.run_folder import CONFIG
 
 
 def typed(name: str) -> str:
@@ -15,5 +18,6 @@ def typed(name: str) -> str:
 
 
 def viewer_line(config: Path) -> str:
-    """What opens a run in the browser, seen from this machine alone."""
-    return f"  {typed('ns-viewer')} --load-config {config} --viewer.websocket-host 127.0.0.1"
+    """What opens a run in the browser."""
+    run = config.parent if config.name == CONFIG else config
+    return f"  {typed('semfield')} view {shlex.quote(str(run))}"

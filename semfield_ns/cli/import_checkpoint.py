@@ -1,9 +1,12 @@
 """`semfield import-checkpoint`: weights of the official GSN and GNT code as a run folder."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+
+from semfield_ns.cli.hints import typed
 
 
 def import_checkpoint(
@@ -13,16 +16,16 @@ def import_checkpoint(
     teacher: str = "dino",
     feature_dim: int | None = None,
 ) -> None:
-    """Write a run folder with the weights of an official checkpoint, to be attached to scenes.
+    """Make a run of an official checkpoint, for attach.
 
     Args:
-        file: The official file, such as model_720000.pth.
-        kind: The code that wrote it. GNT gives colour and depth, GSN features too.
+        file: The official checkpoint, such as model_720000.pth.
+        kind: The code that wrote it. GNT renders colour and depth; GSN renders features too.
         output_dir: The run goes to OUTPUT_DIR/FILE/gsn-paper/imported.
-        teacher: Teacher that gives the source views' features, such as dino:FOLDER; features are meaningful only with
-            the kind of teacher that the weights were trained with.
-        feature_dim: Add an untrained feature head of so many channels to GNT, such as 64, and print the command that
-            trains it.
+        teacher: Image encoder for the features of the source views, such as dino:FOLDER. Features are meaningful only
+            with the kind of encoder that the weights were trained with.
+        feature_dim: Add an untrained feature head with this many channels, such as 64, to GNT, and print the command
+            that trains it.
     """
     from copy import deepcopy
 
@@ -34,7 +37,7 @@ def import_checkpoint(
     config = runs.import_checkpoint(file, kind, preset, output_dir, feature_dim)
     print(f"Imported: {config}")
     if feature_dim is not None:
-        print("To train the feature head on a folder of scenes, without the rest unlearning colours:")
+        print("To train the feature head on a folder of scenes, without losing what the network knows of colours:")
         print(f"  {runs.further_training(config)}")
-    print("To look at a scene with it:")
-    print(f"  semfield attach --load-config {config} --data SCENE")
+    print("To see a scene with it:")
+    print(f"  {typed('semfield')} attach --load-config {shlex.quote(str(config.parent))} --data SCENE")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from semfield_ns.cli.progress import each
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
@@ -14,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
-    """Find the moving objects of a run and write which pixel belongs to which, for every time step.
+    """Track the moving objects: an id image for every moment.
 
-    Writes ids/000.png, ... (8 bit; 0 is no object) and objects.json with the name, class and id of each object, and its
-    box (px) and the centre of what is seen of it (in the world of the scene's own files) in each frame. The names are
-    those that edits take.
+    Writes ids/000.png, ... (8 bit; 0 is no object) and objects.json: the name, class and id of each object and, in each
+    frame, its box in pixels and the centre of its visible part in the coordinates of the scene's files. semfield edit
+    takes the same names.
 
     Args:
-        load_config: config.yml of a trained run of semantic-flow.
+        load_config: Folder of a trained run of semantic-flow, or its config.yml.
         output_dir: Folder for the results.
-        scale: Of the id images, against the training pictures.
+        scale: Size of the id images, relative to the training images.
     """
     from semfield_ns.io import write_json, write_png
 
     if not 0 < scale <= 4:
-        raise SemfieldError(f"The scale of id images is above 0 and at most 4, not {scale}.")
+        raise SemfieldError(f"--scale must be above 0 and at most 4, not {scale:g}.")
     pipeline, tracks, images = followed(load_config, scale)
     if len(tracks.objects) > 255:
         raise SemfieldError(f"{len(tracks.objects)} objects do not fit into 8-bit id images: lower --scale.")
@@ -57,14 +58,13 @@ def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks"
 
     read_run(load_config)
     from nerfstudio.utils.eval_utils import eval_setup
-    from rich.progress import track
 
     from semfield_ns.editing.editor import track_objects
     from semfield_ns.scene_model import require_moving
 
     config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
     model = require_moving(pipeline.model, config.method_name, "objects are followed")
-    tracks = track_objects(model, scale, partial(track, description="Views", transient=True))
+    tracks = track_objects(model, scale, partial(each, title="Views"))
     shapes = [(int(camera.height), int(camera.width)) for camera in model.time_cameras(scale)]
     return pipeline, tracks, [tracks.id_image(step, shape) for step, shape in enumerate(shapes)]
 

@@ -1,21 +1,21 @@
-"""What speaks of one scene wants a run of one scene."""
+"""Runs of one scene, for commands that need one."""
 
 from pathlib import Path
 from typing import Any
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.run_folder import run_config
 
 
 def read_run(load_config: Path) -> Any:
     """The configuration of a run of one scene.
 
     Raises:
-        SemfieldError: there is no such file, or the run learned several scenes.
+        SemfieldError: there is no such run, or it has several scenes.
     """
     import yaml
 
-    if not load_config.is_file():
-        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
+    load_config = run_config(load_config)
     # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
     try:
         config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)

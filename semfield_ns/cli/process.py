@@ -1,4 +1,4 @@
-"""`semfield process VIDEO --output-dir SCENE`: a scene to train on from a video or photos."""
+"""`semfield process VIDEO --output-dir SCENE`: a scene to train on, made of a video or of photos."""
 
 import hashlib
 import os
@@ -36,30 +36,31 @@ def process(
     threads: int | None = None,
     device: str = "cpu",
 ) -> None:
-    """Make a scene of a video: frames, optical flow, motion masks, camera poses, depth, labels, and a report.
+    """Make a scene to train on of your video or photos.
 
-    What is finished is not done again when the command is repeated, after it was stopped or with other options.
+    The scene has frames, optical flow, motion masks, camera poses, depth, labels and a report. When the command is
+    repeated, after it was stopped or with other options, finished steps are kept.
 
     Args:
-        source: A video file; a folder of images (the frames of a video, or with --static photos); or the result of
-            ns-process-data, whose poses are then taken.
-        output_dir: Folder of the scene; must be absent, empty or an earlier result of this command.
-        num_frames: Most frames to pick.
-        start: Where to begin, seconds (of a folder: the number of the image).
-        end: Where to end, seconds (of a folder: the number of the image).
-        max_size: Longest side of the frames in pixels.
-        models: learned: RAFT, SAM 2 and Depth Anything from local weights. classical: methods without weights. auto:
-            for each step learned where the weights are at hand.
-        static: Photos of a scene in which nothing moves: no times, flow or motion masks.
+        source: A video file; a folder of images (the frames of a video or, with --static, photos); or the result of
+            ns-process-data, with its camera poses.
+        output_dir: Folder of the scene: new, empty, or an earlier result of this command.
+        num_frames: Maximum number of frames to pick.
+        start: Where to start, in seconds; for a folder, the number of the image.
+        end: Where to stop, in seconds; for a folder, the number of the image.
+        max_size: Longer side of the frames in pixels, at most.
+        models: learned: RAFT, SAM 2 and Depth Anything, from local weights. classical: methods without weights. auto:
+            learned wherever the weights are available.
+        static: The images are photos of a scene in which nothing moves: no times, flow or motion masks.
         labels: Labels of some frames: CVAT masks, COCO, Label Studio brush PNGs, SAM 2 tracks, or clicks.
-        poses: Camera poses made elsewhere: transforms.json, COLMAP, VGGT, MegaSaM or ViPE.
-        masks: Folder of motion masks made elsewhere, one PNG a frame, not 0 where things move.
-        focal: Focal length in pixels of the frames as written, if known.
-        lens: Whether the distortion of the lens is estimated.
-        depth_model: Weights of the learned depth: a name in the local cache of transformers, or a folder.
-        sam_model: Weights of SAM 2, likewise.
-        threads: Of structure from motion; as many as there are processors by default.
-        device: What learned models run on.
+        poses: Camera poses from elsewhere: transforms.json, COLMAP, VGGT, MegaSaM or ViPE.
+        masks: Folder of motion masks from elsewhere: one PNG for each frame, not 0 where things move.
+        focal: Focal length in pixels of the written frames, if known.
+        lens: radial: estimate the distortion of the lens. pinhole: there is none.
+        depth_model: Weights for learned depth: a name in the local cache of transformers, or a folder.
+        sam_model: Weights of SAM 2: a name in the local cache of transformers, or a folder.
+        threads: Threads for structure from motion. By default, as many as there are processors.
+        device: Device for learned models, such as cuda.
     """
     from semfield_ns.process.plan import Work
     from semfield_ns.process.workspace import Settings
@@ -70,7 +71,7 @@ def process(
     if num_frames < 4 or max_size < 64:
         raise SemfieldError("--num-frames must be at least 4 and --max-size at least 64.")
     if focal is not None and not focal > 0:
-        raise SemfieldError(f"--focal is a length in pixels, more than 0, not {focal:g}.")
+        raise SemfieldError(f"--focal must be a length in pixels above 0, not {focal:g}.")
     if end is not None and end <= start:
         raise SemfieldError(f"--end {end:g} must be later than --start {start:g}.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -171,7 +172,7 @@ def print_summary(work: "Work") -> None:
         console.print(f"  Warning: {warning}", style="yellow")
     console.print(f"  Report: {work.report_file}")
     if work.settings.static:
-        console.print("To look at it (then train gsn-tiny, or any method of Nerfstudio, on it):")
+        console.print("To see it (gsn-tiny and all methods of Nerfstudio train on it):")
         console.print(f"  {typed('semfield')} attach --data {work.root}", style="bold")
         return
     if work.settings.labels is None:

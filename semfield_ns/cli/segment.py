@@ -1,9 +1,10 @@
-"""`semfield segment`: a session of the viewer, repeated without a viewer, as masks of many views."""
+"""`semfield segment`: masks of many views, of objects that were segmented in the viewer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from semfield_ns.cli.hints import viewer_line
+from semfield_ns.cli.progress import lines
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
@@ -21,20 +22,20 @@ def segment(
     scale: float = 1.0,
     refine_with: str | None = None,
 ) -> None:
-    """Repeat a session and write the masks of its objects: OUTPUT_DIR/masks, overlay, segmentation.json and config.yml.
+    """Write the masks of a session that the viewer saved.
 
-    Masks are 8-bit PNGs: 0 is no object, n is the n-th object of segmentation.json. They are bit for bit what the
-    viewer exports from the same session. config.yml opens with ns-viewer, and with ns-render, whose output
-    segmentation_overlay shows the objects.
+    Writes masks, overlays, segmentation.json and config.yml. Masks are 8-bit PNGs: 0 is no object, n is the n-th object
+    of segmentation.json. They are identical to what the viewer exports from the same session. The folder opens as a
+    run: ns-render renders its objects as segmentation_overlay.
 
     Args:
-        load_config: config.yml of a run of gsn or semantic-flow.
-        session: Session file that the viewer saved.
+        load_config: Folder of a trained run of gsn or semantic-flow, or its config.yml.
+        session: Session file saved by the viewer.
         output_dir: Folder for the results.
-        views: Which cameras of the scene: those of the training images, of the held-out images, or both.
-        camera_path: Instead, the cameras of a path as the viewer or `semfield camera-path` writes them.
-        scale: Of the pictures, against the training images or the size of the path.
-        refine_with: A SAM 2 model, hub id such as facebook/sam2.1-hiera-small or a folder, to make masks sharper.
+        views: Cameras of the training images, of the held-out images, or both.
+        camera_path: Use the cameras of this path instead, as written by the viewer or semfield camera-path.
+        scale: Size of the images, relative to the training images or to the size of the path.
+        refine_with: SAM 2 model that sharpens the masks: a name such as facebook/sam2.1-hiera-small, or a folder.
     """
     import yaml
 
@@ -43,7 +44,7 @@ def segment(
     from semfield_ns.sessions.session import read_session, session_json
 
     if not 0 < scale <= 8:
-        raise SemfieldError(f"The scale of pictures is above 0 and at most 8, not {scale}.")
+        raise SemfieldError(f"--scale must be above 0 and at most 8, not {scale:g}.")
     log = read_session(session)
     chosen_path = None if camera_path is None else path_views(camera_path)
     config, pipeline = open_run(load_config)
@@ -54,7 +55,8 @@ def segment(
     chosen = scene_views(pipeline, views) if chosen_path is None else chosen_path
     if scale != 1:
         chosen = [view.scaled(scale) for view in chosen]
-    manifest = write_masks(segmenter, chosen, output_dir, refine_with)
+    with lines("Masks"):
+        manifest = write_masks(segmenter, chosen, output_dir, refine_with)
     # A run reads its checkpoints from where its own name says, so this one keeps the name.
     stored = (output_dir / "session.json").resolve()
     write_text(stored, session_json(log))

@@ -9,14 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from semfield_ns.cli.progress import Progress, shown
 from semfield_ns.errors import SemfieldError
-
-if TYPE_CHECKING:
-    import rich.progress
 
 try:
     import fcntl
@@ -30,8 +27,8 @@ _PROGRESS = (
     re.compile(r"[━╸╺].*?(?P<percent>\d+(?:\.\d+)?)%"),  # a bar of rich with a percentage
 )
 _CHUNK = 65536
-
-Progress = Callable[[float], None]
+_PATIENCE_SECONDS = 10.0
+"""for a command to end when it is asked to, before it is killed"""
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,14 @@ class StepRunner:
         self.folder = folder
 
     def run_all(self, steps: Sequence[Step]) -> None:
-        """Does what is not done yet, with a progress bar for each step.
+        """Does what is not done yet, and shows the progress of each step.
 
         Raises:
             SemfieldError: a step fails, or does not make what it should.
         """
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         console = Console(soft_wrap=True, highlight=False)
-        columns = (TextColumn("  "), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         keys = step_keys(steps)
         for number, step in enumerate(steps, start=1):
             heading = f"[bold]\\[{number}/{len(steps)}][/bold] {step.title}"
@@ -81,9 +76,8 @@ class StepRunner:
                 continue
             console.print(heading)
             start = time.monotonic()
-            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-                task = bar.add_task(step.name, total=1.0)
-                step.run(partial(_show, bar, task))
+            with shown(step.name, console) as progress:
+                step.run(progress)
             missing = [path for path in step.outputs if not path.exists()]
             if missing:
                 raise SemfieldError(f"The step {step.name!r} ended without writing {missing[0]}.")
@@ -104,10 +98,6 @@ class StepRunner:
         from semfield_ns.io import write_json
 
         write_json(self.folder / f"{step.name}.json", {"key": key, "seconds": seconds})
-
-
-def _show(bar: "rich.progress.Progress", task: "rich.progress.TaskID", share: float) -> None:
-    bar.update(task, completed=min(share, 1.0))
 
 
 def step_keys(steps: Sequence[Step]) -> dict[str, str]:
@@ -194,10 +184,18 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
                         print(line, file=sink, flush=True)
                         last = line.strip()
             except BaseException:
-                child.terminate()
+                _end(child)
                 raise
     if child.returncode != 0:
         raise SemfieldError(f"{what} failed with exit code {child.returncode}: see the end of {log}. {last}".rstrip())
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    child.terminate()
+    try:
+        child.wait(_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
 
 
 def wait_for_earlier(log: Path) -> None:

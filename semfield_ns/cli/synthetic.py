@@ -17,18 +17,20 @@ def synthetic(
     height: int = 120,
     samples_per_axis: int = 3,
 ) -> None:
-    """Write a synthetic scene with exact truth as an extended transforms.json folder.
+    """Write a synthetic scene with exact ground truth.
+
+    The scene is an extended transforms.json folder.
 
     Args:
-        name: which scene.
-        output_dir: folder of the scene; must be absent, empty or an earlier synthetic scene.
-        seed: moves colours, patterns and places; for `static` the whole arrangement.
-        num_frames: frames of the clip, or views of a static scene.
-        width: picture width in pixels.
-        height: picture height in pixels.
-        samples_per_axis: anti-aliasing, samples_per_axis^2 samples a pixel.
+        name: Name of the scene.
+        output_dir: Folder of the scene: new, empty, or an earlier synthetic scene.
+        seed: Changes colours, patterns and places; for static, the whole arrangement.
+        num_frames: Number of frames, or of views of a static scene.
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
+        samples_per_axis: Samples along each axis of a pixel, for anti-aliasing.
     """
     from semfield_ns.scenes.synthetic import write_scene
 
     folder = write_scene(name, output_dir, seed, num_frames, width, height, samples_per_axis)
-    print(f"Synthetic scene '{name}' (seed {seed}, {num_frames} frames of {width} x {height}) is in {folder}")
+    print(f"Wrote {num_frames} frames of {width} x {height} of the synthetic scene '{name}' (seed {seed}) to {folder}")

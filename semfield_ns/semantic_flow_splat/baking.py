@@ -10,6 +10,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.run_folder import run_config
 from semfield_ns.scene_model import MovingSceneModel, require_moving
 from semfield_ns.semantic_flow_splat.video import VideoFrame
 
@@ -21,13 +22,11 @@ def open_field(load_config: Path) -> MovingSceneModel:
     """The model of a trained run.
 
     Raises:
-        SemfieldError: there is no such file, or it is no run of a video.
+        SemfieldError: there is no such run, or it is no run of a video.
     """
     from nerfstudio.utils.eval_utils import eval_setup
 
-    if not load_config.is_file():
-        raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run of semantic-flow.")
-    config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
+    config, pipeline, _, _ = eval_setup(run_config(load_config), test_mode="inference")
     return require_moving(pipeline.model, config.method_name, "Gaussians begin with what is learned")
 
 

@@ -35,7 +35,7 @@ class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
     dataparser: SemfieldDataParserConfig = field(default_factory=lambda: SemfieldDataParserConfig(undistort=True))
     """The scene. Gaussians are seen through pinholes, so pictures are undistorted as they are read."""
     load_field: Path | None = None
-    """config.yml of a trained run of semantic-flow on the same scene, to begin with its depth, motion and flow."""
+    """folder or config.yml of a trained run of semantic-flow on the same scene, whose depth, motion and flow to start with"""
 
     def setup(self, **kwargs: Any) -> Any:
         """The data manager.
@@ -207,7 +207,7 @@ def start_of(
         near: depth of the nearest content, world units.
         far: depth of the furthest content.
         max_gaussians: the most of them.
-        load_field: config.yml of a trained field that says how deep things are, and how they move.
+        load_field: folder or config.yml of a trained field that says how deep things are, and how they move.
         budget: bytes of decoded frames in memory, unless a field renders them.
     """
     times = dataset.cameras.times

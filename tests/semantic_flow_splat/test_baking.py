@@ -57,5 +57,5 @@ def test_a_run_is_opened_and_gives_a_start(trained_run: Path, manager):
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path):
-    with pytest.raises(SemfieldError, match="is not a file: give the config"):
+    with pytest.raises(SemfieldError, match="does not exist: give the folder of a trained run"):
         open_field(tmp_path / "config.yml")
