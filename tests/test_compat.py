@@ -188,9 +188,13 @@ def test_a_missing_checkpoint_to_adapt_is_named(tmp_path: Path):
 def test_what_is_no_config_is_named(tmp_path: Path, text: str):
     from nerfstudio.utils.eval_utils import eval_setup
 
-    assert sentence_of(eval_setup, tmp_path) == f"{tmp_path} is not a file: give the config.yml of a trained run."
-    path = tmp_path / "edits.yml"
+    missing = tmp_path / "none.yml"
+    told = f"{missing} does not exist: give the folder of a trained run, or its config.yml."
+    assert sentence_of(eval_setup, missing) == told
+    assert str(sentence_of(eval_setup, tmp_path)).startswith(f"There is no run in {tmp_path}: ")
+    path = tmp_path / "config.yml"
     path.write_text(text)
+    assert sentence_of(eval_setup, tmp_path) == f"{tmp_path} is a folder: give the config.yml of the run, {path}."
     for read in (eval_setup, read_run):
         assert str(sentence_of(read, path)).startswith(f"{path} cannot be read as the config.yml of a run: ")
 

@@ -16,7 +16,7 @@ def attach(
     hold_out: bool = True,
     preview: int = 200,
 ) -> None:
-    """Show a scene of photos without training: a run and a picture.
+    """Make a run of new photos, without training.
 
     The run opens with semfield view, ns-render and ns-eval like any other.
 

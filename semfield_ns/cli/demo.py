@@ -264,5 +264,5 @@ def configured_iterations(config: Path) -> int:
     """`max_num_iterations` of a run's config.yml (read as text: loading one imports all of Nerfstudio)."""
     found = re.search(r"^max_num_iterations: (\d+)$", config.read_text(encoding="utf-8"), flags=re.MULTILINE)
     if found is None:
-        raise SemfieldError(f"{config} does not say max_num_iterations: delete the folder {config.parent}, try again.")
+        raise SemfieldError(f"{config} has no max_num_iterations: delete the folder {config.parent} and try again.")
     return int(found.group(1))

@@ -131,20 +131,20 @@ def true_instances(pipeline: Any, images: Sequence[Int[np.ndarray, "H W"]]) -> d
         whole = np.array(read_image(frame.instance_path, f"{frame.where}, instances")).astype(np.int64)
         if shown.lens is not None:
             raise SemfieldError(
-                f"{capital(frame.where)}: its lens bends the picture, and instance images are not undistorted: "
-                "undistort the scene first to judge objects."
+                f"{capital(frame.where)}: its lens distorts the image, and instance images are not undistorted: "
+                "undistort the scene first."
             )
         ids[step] = at_size(whole, shape)
         labels[step] = np.full(shape, IGNORE)
         if frame.semantic_path is not None:
             labels[step] = scene.label_map.read(frame.semantic_path, shape, f"{frame.where}, label image", resize=True)
     if not ids:
-        raise SemfieldError(f"The scene {scene.root} has no instance images (instance_path) to judge objects by.")
+        raise SemfieldError(f"The scene {scene.root} has no instance images (instance_path) to evaluate objects with.")
     flags = scene.label_map.dynamic
     # As when objects are looked for: where a scene does not say which classes move, any may.
     moving = moving_instances(ids, labels, flags if flags.any() else ~flags)
     if not any(image.any() for image in moving.values()):
-        raise SemfieldError(f"No instance image of the scene {scene.root} shows anything of a class that may move.")
+        raise SemfieldError(f"No instance image of the scene {scene.root} shows anything of a class that can move.")
     return moving
 
 

@@ -99,7 +99,7 @@ def export(
             written.append(write_splats(model, output_dir, chosen, to_model, at, config.method_name))
     for paths in written:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-        print(f"Wrote {paths[0]}{more}" if paths else "Wrote no video: there was no view.")
+        print(f"Wrote {paths[0]}{more}" if paths else "No video was written: there are no views.")
 
 
 def _open(

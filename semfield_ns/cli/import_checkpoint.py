@@ -37,7 +37,7 @@ def import_checkpoint(
     config = runs.import_checkpoint(file, kind, preset, output_dir, feature_dim)
     print(f"Imported: {config}")
     if feature_dim is not None:
-        print("To train the feature head on a folder of scenes, without losing what the network knows of colours:")
+        print("To train the feature head on a folder of scenes, and keep the colours as they are:")
         print(f"  {runs.further_training(config)}")
     print("To see a scene with it:")
     print(f"  {typed('semfield')} attach --load-config {shlex.quote(str(config.parent))} --data SCENE")

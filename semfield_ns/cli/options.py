@@ -21,13 +21,13 @@ def prepared(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs)
-        for name in RUNS:
-            if given.arguments.get(name) is not None:
-                given.arguments[name] = run_config(given.arguments[name])
         if "output_dir" in given.arguments:
             require_writable(given.arguments["output_dir"])
         if "output" in given.arguments:
             require_writable(given.arguments["output"].parent)
+        for name in RUNS:
+            if given.arguments.get(name) is not None:
+                given.arguments[name] = run_config(given.arguments[name])
         return command(*given.args, **given.kwargs)
 
     hints = get_type_hints(command, include_extras=True)

@@ -123,13 +123,19 @@ def steps(work: "Work") -> list[Step]:
     plan = [
         step("frames", f"Picking frames of {chosen.source}", picking, work.frames),
         step("flow", "Optical flow, forward and backward", learned, work.flows),
-        step("rough", "What moves, as far as two frames tell", {}, work.rough_motion),
+        step("rough", "Finding what moves, from pairs of frames", {}, work.rough_motion),
         step("poses", "Camera poses", found_by, work.find_poses, work.registration_file),
-        step("motion", "What moves, over posed frames", {"masks": digest(chosen.masks)}, work.find_motion),
-        step("refined", "Camera poses, with followed corners", {"corners": 1}, work.refine_poses, work.refined_file),
+        step("motion", "Finding what moves, with camera poses", {"masks": digest(chosen.masks)}, work.find_motion),
+        step(
+            "refined",
+            "Camera poses, refined with tracked corners",
+            {"corners": 1},
+            work.refine_poses,
+            work.refined_file,
+        ),
         step("depth", "Depth", {"model": chosen.depth_model} | learned, work.find_depth),
         step("labels", "Labels", {"labels": digest(chosen.labels)}, work.labels),
-        step("masks", "Motion masks of whole things", {"model": chosen.sam_model} | learned, work.complete_masks),
+        step("masks", "Motion masks of whole objects", {"model": chosen.sam_model} | learned, work.complete_masks),
         step("scene", "The scene", {}, work.write_scene, work.scene_file),
         step("report", "The report", {}, work.write_report, work.report_file),
     ]

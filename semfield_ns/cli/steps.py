@@ -27,7 +27,7 @@ _PROGRESS = (
     re.compile(r"[━╸╺].*?(?P<percent>\d+(?:\.\d+)?)%"),  # a bar of rich with a percentage
 )
 _CHUNK = 65536
-_PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 10.0
 """for a command to end when it is asked to, before it is killed"""
 
 
@@ -193,7 +193,7 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
 def _end(child: "subprocess.Popen[bytes]") -> None:
     child.terminate()
     try:
-        child.wait(_PATIENCE_SECONDS)
+        child.wait(PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
 

@@ -35,7 +35,7 @@ class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
     dataparser: SemfieldDataParserConfig = field(default_factory=lambda: SemfieldDataParserConfig(undistort=True))
     """The scene. Gaussians are seen through pinholes, so pictures are undistorted as they are read."""
     load_field: Path | None = None
-    """folder or config.yml of a trained run of semantic-flow on the same scene, whose depth, motion and flow to start with"""
+    """folder or config.yml of a run of semantic-flow on the same scene, to start with its depth, motion and flow"""
 
     def setup(self, **kwargs: Any) -> Any:
         """The data manager.

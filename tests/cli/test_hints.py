@@ -8,8 +8,8 @@ def test_a_command_is_named_by_its_path_where_the_environment_is_not_active(monk
     folder = Path(sys.executable).parent
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin")
     assert typed("ns-viewer") == "ns-viewer"
-    line = viewer_line(Path("run/config.yml"))
-    assert line.split() == ["ns-viewer", *["--load-config", "run/config.yml", "--viewer.websocket-host", "127.0.0.1"]]
+    assert viewer_line(Path("my run/config.yml")).strip() == "semfield view 'my run'"
+    assert viewer_line(Path("run/scenes/a.yml")).strip() == "semfield view run/scenes/a.yml"
 
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.chdir(folder.parent)

@@ -88,7 +88,7 @@ def test_a_camera_path_gives_one_mask_a_camera(trained_run: Path, masks, tmp_pat
 def test_what_cannot_be_done_is_said_in_one_sentence(trained_run: Path, masks, tmp_path: Path):
     session = masks[0] / "session.json"
     arguments = ["segment", "--output-dir", str(tmp_path / "out")]
-    with pytest.raises(SemfieldError, match="is not a file"):
+    with pytest.raises(SemfieldError, match="does not exist: give the folder of a trained run"):
         main([*arguments, "--load-config", str(tmp_path / "no.yml"), "--session", str(session)])
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(SemfieldError, match="is not a session file"):

@@ -1,9 +1,11 @@
+import re
 import subprocess
 import sys
 import time
 
 import pytest
 
+from semfield_ns.cli.progress import each
 from semfield_ns.cli.steps import Step, StepRunner, progress_share, run_child, step_keys, tool, wait_for_earlier
 from semfield_ns.errors import SemfieldError
 
@@ -112,6 +114,30 @@ def test_a_child_that_fails_is_one_sentence_with_its_log(tmp_path):
     with pytest.raises(SemfieldError, match=rf"The child failed with exit code 3: see the end of {log}\. the reason$"):
         run_child([sys.executable, "-c", code], log, lambda share: None, "The child")
     assert "the reason" in log.read_text()
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_a_log_gets_a_line_now_and_then(tmp_path, capsys, monkeypatch, says):
+    monkeypatch.setattr("semfield_ns.cli.progress.LINE_SECONDS", 0.05)
+
+    def work(progress):
+        if says:
+            progress(0.4)
+        time.sleep(0.3)
+        (tmp_path / "done").touch()
+
+    StepRunner(tmp_path).run_all([Step("work", "Work", {}, (tmp_path / "done",), work)])
+    time.sleep(0.2)
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^      work: 40%, 0 s$" if says else r"^      work: 0 s$", printed, re.MULTILINE)) >= 2
+    assert "work:" not in printed[printed.index("done") :], "none once the work is done"
+
+
+def test_items_report_how_many_are_done(capsys, monkeypatch):
+    monkeypatch.setattr("semfield_ns.cli.progress.LINE_SECONDS", 0.05)
+    for _ in each(range(2), "Views"):
+        time.sleep(0.12)
+    assert "Views: 50%, 0 s" in capsys.readouterr().out
 
 
 def test_the_next_start_waits_for_the_child_of_one_that_was_killed(tmp_path, capsys):
