@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from semfield_ns.cli.options import RUNS, prepared
 from semfield_ns.compat import open_run_folders
 from semfield_ns.errors import SemfieldError
 from semfield_ns.run_folder import run_config
-from tests.runs import run_command
+from tests.runs import COMMANDS, run_command
 
 
 def make_run(folder: Path, seconds: int = 0) -> Path:
@@ -90,22 +89,22 @@ def test_commands_of_nerfstudio_are_given_the_file(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.slow
-def test_folders_on_the_command_line(trained_run, tmp_path):
-    folder = trained_run.parents[1]
-    path = tmp_path / "path.json"
+def test_a_folder_on_the_command_line(trained_run, tmp_path):
+    folder, path = trained_run.parents[1], tmp_path / "path.json"
     run_command(["semfield", "camera-path", "--load-config", str(folder), "--output", str(path), "--seconds", "0.1"])
     assert path.is_file()
-    output = tmp_path / "evaluation.json"
-    run_command(["ns-eval", "--load-config", str(folder), "--output-path", str(output)])
-    assert output.is_file()
 
 
-def test_an_unclear_folder_is_one_sentence_of_nerfstudio_too(tmp_path):
-    for name in ("a", "b"):
-        make_run(tmp_path / name)
-    program = Path(sys.executable).parent / "ns-eval"
-    result = subprocess.run(
-        [program, "--load-config", tmp_path, "--output-path", tmp_path / "out.json"], capture_output=True, text=True
-    )
-    assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert f"There are 2 runs in {tmp_path}: give one of them" in result.stderr
+@pytest.mark.slow
+def test_nerfstudio_reads_the_run_of_a_folder_or_says_which_there_are(tmp_path):
+    def told() -> str:
+        command = [COMMANDS / "ns-eval", "--load-config", tmp_path, "--output-path", tmp_path / "out.json"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        return result.stderr.strip()
+
+    config = make_run(tmp_path / "a")
+    config.write_text("!!python/object:no_such_module.X {}")
+    assert f"{config} cannot be read as the config.yml of a run" in told()
+    make_run(tmp_path / "b")
+    assert f"There are 2 runs in {tmp_path}: give one of them" in told()
