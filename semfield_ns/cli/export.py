@@ -74,7 +74,8 @@ def export(
         raise SemfieldError(
             "Points and splats need a run, and --segmentation reads images only: give that folder as --load-config."
         )
-    found, to_model, scene, config, model = _open(load_config, segmentation, session, views, camera_path, scale, at)
+    with lines("Opening the run"):
+        found, to_model, scene, config, model = _open(load_config, segmentation, session, views, camera_path, scale, at)
     chosen = chosen_labels(found, labels)
     with ExitStack() as files:
         writers: list[Any] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from semfield_ns.cli.progress import each
+from semfield_ns.cli.progress import each, lines
 from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def followed(load_config: Path, scale: float = 1.0) -> tuple[Any, "ObjectTracks"
     from semfield_ns.editing.editor import track_objects
     from semfield_ns.scene_model import require_moving
 
-    config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
+    with lines("Opening the run"):
+        config, pipeline, _, _ = eval_setup(load_config, test_mode="inference")
     model = require_moving(pipeline.model, config.method_name, "objects are followed")
     tracks = track_objects(model, scale, partial(each, title="Views"))
     shapes = [(int(camera.height), int(camera.width)) for camera in model.time_cameras(scale)]

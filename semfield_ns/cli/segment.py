@@ -47,7 +47,8 @@ def segment(
         raise SemfieldError(f"--scale must be above 0 and at most 8, not {scale:g}.")
     log = read_session(session)
     chosen_path = None if camera_path is None else path_views(camera_path)
-    config, pipeline = open_run(load_config)
+    with lines("Opening the run"):
+        config, pipeline = open_run(load_config)
     segmenter = pipeline.segmenter
     if segmenter is None:
         raise SemfieldError(f"{load_config} is a run of {config.method_name}, which has no features to segment by.")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from semfield_ns.cli.progress import lines
 from semfield_ns.errors import SemfieldError
 
 HOST = "127.0.0.1"
@@ -39,20 +40,26 @@ def view(
     if time is not None and not 0 <= time <= 1:
         raise SemfieldError(f"--time is a moment from 0 (first frame) to 1 (last frame), not {time:g}.")
     chosen_port = free_port() if port is None else required_port(port)
-    from nerfstudio.utils.eval_utils import eval_setup
-
+    print(f"Opening {run}", flush=True)
+    with lines("Opening the run"):
+        config, pipeline, step = _open(run)
+    index = None if camera is None else camera_index(camera, pipeline.datamanager.train_dataset.image_filenames)
     from semfield_ns.viewer.first_view import FirstView, choose
 
-    print(f"Opening {run.parent}", flush=True)
-    pipeline: Any
-    config, pipeline, _, step = eval_setup(run, test_mode="test")
-    index = None if camera is None else camera_index(camera, pipeline.datamanager.train_dataset.image_filenames)
     choose(FirstView(camera=index, time=time))
     address = start_viewer(config, pipeline, step, chosen_port)
     print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)
     if open:
         webbrowser.open(address)
     wait()
+
+
+def _open(run: Path) -> tuple[Any, Any, int]:
+    """Configuration, pipeline and step of a run, with its pictures."""
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    config, pipeline, _, step = eval_setup(run, test_mode="test")
+    return config, pipeline, step
 
 
 def required_port(port: int) -> int:
