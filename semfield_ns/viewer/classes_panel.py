@@ -34,7 +34,7 @@ class ClassesPanel:
     ) -> None:
         self._page, self._names, self._colors, self._live = page, list(names), colors, live
         self.ask = Button("What is here?", self._begin_to_ask, hint="Class, confidence and distance of what you click")
-        self.all = Buttons("Show", ["All", "None"], self._show_all)
+        self.all = Buttons("Classes", ["All", "None"], self._show_all)
         self.switches = [Switch(name, True, self._changed, hint=f"Show or hide the class {name}") for name in names]
 
     def install(self, gui: Gui) -> None:

@@ -120,6 +120,8 @@ class Page(ViewerLink):
         """A page got a picture."""
         self.outputs.offer(outputs)
         assert self.layout is not None, "there are pictures once there is a viewer"
+        if self._views and not self._tamed:
+            self._tamed = self.layout.tame_cameras(self._clicked)
         if self._trained == self.training:
             self._trained = not self.training
             self.layout.show_training(self.training)
@@ -140,8 +142,6 @@ class Page(ViewerLink):
                     self._begin(client)
 
     def _begin(self, client: Client) -> None:
-        assert self.layout is not None, "pages are opened once there is a viewer"
-        self._tamed = self._tamed or self.layout.tame_cameras(self._clicked)
         wanted = chosen()
         first = min(self._views.values(), key=lambda view: view.time or 0.0)
         view = self._views.get(wanted.camera, first) if wanted.camera is not None else first

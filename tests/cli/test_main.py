@@ -109,12 +109,6 @@ def test_a_wrong_option_is_said_with_what_was_meant(tmp_path):
     assert "--num-frame" in result.stderr and re.search(r"Perhaps you meant:[^-]*--num-frames ", result.stderr)
 
 
-def test_version():
-    from semfield_ns import __version__
-
-    assert run("--version").stdout.strip() == __version__
-
-
 def interrupted(arguments: Sequence[str], begun: Callable[[], bool]) -> tuple[int, str]:
     """Exit code and stderr of a command that gets Ctrl-C once it is at work."""
     process = subprocess.Popen(
