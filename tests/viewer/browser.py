@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -96,9 +95,27 @@ def open_page(browser: Any, address: str, size: tuple[int, int] = SIZE) -> Any:
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     page.add_init_script(CALMER)
     page.goto(address)
-    page.get_by_label("Output type").wait_for(timeout=60_000)
-    slider(page, "Max res").press("Home")
+    page.get_by_label("Show", exact=True).wait_for(timeout=60_000)
+    sharpness(page, "Home")
     return page
+
+
+def open_tab(page: Any, name: str) -> None:
+    """Shows a tab of the panel."""
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def sharpness(page: Any, *keys: str) -> None:
+    """Presses keys on the slider of the size of pictures."""
+    open_tab(page, "Control")
+    for key in keys:
+        slider(page, "Max res").press(key)
+    open_tab(page, "Segment")
+
+
+def said(page: Any) -> str:
+    """The sentence of the status line."""
+    return page.locator("strong").first.inner_text()
 
 
 def slider(page: Any, label: str) -> Any:
@@ -112,8 +129,8 @@ def press(page: Any, button: str) -> None:
 
 
 def show_output(page: Any, name: str) -> None:
-    """Chooses an output type."""
-    page.get_by_label("Output type").click()
+    """Chooses what is shown, by the name that people have for it."""
+    page.get_by_label("Show", exact=True).click()
     page.get_by_role("option", name=name, exact=True).click()
 
 
@@ -128,6 +145,7 @@ def picture(
     clip: dict[str, int] = VIEW,
     still: float = 3.0,
     unlike: np.ndarray | None = None,
+    apart: float = CHANGED,
 ) -> np.ndarray:
     """The scene once it has stood still for some seconds: [height, width, 3] float, 0 to 255.
 
@@ -137,6 +155,7 @@ def picture(
         clip: the part of the page.
         still: seconds.
         unlike: an earlier picture that has to be gone first: a busy machine draws late.
+        apart: how far from that one, of 255, it has to be.
     """
     deadline = time.monotonic() + patience
     last, since = None, time.monotonic()
@@ -144,39 +163,10 @@ def picture(
         shot = screenshot(page, clip)
         if last is None or np.abs(shot - last).max() > 0:
             last, since = shot, time.monotonic()
-        elif time.monotonic() - since > still and (unlike is None or difference(unlike, last) > CHANGED):
+        elif time.monotonic() - since > still and (unlike is None or difference(unlike, last) > apart):
             return last
         time.sleep(0.3)
     raise AssertionError("the picture does not come to rest" if unlike is None else "the picture does not change")
-
-
-def look_through_a_training_camera(page: Any, clip: dict[str, int] = VIEW) -> None:
-    """Clicks on a camera: what changes in the picture when cameras are hidden is one of them."""
-    show = page.get_by_role("button", name="Show Train Cams")
-    page.get_by_role("button", name=re.compile("(Show|Hide) Train Cams")).first.wait_for()
-    if show.is_visible():  # the server remembers what an earlier page did
-        show.click()
-    shown = picture(page, clip=clip)
-    page.get_by_role("button", name="Hide Train Cams").click()
-    scene = picture(page, clip=clip)
-    changed = (np.abs(shown - scene).max(axis=-1) > 8).astype(np.uint8)
-    page.get_by_role("button", name="Show Train Cams").click()
-    count, _, boxes, centres = cv2.connectedComponentsWithStats(changed)
-    assert count > 1, "no training camera is in sight"
-    largest = 1 + int(np.argmax(boxes[1:, cv2.CC_STAT_AREA]))
-    for place in (centres[largest], *centres[1:]):
-        page.mouse.move(clip["x"] + place[0], clip["y"] + place[1])
-        page.wait_for_timeout(1000)  # the page sees a camera under the pointer only after it has drawn
-        page.mouse.down()
-        page.wait_for_timeout(300)
-        page.mouse.up()
-        page.wait_for_timeout(2000)
-        if difference(shown, screenshot(page, clip)) > CHANGED:
-            break
-    else:
-        raise AssertionError("no training camera takes a click")
-    page.get_by_role("button", name="Hide Train Cams").click()
-    picture(page, clip=clip)
 
 
 def draw(page: Any, tool: str, points: np.ndarray) -> None:
@@ -188,7 +178,7 @@ def draw(page: Any, tool: str, points: np.ndarray) -> None:
         page.get_by_text(re.compile(rf"\({number} so far\)")).wait_for()
         page.wait_for_timeout(700)  # two quick clicks would be one double-click
     page.mouse.dblclick(*points[-1])
-    page.get_by_text("Choose a tool.").wait_for()
+    page.get_by_text(re.compile("Navigating|Now stroke the background")).wait_for()
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:

@@ -9,10 +9,10 @@ from semfield_ns.gsn.pretrained import unpack
 from semfield_ns.method_configs.gsn import gsn_tiny
 from semfield_ns.scenes.synthetic import write_scene
 from tests.viewer.test_browser import (  # noqa: F401 (fixtures)
-    look_through_a_training_camera,
     page,
     picture,
     pytestmark,
+    show_output,
     viewer,
 )
 
@@ -33,10 +33,8 @@ def trained_run(tmp_path_factory) -> Path:
 
 
 def test_features_and_scenes_change_the_picture(page):  # noqa: F811
-    look_through_a_training_camera(page)
     colors = picture(page)
-    page.get_by_label("Output type").click()
-    page.get_by_role("option", name="features_pca").click()
+    show_output(page, "Features")
     features = picture(page, unlike=colors)
     page.get_by_label("Scene", exact=True).click()
     page.get_by_role("option", name="scene_1").click()

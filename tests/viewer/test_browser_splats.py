@@ -11,12 +11,13 @@ from tests.viewer.browser import (
     VIEW,
     difference,
     draw,
-    look_through_a_training_camera,
+    open_tab,
     opened_page,
     picture,
     press,
     running_viewer,
     screenshot,
+    sharpness,
     show_output,
     slider,
 )
@@ -43,31 +44,31 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def page(viewer: str):
     """The viewer's page through a training camera, at the start of the video."""
     with opened_page(viewer) as page:
-        show_output(page, "rgb")  # the server remembers what an earlier page did
-        slider(page, "Time").press("Home")
-        look_through_a_training_camera(page)
+        show_output(page, "Colour")  # the server remembers what an earlier page did
+        slider(page, "Frame").press("Home")
         yield page
 
 
 def test_classes_time_and_play_change_the_picture(page):
     colors = picture(page)
-    show_output(page, "semantics_colormap")
+    show_output(page, "Classes")
     semantics = picture(page, unlike=colors)
+    open_tab(page, "Classes")
     page.get_by_label("wall", exact=True).uncheck()
     without = picture(page, unlike=semantics)
     page.get_by_label("wall", exact=True).check()
     assert difference(semantics, picture(page, unlike=without)) < difference(semantics, without) / 2
 
-    slider(page, "Time").press("End")
+    slider(page, "Frame").press("End")
     later = picture(page, unlike=semantics)
-    press(page, "Play or stop")
+    press(page, "Play")
     shots: list[np.ndarray] = []
     for _ in range(40):
         shots.append(screenshot(page))
         if len({shot.tobytes() for shot in shots}) > 4:
             break
         page.wait_for_timeout(250)
-    press(page, "Play or stop")
+    press(page, "Play")
     assert len({shot.tobytes() for shot in shots}) > 4
     assert max(difference(later, shot) for shot in shots) > 1
     picture(page)  # it stands still again
@@ -83,31 +84,31 @@ def test_a_stroke_makes_a_mask_and_undo_takes_it_back(page):
 
 
 def test_the_browser_draws_what_the_server_renders(page):
-    for _ in range(4):
-        slider(page, "Max res").press("ArrowRight")
+    sharpness(page, *(["ArrowRight"] * 4))
     rendered = {}
-    for output in ("semantics_colormap", "rgb"):
+    for output in ("Classes", "Colour"):
         show_output(page, output)
-        rendered[output] = picture(page, unlike=rendered.get("semantics_colormap"))
+        rendered[output] = picture(page, unlike=rendered.get("Classes"))
     page.get_by_label("Draw in the browser", exact=True).check()
     page.get_by_text("Gaussians at 8 moments are in the page").wait_for(timeout=120_000)
-    drawn = {"rgb": picture(page)}
-    empty = np.full_like(drawn["rgb"], 127.5)  # the background of the model
-    show_output(page, "semantics_colormap")
-    drawn["semantics_colormap"] = picture(page, unlike=drawn["rgb"])
+    drawn = {"Colour": picture(page)}
+    empty = np.full_like(drawn["Colour"], 127.5)  # the background of the model
+    show_output(page, "Classes")
+    drawn["Classes"] = picture(page, unlike=drawn["Colour"])
     for output, ours in rendered.items():
         found, without = difference(ours, drawn[output]), difference(ours, empty)
         print(f"{output}: {found:.1f} of 255 from ours, an empty scene {without:.1f}")
         assert found < without / 4, output
 
+    open_tab(page, "Classes")
     page.get_by_label("wall", exact=True).uncheck()
-    hidden = picture(page, unlike=drawn["semantics_colormap"])
+    hidden = picture(page, unlike=drawn["Classes"])
     page.get_by_label("wall", exact=True).check()
     picture(page, unlike=hidden)
-    slider(page, "Time").press("End")
-    picture(page, unlike=drawn["semantics_colormap"])
-    slider(page, "Time").press("Home")
+    slider(page, "Frame").press("End")
+    picture(page, unlike=drawn["Classes"])
+    slider(page, "Frame").press("Home")
     page.get_by_label("Draw in the browser", exact=True).uncheck()
     page.get_by_text("are in the page").wait_for(state="hidden", timeout=30_000)
     again = picture(page)
-    assert difference(again, rendered["semantics_colormap"]) < 1
+    assert difference(again, rendered["Classes"]) < 1

@@ -1,0 +1,251 @@
+"""What somebody meets who opens the page of a run for the first time, in headless Chromium, with real clicks."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runs import train_tiny_run
+from tests.viewer.browser import (
+    CHROMIUM,
+    difference,
+    draw,
+    open_page,
+    open_tab,
+    opened_page,
+    picture,
+    press,
+    running_viewer,
+    said,
+    show_output,
+    slider,
+)
+
+pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `dev`)")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.flaky(reruns=2),  # a busy machine loses clicks, and pages that draw in software are late
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
+]
+
+SIZE = (1280, 800)
+CLIP = {"x": 0, "y": 60, "width": 940, "height": 730}
+PANEL = 320
+"""px, its width"""
+TABS = ("Segment", "Classes", "Edit")
+BALL = np.array([190.0, 570.0])
+"""px of the page: the ball, in the first frame of the demo scene"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """config.yml of a run of moving Gaussians on eight frames."""
+    return train_tiny_run(tmp_path_factory.mktemp("front"), steps=200, method="semantic-flow-splat-tiny")
+
+
+@pytest.fixture(scope="module")
+def viewer(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an ns-viewer that shows it."""
+    with running_viewer(run, tmp_path_factory.mktemp("viewer") / "viewer.log") as address:
+        yield address
+
+
+@pytest.fixture
+def page(viewer: str) -> Iterator[Any]:
+    """The page, with nothing drawn and nothing edited: the server remembers what an earlier one did."""
+    with opened_page(viewer, SIZE) as page:
+        for _ in range(40):
+            if said(page) == "There is nothing to undo.":
+                break
+            press(page, "Undo")
+            page.wait_for_timeout(150)
+        show_output(page, "Colour")
+        slider(page, "Frame").press("Home")
+        picture(page, clip=CLIP)
+        yield page
+
+
+def overflow(page: Any) -> int:
+    """How many px the panel is wider than it should be."""
+    script = "Math.max(...[...document.querySelectorAll('.mantine-ScrollArea-viewport')].map(e => e.scrollWidth))"
+    return int(page.evaluate(script)) - PANEL
+
+
+def masked(page: Any, before: np.ndarray) -> float:
+    """The share of the picture that differs clearly from an earlier one."""
+    return float((np.abs(picture(page, clip=CLIP) - before).max(axis=-1) > 40).mean())
+
+
+def test_the_first_view_is_a_training_camera_with_its_field_of_view_at_its_time(page, run: Path):
+    scene = run.parents[3] / "scene"
+    shown = picture(page, clip={"x": 0, "y": 50, "width": 960, "height": 750})
+    height, width = shown.shape[:2]
+    apart = []
+    for number in range(8):
+        image = Image.open(scene / "images" / f"{number:03d}.png").convert("RGB")
+        # The whole picture, in the middle of the page.
+        scale = min(width / image.width, height / image.height)
+        size = round(image.width * scale), round(image.height * scale)
+        left, top = (width - size[0]) // 2, (height - size[1]) // 2
+        whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float64)
+        apart.append(difference(whole, shown[top : top + size[1], left : left + size[0]]))
+    assert int(np.argmin(apart)) == 0 and apart[0] < 15, apart
+    assert page.get_by_text("Frame 1 of 8, 0.0 s").is_visible()
+    assert page.get_by_role("button", name="Show Train Cams").is_visible(), "cameras do not stand in the view"
+
+
+def test_one_stroke_is_the_object_and_the_page_says_what_comes_next(page):
+    colors = picture(page, clip=CLIP)
+    draw(page, "Stroke on object", BALL + np.array([(-30.0, 0.0), (30.0, 10.0)]))
+    assert "Now stroke the background" in said(page)
+    picture(page, clip=CLIP, unlike=colors, apart=0.5)
+    assert 0.01 < masked(page, colors) < 0.35
+
+
+def test_undo_by_the_keyboard_leaves_the_time_alone(page):
+    colors = picture(page, clip=CLIP)
+    press(page, "Stroke on object")
+    page.get_by_text("first point of a stroke").wait_for()
+    marked = page.get_by_role("button", name="Stroke on object").evaluate("e => getComputedStyle(e).outlineStyle")
+    assert marked == "solid", "the tool is not marked"
+    page.mouse.click(*BALL)
+    page.get_by_text("(1 so far)").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("Navigating. Pick a tool to draw.").wait_for()
+    assert page.get_by_text("object 1").first.is_visible()
+    press(page, "Stroke on object")
+    page.get_by_text("first point of a stroke").wait_for()
+    page.mouse.click(*BALL)
+    page.get_by_text("(1 so far)").wait_for()
+    page.keyboard.press("Enter")
+    page.get_by_text("Now stroke the background").wait_for()
+    masks = picture(page, clip=CLIP, unlike=colors, apart=0.5)
+    slider(page, "Frame").press("ArrowRight")
+    page.get_by_text("Frame 2 of 8").wait_for()
+    slider(page, "Frame").press("ArrowLeft")
+    page.get_by_text("Frame 1 of 8").wait_for()
+    page.keyboard.press("Control+z")
+    assert difference(colors, picture(page, clip=CLIP, unlike=masks, apart=0.5)) < difference(colors, masks) / 2
+    assert page.get_by_text("Frame 1 of 8").is_visible()
+    page.keyboard.press("Control+Shift+z")
+    picture(page, clip=CLIP, unlike=colors, apart=0.5)
+
+
+def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
+    draw(page, "Stroke on object", BALL + np.array([(-30.0, 0.0), (30.0, 10.0)]))
+    masks = picture(page, clip=CLIP)
+    open_tab(page, "Edit")
+    press(page, "Pick in view")
+    page.get_by_text("Click on something that moves").wait_for()
+    page.mouse.click(*BALL)
+    page.get_by_text("Picked ball#1").wait_for(timeout=60_000)
+    press(page, "Remove")
+    page.get_by_text("Done.").wait_for(timeout=60_000)
+    page.get_by_text("Strokes on what was edited rest").wait_for()
+    removed = picture(page, clip=CLIP, unlike=masks)
+    show_output(page, "Colour")
+    assert masked(page, removed) < 0.01, "the mask floods what was behind"
+    show_output(page, "Segmented objects")
+    page.keyboard.press("Control+z")
+    assert difference(masks, picture(page, clip=CLIP, unlike=removed)) < difference(masks, removed) / 3
+
+
+def test_what_is_wrong_is_said_where_one_looks(page):
+    open_tab(page, "Edit")
+    press(page, "Remove")
+    notice = page.locator(".mantine-Notification-root")
+    notice.wait_for()
+    assert "Choose what to edit first" in notice.inner_text()
+    assert "Choose what to edit first" in said(page)
+    open_tab(page, "Segment")
+    press(page, "Export")
+    page.locator(".mantine-Notification-root", has_text="The session has no object yet").wait_for()
+
+
+def test_a_long_name_does_not_make_the_panel_wider_in_any_browser(page, viewer: str):
+    page.get_by_label("File name", exact=True).fill("x" * 64)
+    press(page, "Save session")
+    page.get_by_text(re.compile("Saved to viewer/x{64}/session.json")).wait_for()
+    assert overflow(page) <= 0
+    other = open_page(page.context.browser, viewer, SIZE)
+    other.get_by_text("Saved to viewer").wait_for()
+    assert overflow(other) <= 0
+    page.get_by_label("File name", exact=True).fill("segmentation")
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_no_control_is_further_away_than_one_screen(page, tab: str):
+    open_tab(page, tab)
+    page.wait_for_timeout(300)
+    script = "[...document.querySelectorAll('.mantine-ScrollArea-viewport')].map(e => [e.scrollHeight, e.clientHeight])"
+    for content, seen in page.evaluate(script):
+        assert content <= 2 * seen, f"{content} px, of which {seen} are seen"
+    main = page.locator("button", has_text=re.compile("^(Stroke on object|Stroke on background|Pick in view|Export)$"))
+    yellow = page.locator("button:visible").evaluate_all(
+        "es => es.filter(e => getComputedStyle(e).backgroundColor === 'rgb(255, 211, 105)').map(e => e.innerText)"
+    )
+    assert len(yellow) <= 3, yellow
+    assert main.count() >= 3
+
+
+def test_objects_are_listed_in_their_colors(page):
+    press(page, "New object")
+    press(page, "New object")
+    page.get_by_text("object 2").first.wait_for()
+    assert page.locator(".gfm-color-chip").count() == 2
+
+
+def test_play_moves_the_frames_on(page):
+    press(page, "Play")
+    page.get_by_text("Frame 4 of 8").wait_for()
+    page.locator("canvas").first.click(position={"x": 5, "y": 5})
+    page.keyboard.press(" ")
+    page.wait_for_timeout(500)
+    stopped = page.get_by_text(re.compile("Frame . of 8")).inner_text()
+    page.wait_for_timeout(700)
+    assert page.get_by_text(re.compile("Frame . of 8")).inner_text() == stopped
+
+
+def test_an_export_shows_how_far_it_is_and_can_be_cancelled(page):
+    draw(page, "Stroke on object", BALL + np.array([(-30.0, 0.0), (30.0, 10.0)]))
+    press(page, "Export")
+    page.get_by_text(re.compile(r"Exporting: \d+ of \d+")).wait_for()
+    press(page, "Cancel")
+    page.get_by_text(re.compile(r"Cancelled after \d+ of \d+")).first.wait_for()
+    assert not page.get_by_role("button", name="Cancel", exact=True).is_visible()
+    press(page, "Export")
+    page.get_by_text(re.compile(r"Wrote \d+ masks to viewer/segmentation")).first.wait_for(timeout=120_000)
+
+
+def test_classes_stand_once_and_what_is_hidden_is_pale(page):
+    open_tab(page, "Classes")
+    for name in ("wall", "ground", "pillar", "ball", "crate", "balloon"):
+        label = page.locator("label", has_text=re.compile(f"^{name}$"))
+        assert label.count() == 1
+        assert label.evaluate("e => getComputedStyle(e, '::before').backgroundColor") != "rgba(0, 0, 0, 0)"
+    colors = picture(page, clip=CLIP)
+    page.get_by_label("wall", exact=True).uncheck()
+    hidden = picture(page, clip=CLIP, unlike=colors)
+    wall = hidden[100:160, 500:600]
+    assert wall.mean() > 110 and np.ptp(wall, axis=-1).max() < 12, "pale, and grey"
+    page.get_by_label("wall", exact=True).check()
+    picture(page, clip=CLIP, unlike=hidden)
+    press(page, "What is here?")
+    page.get_by_text("Click on something.").wait_for()
+    page.mouse.click(*BALL)
+    page.get_by_text(re.compile(r"Here: ball, \d+ % sure, [\d.]+ away")).wait_for()
+
+
+def test_outputs_have_names_and_none_is_for_programs(page):
+    page.get_by_label("Show", exact=True).click()
+    names = page.get_by_role("option").all_inner_texts()
+    assert names[:4] == ["Colour", "Classes", "Segmented objects", "Depth"]
+    assert not any("gl_z_buf" in name or "_" in name for name in names)
+    page.keyboard.press("Escape")
+    assert not page.get_by_text("Step: ").is_visible() and not page.get_by_text("Train Speed").is_visible()
+    assert not page.get_by_role("button", name=re.compile("(Pause|Resume) Training")).is_visible()
