@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from captions import pixels, save, titled_grid
 from nerfstudio.utils.eval_utils import eval_setup
-from PIL import Image
 from rich.progress import track
 from training import machine
 
@@ -76,13 +76,13 @@ def main(load_config: Path, views: int = 12, pictures: Path | None = None) -> No
             outputs = model.get_outputs_for_camera(dataset.cameras[index : index + 1])
             errors.append(-10 * float((outputs["rgb"] - wanted).square().mean().log10()))
             if index == chosen[len(chosen) // 2]:
-                rows.append(torch.cat([wanted, outputs["rgb"], outputs["semantics_colormap"]], dim=1))
+                shown = (wanted, outputs["rgb"], outputs["semantics_colormap"])
+                rows.append([pixels(picture)[::2, ::2] for picture in shown])
         print(f"| {name} | {np.mean(errors):.2f} |", flush=True)
     print(f"\n{machine()}")
     if pictures is not None:
-        pictures.mkdir(parents=True, exist_ok=True)
-        picture = (torch.cat(rows).clamp(0, 1) * 255).byte().numpy()
-        Image.fromarray(picture).save(pictures / "editing.jpg", quality=85)
+        titles = [name.replace(" ", "\n", 1) for name in EDITS]
+        save(titled_grid(rows, titles, ("truth", "edited render", "classes")), pictures / "editing.jpg")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from completion import save
+from captions import pixels, save, titled_grid
 from training import Job, machine, train
 
 from semfield_ns.metrics.confusion import ConfusionMatrix
@@ -101,7 +101,7 @@ class Bench:
         return {key: float(np.mean([score[key] for score in scores])) for key in ("psnr", "miou")}
 
     @torch.no_grad()
-    def view(self, folder: Path, job: str, scene: str = "scene") -> torch.Tensor:
+    def view(self, folder: Path, job: str, scene: str = "scene") -> list[np.ndarray]:
         """Render and classes of a held-out view in the middle, with the weights that a job left.
 
         Args:
@@ -120,7 +120,7 @@ class Bench:
             if names[batch.get("scene", 0)] == scene
         ]
         outputs = pipeline.model.get_outputs_for_camera(own[len(own) // 2])
-        return torch.cat([outputs["rgb"], outputs["semantics_colormap"]], dim=1)
+        return [pixels(outputs[key]).repeat(3, 0).repeat(3, 1) for key in ("rgb", "semantics_colormap")]
 
 
 def main(
@@ -179,7 +179,8 @@ def main(
         for count in adaptation[:3:2]:
             bench.run(job, bench.scenes(unseen), count, source, needed=True)
         views += [bench.view(bench.scenes(unseen), f"{job}, {count} steps") for count in adaptation[:3:2]]
-        save(torch.cat([torch.cat(views[:2], dim=1), torch.cat(views[2:], dim=1)]), pictures / "many_scenes.jpg", 3)
+        titles = [*PAIR, *(f"{unseen},\n{count} steps" for count in adaptation[:3:2])]
+        save(titled_grid(views, titles, ("colour", "classes")), pictures / "many_scenes.jpg")
         draw(shares, adaptation, pictures)
 
 

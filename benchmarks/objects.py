@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from completion import save
+from captions import pixels, save, titled_grid
 from training import machine
 
 from semfield_ns.cli.evaluate import true_instances
@@ -35,12 +35,14 @@ def draw(dataset, ids: list[np.ndarray], path: Path, columns: int = 4) -> None:
     frames = np.linspace(0, len(dataset) - 1, columns).round().astype(int).tolist()
     highest = max(int(image.max()) for image in ids)
     colors = torch.tensor([object_color(number) for number in range(1, highest + 1)]) / 255
-    rows = []
+    images, objects = [], []
     for frame in frames:
         image, region = dataset.get_image_float32(frame)[..., :3], torch.from_numpy(ids[frame])
         colored = torch.where((region > 0)[..., None], colors[(region - 1).clamp(min=0)], 0.4 * image)
-        rows.append(torch.cat([image, colored]))
-    save(torch.cat(rows, dim=1), path, scale=1)
+        images.append(pixels(image)[::2, ::2])
+        objects.append(pixels(colored)[::2, ::2])
+    titles = [f"frame {frame}" for frame in frames]
+    save(titled_grid([images, objects], ("image", "objects"), titles), path)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import tyro
-from completion import save
+from captions import pixels, save, titled_grid
 from nerfstudio.utils.eval_utils import eval_setup
 
 from semfield_ns.evaluation.suggestion import suggest, uncertainty
@@ -29,12 +29,14 @@ def main(load_config: Path, output: Path, count: int = 4) -> None:
     raw = {frame: model.raw_outputs_for_camera(camera) for frame, camera in cameras.items()}
     chosen = suggest({frame: uncertainty(entry["logits"]) for frame, entry in raw.items()}, count)
     print(f"Frames to label next: {chosen}")
-    columns = []
+    rows = [[], [], []]
     for frame in sorted(chosen):
         shown = model.present(raw[frame])
         confidence = shown["semantics_confidence"].expand(-1, -1, 3)
-        columns.append(torch.cat([shown["rgb"], shown["semantics_colormap"], confidence]))
-    save(torch.cat(columns, dim=1), output / "uncertainty.jpg", scale=1)
+        for row, picture in zip(rows, (shown["rgb"], shown["semantics_colormap"], confidence), strict=True):
+            row.append(pixels(picture)[::2, ::2])
+    titles = [f"frame {frame}" for frame in sorted(chosen)]
+    save(titled_grid(rows, ("colour", "classes", "confidence"), titles), output / "uncertainty.jpg")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The picture docs/images/strokes.jpg: strokes in the viewer, on a synthetic scene that the model never saw.
+"""The picture docs/images/viewer.jpg: strokes in the viewer, on a synthetic scene that the model never saw.
 
     python benchmarks/viewer_pictures.py [FOLDER]
 
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from captions import save, titled_grid
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,6 +21,7 @@ from tests.viewer.browser import opened_page, picture, press, running_viewer, sl
 from tests.viewer.test_strokes import CLIP, SIZE, Truth, draw
 
 WORK = Path("outputs/viewer_pictures")
+TITLES = ("a stroke on the cylinder, in the viewer", "with a stroke around it: the mask", "the mask from another place")
 
 
 def main(folder: Path) -> None:
@@ -50,8 +53,8 @@ def main(folder: Path) -> None:
         page.mouse.up(button="right")
         picture(page, patience=300, clip=CLIP, still=8)
         shots.append(shot(page, CLIP["width"]))
-    side_by_side(shots).save(folder / "strokes.jpg", quality=80)
-    print(folder / "strokes.jpg")
+    save(titled_grid([[smaller(shot) for shot in shots]], column_titles=TITLES), folder / "viewer.jpg")
+    print(folder / "viewer.jpg")
 
 
 def shot(page: Any, width: int) -> Image.Image:
@@ -60,14 +63,10 @@ def shot(page: Any, width: int) -> Image.Image:
     return Image.open(WORK / "page.png").convert("RGB").crop((0, CLIP["y"], width, SIZE[1]))
 
 
-def side_by_side(shots: list[Image.Image], scale: float = 0.6) -> Image.Image:
-    """One picture, smaller."""
-    strip = Image.new("RGB", (sum(entry.width for entry in shots), shots[0].height))
-    left = 0
-    for entry in shots:
-        strip.paste(entry, (left, 0))
-        left += entry.width
-    return strip.resize((round(strip.width * scale), round(strip.height * scale)), Image.Resampling.LANCZOS)
+def smaller(picture: Image.Image, scale: float = 0.6) -> np.ndarray:
+    """The picture at a part of its size."""
+    size = round(picture.width * scale), round(picture.height * scale)
+    return np.array(picture.resize(size, Image.Resampling.LANCZOS))
 
 
 if __name__ == "__main__":
