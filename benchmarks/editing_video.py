@@ -1,4 +1,4 @@
-"""Videos of a run with things removed, moved and doubled: `python benchmarks/editing_video.py --load-config RUN`.
+"""Videos of a run with objects removed, moved and duplicated: `python benchmarks/editing_video.py --load-config RUN`.
 
 For each edit: `semfield edit`, and `ns-render camera-path` along the training path. Videos go to --output-dir; where
 they show a video whose terms of use are not settled, they are not for publication.
@@ -28,7 +28,7 @@ def main(
         load_config: config.yml of a run of semantic-flow.
         output_dir: for edits and videos.
         target: class or object to edit.
-        shift: translation of what is moved and of the double, in the scene's own units.
+        shift: translation of what is moved and of the duplicate, in the scene's own units.
         seconds: length of each video.
         fps: of each video.
         scale: of the video's pixels against the training pictures.
@@ -40,7 +40,7 @@ def main(
         "as_it_is": "[]",
         "removed": f"[{{kind: remove, target: {target}}}]",
         "moved": f"[{{kind: move, target: {target}, translation: {list(shift)}}}]",
-        "doubled": f"[{{kind: duplicate, target: {target}, translation: {list(shift)}}}]",
+        "duplicated": f"[{{kind: duplicate, target: {target}, translation: {list(shift)}}}]",
     }
     for name, text in edits.items():
         video = output_dir / f"{name}.mp4"

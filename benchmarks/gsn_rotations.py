@@ -4,7 +4,7 @@
 
 Every rotation starts from RUN (gsn-tiny, trained on SYNTHETIC alone) and draws from the real scenes as often as from
 the synthetic ones together. The rates are those that RUN ended with, and are halved three times towards the end. It
-goes on where it was cut; a rotation that has its steps is not trained again. Then `gsn_zero_shot.py` measures the scene
+resumes where it was cut; a rotation that has its steps is not trained again. Then `gsn_zero_shot.py` measures the scene
 that was left out. Nothing is chosen by looking at it: steps and weights are the same for all.
 """
 
@@ -51,7 +51,7 @@ def main(
         real: at least two real scenes.
         steps: beyond that run.
         feature_loss: weight of the features.
-        frame: coordinates that the network is told positions in.
+        frame: coordinates in which the network receives positions.
         output_dir: for runs.
         pictures: folder for comparison pictures.
         max_images: held-out images of each scene, at most.

@@ -1,7 +1,7 @@
 """What the feature dimension costs and gives, and what colours cost features: short trainings from one trunk.
 
     python benchmarks/gsn_trade_offs.py cost                                        # seconds; random weights
-    python benchmarks/gsn_trade_offs.py quality outputs/RUN/config.yml TRAIN TEST   # minutes; goes on where it was cut
+    python benchmarks/gsn_trade_offs.py quality outputs/RUN/config.yml TRAIN TEST   # minutes; resumes
 
 cost: the full network (V = 10, S = 64) and the tokens of a 504x378 image with a cell every 8 pixels, by the number of
 channels.

@@ -3,7 +3,7 @@
     python benchmarks/many_scenes.py --pictures docs/images
 
 Every job (a training with its evaluation) is kept in benchmarks/results/many_scenes.json under its own settings, and
-its checkpoint in --work: a run that was cut off goes on where it was. Prints Markdown tables.
+its checkpoint in --work: a run that was cut off resumes. Prints Markdown tables.
 """
 
 import json

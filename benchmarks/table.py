@@ -3,7 +3,7 @@
     python benchmarks/table.py --data FOLDER_OF_REAL_SCENES
 
 Each run's result is a small JSON file in benchmarks/results/table, named by what was run; a run whose file is there is
-not done again. So the command can be stopped at any time and goes on where it was, on another machine too. At the end,
+not done again. So the command can be stopped at any time and resumes, on another machine too. At the end,
 and with `--report-only` at once, it prints the tables.
 
 Completion: labels in both ends of every 12 frames. Tracking: labels in the first frames. Scored are the frames whose
@@ -83,7 +83,7 @@ class Scene:
     steps: int = 200
     rays: int = 512
     grid: int = 2
-    """every how manieth pixel, each way, is scored"""
+    """distance of the scored pixels, in each direction"""
 
 
 SYNTHETIC = tuple(Scene(name) for name in ("demo", "demo-b", "fast", "thin"))

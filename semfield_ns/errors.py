@@ -2,7 +2,7 @@
 
 
 class SemfieldError(ValueError):
-    """Bad input, said in one sentence: what is wrong, where (file, frame, key), and what to do.
+    """Bad input, reported in one sentence: what is wrong, where (file, frame, key), and what to do.
 
     `semfield_ns.compat` makes an uncaught one end the program with that sentence and exit code 1, without a traceback.
     """

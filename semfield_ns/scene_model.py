@@ -1,7 +1,7 @@
 """What a trained scene offers to whoever asks it.
 
 Sessions, the viewer, exports, evaluation and commands know models by this module alone. A method implements
-`SceneModel`, and `MovingSceneModel` if its scenes move. What a method does not have is inherited and says so.
+`SceneModel`, and `MovingSceneModel` if its scenes move. What a method does not have is inherited and raises an error.
 """
 
 from abc import abstractmethod
@@ -145,9 +145,7 @@ class SceneModel(Model):
         Raises:
             SemfieldError: the features are not of a teacher that supports text queries.
         """
-        raise SemfieldError(
-            "This model's features do not support text queries: they need a run of gsn with a CLIP teacher."
-        )
+        raise SemfieldError("This model does not support text queries: they need a run of gsn with a CLIP teacher.")
 
     @torch.no_grad()
     def get_outputs_for_camera(

@@ -8,7 +8,7 @@ from tests.arrays import checked
 
 PACKAGE = Path(__file__).resolve().parents[1] / "semfield_ns"
 CHECKED = [f"semfield_ns.{path.stem}" for path in PACKAGE.iterdir() if path.stem not in ("gaussians", "__init__")]
-"""all rooms but one: `gaussians` checks what it is given by itself, and numba cannot compile what is wrapped"""
+"""all packages but one: `gaussians` checks what it is given by itself, and numba cannot compile what is wrapped"""
 
 # Before anything imports the package.
 install_import_hook(CHECKED, f"{checked.__module__}.{checked.__name__}")

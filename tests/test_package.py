@@ -29,7 +29,7 @@ OPTIONAL = ("transformers", "tinycudann", "pycolmap")
 MAX_EXTRA_SHARE = 0.1
 """of the seconds that Nerfstudio needs alone; a slow or busy machine is slow with both"""
 
-# What each room, and each module beside the rooms, may import besides itself and `EVERYWHERE`: from low to high.
+# What each package, and each module beside the packages, may import besides itself and `EVERYWHERE`: from low to high.
 EVERYWHERE = {"errors", "io", "run_folder"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -163,8 +163,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 
 
-def room_of(name: str) -> str:
-    """The room, or the module beside the rooms, that a dotted name of the package belongs to."""
+def package_of(name: str) -> str:
+    """The package, or the module beside the packages, that a dotted name of the package belongs to."""
     return name.split(".")[1]
 
 
@@ -185,19 +185,19 @@ class AtImport(ast.NodeTransformer):
         return None if "TYPE_CHECKING" in ast.dump(node.test) else node
 
 
-def test_no_module_imports_an_upper_room():
+def test_no_module_imports_an_upper_package():
     wrong = []
     for path in sources():
-        room = room_of(module_name(path))
-        allowed = MAY_IMPORT[room] | EVERYWHERE | {room}
+        package = package_of(module_name(path))
+        allowed = MAY_IMPORT[package] | EVERYWHERE | {package}
         used = own_imports(path, at_import=False)
-        wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in used if room_of(name) not in allowed]
+        wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in used if package_of(name) not in allowed]
     assert wrong == []
 
 
-def test_rooms_are_in_order():
+def test_packages_are_in_order():
     order = list(MAY_IMPORT)
-    assert all(order.index(low) < order.index(room) for room, lows in MAY_IMPORT.items() for low in lows)
+    assert all(order.index(low) < order.index(package) for package, lows in MAY_IMPORT.items() for low in lows)
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -228,10 +228,10 @@ def test_models_import_no_user_interface(name: str):
         foreign = [n for n in imports(arrows[module], at_import=True) if n.startswith(("viser", "nerfstudio.viewer"))]
         assert foreign == [], module
         waiting += own_imports(arrows[module], at_import=True)
-    assert {room_of(module) for module in seen}.isdisjoint({"viewer", "export", "cli"})
+    assert {package_of(module) for module in seen}.isdisjoint({"viewer", "export", "cli"})
     code = f"import sys, {name}; print(*(m for m in sys.modules if m.startswith('semfield_ns.')))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert name in loaded and {room_of(module) for module in loaded}.isdisjoint({"viewer", "export", "cli"})
+    assert name in loaded and {package_of(module) for module in loaded}.isdisjoint({"viewer", "export", "cli"})
 
 
 def test_config_modules_keep_their_annotations():

@@ -71,7 +71,7 @@ class SceneEditor(ABC):
             self.edits, self._scene = (), None
             return [] if self._tracks is None else self._tracks.names
         if self.model.training:
-            raise SemfieldError("A scene is edited when its training is done: open the run with semfield view.")
+            raise SemfieldError("A scene can be edited after its training: open the run with semfield view.")
         self._scene = self.build(edits)
         self.edits = tuple(edits)
         return self.tracks().names
@@ -88,11 +88,11 @@ class SceneEditor(ABC):
             SemfieldError: nothing that moves is seen there, or the model is being trained.
         """
         if self.model.training:
-            raise SemfieldError("Objects are looked for when training is done: open the run with semfield view.")
+            raise SemfieldError("Objects can be found after training: open the run with semfield view.")
         scene = self.scene() if self.edits else self.build(())
         number = self.find_object(scene, camera, at[1] * float(camera.height), at[0] * float(camera.width))
         if number < 0:
-            raise SemfieldError("Nothing that moves is seen there.")
+            raise SemfieldError("Nothing that moves is visible there.")
         return self.tracks().names[number]
 
     def forget(self) -> None:

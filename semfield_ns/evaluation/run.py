@@ -161,7 +161,7 @@ def evaluate_run(config_path: Path, protocol: Protocol = "auto", suggest_frames:
     if not config_path.is_file():
         raise SemfieldError(f"{config_path} is not a file: give the config.yml of a trained run.")
     if suggest_frames < 0:
-        raise SemfieldError(f"How many frames to suggest is 0 or more, not {suggest_frames}.")
+        raise SemfieldError(f"The number of frames to suggest must be 0 or more, not {suggest_frames}.")
 
     def choose(config: Any) -> Any:
         parser = config.pipeline.datamanager.dataparser

@@ -139,7 +139,7 @@ class FolderViews:
                 for entry in content["views"]
             ]
         except (KeyError, TypeError) as error:
-            raise SemfieldError(f"{path} does not describe masks: write it anew with semfield segment.") from error
+            raise SemfieldError(f"{path} does not describe masks: write it again with semfield segment.") from error
         self.views.sort(key=lambda entry: (entry[3].time or 0.0, entry[0]))
 
     def __len__(self) -> int:

@@ -116,7 +116,7 @@ class SplatVotes:
         seen = total > 1e-2 * (np.median(total[total > 0]) if (total > 0).any() else 1.0)
         if not seen.any():
             raise SemfieldError(
-                "No view sees any of the Gaussians: are they in another world? Give --splat-world, such as the "
+                "No view sees any of the Gaussians: are they in other coordinates? Give --splat-world, such as the "
                 "dataparser_transforms.json of their run."
             )
         chosen = self.votes.argmax(axis=1)

@@ -1,6 +1,6 @@
 """The worlds that things are in: the model's (normalised), the scene's own files', and that of somebody's splats.
 
-A world is told by the affine map [4, 4] that takes points of the scene's own world into it.
+A world is given by the affine map [4, 4] that takes points of the scene's own world into it.
 """
 
 from pathlib import Path

@@ -141,7 +141,9 @@ def export_official(network: GSNNetwork, path: Path) -> list[str]:
         SemfieldError: the official code has no place for some of its weights.
     """
     if not network.is_official:
-        raise SemfieldError("This network blends colours (network.blend), which the official code does not: no export.")
+        raise SemfieldError(
+            "This network blends colours (network.blend), which the official code does not, so it cannot be exported."
+        )
     content: dict[str, Any] = {"optimizer": {}, "scheduler": {}}
     for name in ("net_coarse", "feature_net", "dino"):
         module = getattr(network, name)

@@ -26,7 +26,7 @@ class ManyScenesDataParserConfig(DataParserConfig):
     images: str | None = None
     """image folder of LLFF scenes, such as images_4; the smallest by default"""
     longest_side: int | None = None
-    """shrink pictures so that no side is longer than so many pixels"""
+    """shrink pictures so that no side is longer than this many pixels"""
     shown_scene: str | None = None
     """which of many scenes the viewer and videos show; the first by default"""
     hold_out: bool = True

@@ -79,5 +79,5 @@ def head_names(teachers: Sequence[str]) -> tuple[str, ...]:
     kinds = (teacher.partition(":") for teacher in teachers)
     names = tuple(kind if kind in KINDS else own for kind, _, own in kinds)
     if len(set(names)) < len(names):
-        raise SemfieldError(f"more-teachers: two of {', '.join(teachers)} would be called the same.")
+        raise SemfieldError(f"more-teachers: two of {', '.join(teachers)} would have the same name.")
     return names

@@ -97,7 +97,7 @@ class ImageEncoder(nn.Module):
         height, width = images.shape[-2:]
         if min(height, width) < MIN_SIDE:
             raise SemfieldError(
-                f"A source picture of {width}x{height} px is too small for gsn: it takes {MIN_SIDE} px a side and more."
+                f"A source picture of {width}x{height} px is too small for gsn: each side needs at least {MIN_SIDE} px."
             )
         first = self.layer1(F.relu(self.bn1(self.conv1(images)), inplace=True))
         second = self.layer2(first)

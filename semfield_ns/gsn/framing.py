@@ -1,4 +1,4 @@
-"""The coordinates that the network is told positions and directions in. Pure functions.
+"""The coordinates in which the network receives positions and directions. Pure functions.
 
 The official code tells them in those of the scene, and weights then learn where the things of training scenes are: of a
 scene never seen before, they render another picture if the whole scene is turned. In the coordinates of the camera

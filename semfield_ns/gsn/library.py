@@ -78,7 +78,7 @@ def load_scene(
     round_one = next((frame for frame in (*scene.train, *scene.test) if frame.fisheye), None)
     if round_one is not None:
         raise SemfieldError(
-            f"{capital(round_one.where)} is of a fisheye, which gsn does not look through: undistort the pictures of "
+            f"{capital(round_one.where)} is of a fisheye, which gsn does not support: undistort the pictures of "
             f"{scene.root} first, such as with COLMAP's image_undistorter."
         )
     normalised = normalise(scene)
@@ -86,7 +86,7 @@ def load_scene(
     train, held_out = split(scene, hold_out)
     if len(train) < MIN_VIEWS:
         raise SemfieldError(
-            f"Scene {scene.root} has {len(train)} images to look from; at least {MIN_VIEWS} are needed, besides those "
+            f"Scene {scene.root} has {len(train)} training images; at least {MIN_VIEWS} are needed, besides those "
             "held out for evaluation."
         )
     odd = next((frames[index] for index in train if frames[index].size != frames[train[0]].size), None)

@@ -57,8 +57,8 @@ class GSNModelConfig(ModelConfig):
     """Where rays begin and end: as near and far as the source views see anything, where the scene tells; or the same
     for all views of a scene (official)."""
     frame: Literal["scene", "view"] = "scene"
-    """Coordinates that positions and directions are told in: the scene's (official), or the camera's own (see
-    `framing`)."""
+    """Coordinates of the positions and directions that the network receives: the scene's (official), or the camera's
+    own (see `framing`)."""
     num_source_views: int = 10
     """Views a picture is rendered from in evaluation."""
     teacher: str = "dinov2"
@@ -177,7 +177,7 @@ class GSNModel(SceneModel):
         if training_callback_attributes.optimizers is not None:
             follow_stages(training_callback_attributes.optimizers.schedulers.values(), self.config.stage_one_steps)
         for absent in filter(None, (each.absent() for each in self.distilled)):
-            needed = f"Training goes on without it for {self.config.stage_one_steps:,} steps, and then ends."
+            needed = f"Training continues without it for {self.config.stage_one_steps:,} steps, then stops."
             CONSOLE.print(f"{absent} {needed}", style="bold yellow", markup=False)
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.set_step)]
 
@@ -246,7 +246,7 @@ class GSNModel(SceneModel):
         posed = self.library.scenes[scene]
         chosen = nearest_views(centre.cpu(), posed.centres, posed.train, self.config.num_source_views)
         if not chosen:
-            raise SemfieldError(f"Scene {posed.name} has no image to look from.")
+            raise SemfieldError(f"Scene {posed.name} has no training image.")
         return chosen
 
     def bounds_of(self, scene: int, sources: Sequence[int]) -> tuple[float, float]:
@@ -335,7 +335,7 @@ class GSNModel(SceneModel):
         """Words in the space of the features, of unit norm.
 
         Raises:
-            SemfieldError: the teacher does not know words, or the model no features yet.
+            SemfieldError: the teacher does not support text queries, or the model no features yet.
         """
         if self.tokens is None or not self.knows_features:
             raise SemfieldError("This run has no features yet: train it into its second stage.")

@@ -54,7 +54,7 @@ def unpack(preset: TrainerConfig, output_dir: Path, file: Path = TINY) -> Path:
         SemfieldError: the archive is missing.
     """
     if not file.is_file():
-        raise SemfieldError(f"The weights {file} are missing: install the package anew, or train gsn-tiny yourself.")
+        raise SemfieldError(f"The weights {file} are missing: reinstall the package, or train gsn-tiny yourself.")
     with np.load(file, allow_pickle=False) as archive:
         state = {key: torch.from_numpy(archive[key]) for key in archive.files}
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

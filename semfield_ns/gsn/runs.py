@@ -175,7 +175,7 @@ def with_head(network: GSNNetwork, feature_dim: int) -> GSNNetwork:
     """
     config = network.config
     if config.feature_dim:
-        raise SemfieldError(f"This checkpoint has a feature head already, of {config.feature_dim} channels.")
+        raise SemfieldError(f"This checkpoint already has a feature head of {config.feature_dim} channels.")
     if feature_dim < 1 or (config.dim + feature_dim) % config.heads:
         raise SemfieldError(f"{feature_dim} feature channels do not fit: take a multiple of {config.heads}.")
     wider = GSNNetwork(replace(config, feature_dim=feature_dim))

@@ -40,7 +40,7 @@ class TwoStageScheduler(Scheduler):
 
 
 def follow_stages(schedulers: Iterable[LRScheduler], stage_one_steps: int) -> None:
-    """Lets rates change when the model's second stage begins: a user who moves it says so once."""
+    """Lets rates change when the model's second stage begins: a user who moves it sets it once."""
     for scheduler in schedulers:
         for multiplier in getattr(scheduler, "lr_lambdas", ()):
             owner = getattr(multiplier, "__self__", None)

@@ -89,7 +89,7 @@ def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
     reliability = fit_reliability(pair for camera in cameras for pair in camera.held_out(share))
     carried = carry_labels(cameras, reliability, sizes.pop(), classes)
     scale = fitting_scale(held_out_predictions(dataset, labels, carried, classes))
-    CONSOLE.log(f"Labels carried along the flow: {reliability}. Image features count {scale:.2f} times.")
+    CONSOLE.log(f"Labels carried along the flow: {reliability}. Weight of image features: {scale:.2f}.")
     linear = _scaled(linear, scale)
     return Evidence(linear, carried, merged_targets(dataset, labelled, linear, carried))
 

@@ -79,7 +79,7 @@ def without_moving(pycolmap: Any, model: Any, moving: dict[str, Mask]) -> Any:
 
 
 def settle_focal(pycolmap: Any, model: Any, freedom: Freedom) -> tuple[Any, bool]:
-    """The model, and whether its focal length is told by the pictures.
+    """The model, and whether the pictures determine its focal length.
 
     A camera that moves without turning sees the same pictures with another focal length and depths stretched along. If
     a fifth more and a fifth less fit alike, the focal length is a guess; then that of ordinary cameras is taken, if it

@@ -364,21 +364,21 @@ def write_frames(
         written[number] = chosen[number]
         report(0.5 + 0.5 * len(written) / len(chosen))
     if len(written) < len(chosen):
-        raise SemfieldError(f"{source.path} changed while it was read: {len(written)} of {len(chosen)} frames came.")
+        raise SemfieldError(
+            f"{source.path} changed while it was read: {len(written)} of {len(chosen)} frames were read."
+        )
     return Picked(chosen, size, _warnings(source, candidates, chosen, dark))
 
 
 def _warnings(source: Source, candidates: list[Candidate], chosen: list[Candidate], dark: int) -> list[str]:
     warnings = []
     if dark:
-        warnings.append(
-            f"{dark} of {len(candidates)} frames looked at are black or without contrast and were left out."
-        )
+        warnings.append(f"{dark} of {len(candidates)} examined frames are black or without contrast and were left out.")
     if soft := blurred(chosen):
         warnings.append(f"{len(soft)} of {len(chosen)} frames are much less sharp than their neighbours.")
     if source.count and not source.images and candidates[-1].index < 0.9 * source.count - 8:
         reached = f"{candidates[-1].index + 1} of {source.count} frames"
-        warnings.append(f"Only {reached} were looked at: the video breaks off there, or --end says so.")
+        warnings.append(f"Only {reached} were used: the video or --end stops there.")
     steps = np.diff([candidate.time for candidate in candidates])
     if not source.images and len(steps) > 4 and steps.max() > 1.5 * np.median(steps):
         warnings.append("The frame rate varies; the scene's times are those of the recording.")

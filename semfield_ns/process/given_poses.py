@@ -45,7 +45,7 @@ def import_poses(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]
         found = _import_vipe(path, frames)
     else:
         raise SemfieldError(
-            f"{path} holds no poses that are known here: give a transforms.json, a COLMAP model (cameras.bin), an .npz "
+            f"{path} has no poses in a known format: give a transforms.json, a COLMAP model (cameras.bin), an .npz "
             "of VGGT (extrinsic, intrinsic) or MegaSaM (cam_c2w, intrinsic), or a folder of ViPE (pose/, intrinsics/)."
         )
     if len(found.poses) < FEWEST:
@@ -109,7 +109,7 @@ def _import_colmap(path: Path, frames: Sequence[FrameNames]) -> Registration:
     try:
         model = pycolmap.Reconstruction(str(path))
     except (RuntimeError, ValueError) as error:
-        raise SemfieldError(f"{path} is not a whole COLMAP model ({reason(error)}).") from error
+        raise SemfieldError(f"{path} is not a complete COLMAP model ({reason(error)}).") from error
     images = match_images([Path(image.name) for image in model.images.values()], frames)
     names = [images[frame.number].as_posix() if frame.number in images else "" for frame in frames]
     cameras, poses, points, seen = read_model(model, names)

@@ -100,7 +100,7 @@ def _from_folder(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]
         return _from_tracks(path, folders, frames, size)
     if pngs:
         return _from_object_ids(path, pngs, frames, size)
-    raise SemfieldError(f"{path} holds no labels that are known here: see docs/own_video.md for the formats.")
+    raise SemfieldError(f"{path} has no labels in a known format: see docs/own_video.md for the formats.")
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def _from_coco(path: Path, meta: dict[str, Any], frames: Sequence[FrameNames], s
                 target = labels.setdefault(number, np.zeros(size[::-1], dtype=np.int64))
                 target[mask > 0] = place[entry["category_id"]]
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SemfieldError(f"{path} is not whole COCO: {type(error).__name__} {error}.") from error
+        raise SemfieldError(f"{path} is not valid COCO: {type(error).__name__} {error}.") from error
     return Imported(LabelMap(tuple(classes)), labels, "COCO")
 
 

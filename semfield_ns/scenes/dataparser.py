@@ -36,17 +36,17 @@ class SemfieldDataParserConfig(DataParserConfig):
     data: Path = Path()
     """folder of the scene, or its transforms.json"""
     labels: str = "all"
-    """frames whose labels are for training: all, none, first-25%, scattered-25%, every-2, or numbers such as 0,1,11"""
+    """frames whose labels training uses: all, none, first-25%, scattered-25%, every-2, or numbers such as 0,1,11"""
     dynamic_masks: Literal["all", "labelled", "none"] = "all"
-    """frames whose dynamic masks are for training; "labelled" if masks were made from labels, which they would leak"""
+    """frames whose dynamic masks training uses; "labelled" if masks made from labels would leak these"""
     eval_frames: Literal["auto", "held-out", "unlabelled", "train"] = "auto"
-    """evaluate on held-out frames, frames with hidden labels, or every 8th training frame; auto: the first there are"""
+    """evaluate on held-out frames, frames with hidden labels, or every 8th training frame; auto: the first there is"""
     images: str | None = None
     """image folder of an LLFF or Nvidia scene, e.g. images_4 (default: images_2 for Nvidia, the smallest for LLFF)"""
     downscale_factor: int = 1
-    """shrink images, and all that belongs to them, by this factor when they are read"""
+    """shrink images, and everything that belongs to them, by this factor when they are read"""
     undistort: bool = False
-    """show pictures as pinholes would see them, where lenses bend them; with them all that belongs to their pixels"""
+    """undistort images from lenses with distortion, and everything that belongs to their pixels"""
     scale_factor: float = 1.0
     """multiplies the scale of the normalised scene"""
     depth_unit_scale_factor: float | None = None

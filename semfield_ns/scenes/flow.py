@@ -133,7 +133,7 @@ def ensure_flows(frames: Sequence[Frame], folder: Path | None = None) -> list[Fr
     """Estimate the flow that a scene lacks between consecutive frames of each camera.
 
     Results are kept in `folder` (cache_folder() if None) under the content of the two images, so a scene's own folder
-    is never written to, an interrupted run goes on where it stopped, and a second one only looks files up.
+    is never written to, an interrupted run resumes where it stopped, and a second one only looks files up.
 
     Args:
         frames: frames of one scene; consecutive means consecutive in time for the same camera_id.

@@ -125,7 +125,7 @@ def undistorted_frames(frames: Sequence[Frame]) -> list[Frame]:
         if flows and of_camera.setdefault(frame.camera_id, frame.lens) != frame.lens:
             raise SemfieldError(
                 f"{capital(frame.where)}: its lens is not that of the frames before, so where their optical flow leads "
-                "is not known: give every frame of a camera the same lens, or leave optical flow away."
+                "is not known: give every frame of a camera the same lens, or leave out optical flow."
             )
     return found
 

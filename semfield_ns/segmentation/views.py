@@ -111,7 +111,7 @@ class ViewProvider(Protocol):
         """Words in the space of the features, of unit norm.
 
         Raises:
-            SemfieldError: the features are not of a teacher that knows words.
+            SemfieldError: the features are not of a teacher that supports text queries.
         """
 
 

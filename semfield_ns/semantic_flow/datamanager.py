@@ -52,7 +52,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     scenes: tuple[str, ...] = ()
     """Which of the scenes below `data` to learn together; all of them by default."""
     scenes_per_batch: int = 4
-    """The most scenes in one batch; each of them gives `train_num_rays_per_batch` rays."""
+    """Upper limit of the scenes in one batch; each contributes `train_num_rays_per_batch` rays."""
     pixel_sampler: PixelSamplerConfig = field(default_factory=MotionPixelSamplerConfig)
     """Draws half of the rays on moving things."""
     encoder: str = "auto"
@@ -60,7 +60,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     encoder_stride: int = 2
     """Pixels per cell of the classical encoder."""
     encoder_dim: int = 48
-    """The most channels of a feature; more are reduced by principal components of the scene's own frames."""
+    """Upper limit of the channels of a feature; more are reduced by principal components of the scene's own frames."""
     encoder_basis: Literal["own", "common"] = "own"
     """Directions of a wide encoder's features that are kept: "own", principal components of the scene; "common", the
     same fixed ones in every scene. Runs of several scenes, and what is adapted from them, take "common"."""
@@ -70,7 +70,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     """Megabytes of decoded frames in memory, whatever the length of the video: beyond it, training looks at a window of
     frames drawn at random, and image features and colours stay on disk."""
     window_steps: int = 50
-    """Steps after which a window is drawn anew, where the video does not fit into the budget."""
+    """Steps after which a new window is drawn, if the video does not fit into the budget."""
 
     def scene_folders(self) -> dict[str, Path]:
         """Name -> folder of the scenes to learn together; empty for a single scene.

@@ -61,7 +61,7 @@ class SemanticFlowTrainer(Trainer):
             super().train()
             return
         self.save_checkpoint(0)
-        CONSOLE.print(f"No training was asked for. Wrote {self.base_dir / 'config.yml'}")
+        CONSOLE.print(f"No training steps were requested. Wrote {self.base_dir / 'config.yml'}")
 
     def _read_checkpoint(self, path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu")

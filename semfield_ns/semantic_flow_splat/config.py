@@ -53,19 +53,19 @@ class SemanticFlowSplatModelConfig(ModelConfig):
 
     _target: type = field(default_factory=_model)
     default_near: float = 0.1
-    """Nearest content, scene units, of a scene that does not tell its depth range."""
+    """Nearest content, scene units, of a scene without a depth range."""
     default_far: float = 100.0
-    """Furthest content, scene units, of a scene that does not tell its depth range."""
+    """Furthest content, scene units, of a scene without a depth range."""
     max_gaussians: int = 500_000
-    """The most Gaussians."""
+    """Upper limit of the number of Gaussians."""
     start_gaussians: int = 200_000
-    """The most that training begins with."""
+    """Upper limit of the number of Gaussians at the start."""
     grow_every: int = 200
     """Training steps after which transparent Gaussians are put elsewhere, and new ones are added."""
     grow_until: int = 10_000
     """The last step at which the number of Gaussians changes."""
     grow_share: float = 0.1
-    """New ones at a time, as a share of those that there are."""
+    """New Gaussians at a time, as a share of the present number."""
     harmonics_degree: int = 2
     """Of the spherical harmonics of colours: 0 is the same colour from everywhere, 3 the most."""
     num_shades: int = 8
@@ -73,14 +73,13 @@ class SemanticFlowSplatModelConfig(ModelConfig):
     backend: Backend = "auto"
     """"cpu" (numba), "gsplat" (CUDA), or whatever fits the device."""
     flow_attention: bool = True
-    """Let the network of flow attention add to the logits of Gaussians what image features along their trajectories
-    tell."""
+    """Add the logits that flow attention predicts from image features along the trajectories."""
     image_features: bool = True
     """Let tokens of the flow attention have image features, and not only where and when a Gaussian is seen."""
     uplift_labels: bool = True
-    """Begin with the logits that labels along the trajectories give."""
+    """Start from the logits of the labels along the trajectories."""
     free_logits: bool = True
-    """Let each Gaussian have logits of its own besides."""
+    """Let each Gaussian have free logits of its own in addition."""
     num_tokens: int = 8
     """Frames of the video, spread over it, at which image features along a trajectory are gathered."""
     token_dim: int = 32
@@ -90,7 +89,7 @@ class SemanticFlowSplatModelConfig(ModelConfig):
     network_batch: int = 4096
     """Gaussians that the semantic network looks at in a training step."""
     gather_every: int = 300
-    """Training steps after which features and labels are gathered anew along the trajectories."""
+    """Training steps after which features and labels along the trajectories are gathered again."""
     max_label_frames: int = 48
     """Frames, spread over the video, whose labels are gathered."""
     loss_weights: SplatLossWeights = field(default_factory=SplatLossWeights)

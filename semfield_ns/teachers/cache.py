@@ -10,7 +10,7 @@ image or teacher makes other entries, and everything else stays. It has
 Of a wide teacher the `RANK` main directions of each image, of standardised channels, are kept; a narrow one is kept
 whole, without `basis` and `spread`. What training makes of the features, such as the PCA over many scenes, is applied
 when an entry is read: it can change without the teacher being asked again. Entries are written elsewhere and renamed:
-they are there as a whole or not at all, for any number of processes, and an extraction that was killed goes on with the
+they are there as a whole or not at all, for any number of processes, and an extraction that was killed resumes with the
 image that it was at.
 """
 

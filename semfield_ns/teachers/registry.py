@@ -76,14 +76,14 @@ def teacher_dim(name: str) -> int:
 
 
 def build_text_teacher(name: str, device: torch.device | str = "cpu") -> TextTeacher:
-    """The teacher of a name, which has to know words.
+    """The teacher of a name, which has to support text queries.
 
     Raises:
         SemfieldError: it does not, or as `build_teacher`.
     """
     teacher = build_teacher(name, device=device)
     if not isinstance(teacher, TextTeacher):
-        raise SemfieldError(f"The teacher '{name}' does not know words: use 'clip'.")
+        raise SemfieldError(f"The teacher '{name}' does not support text queries: use 'clip'.")
     return teacher
 
 

@@ -238,7 +238,7 @@ def test_wide_features_are_padded(root):
 
 
 def test_too_few_views(tmp_path):
-    with pytest.raises(SemfieldError, match=r"has 2 images to look from; at least 3"):
+    with pytest.raises(SemfieldError, match=r"has 2 training images; at least 3"):
         load_scene(write_llff(tmp_path / "s", count=3), "s")
 
 

@@ -51,7 +51,7 @@ def test_features_of_a_transformer_are_distilled_and_asked_by_words(root, folder
 def test_other_teachers_do_not_know_words(root):
     model = small_pipeline(root).model
     model.prepare_tokens()
-    with pytest.raises(SemfieldError, match="teacher 'classical', which does not know words"):
+    with pytest.raises(SemfieldError, match="teacher 'classical', which does not support text queries"):
         model.text_features(["ball"])
 
 
@@ -62,7 +62,7 @@ def test_training_without_the_weights_says_what_to_do(root, capsys):
         pipeline = small_config(root, teacher="dinov2").pipeline.setup(device="cpu")
         pipeline.model.get_training_callbacks(TrainingCallbackAttributes(None, None, pipeline, None))
         said = " ".join(capsys.readouterr().out.split())  # not only after all steps of the first stage
-        assert "No weights of facebook/dinov2-large" in said and "goes on without it for 4 steps" in said
+        assert "No weights of facebook/dinov2-large" in said and "continues without it for 4 steps" in said
         pipeline.model.set_step(0)  # colour needs no teacher
         with pytest.raises(SemfieldError, match=r"facebook/dinov2-large.*dinov2:FOLDER.*classical"):
             pipeline.model.set_step(4)

@@ -73,7 +73,7 @@ class BallScene:
 
     def text_features(self, texts):
         if not self.words:
-            raise SemfieldError("This model's features do not know words.")
+            raise SemfieldError("This model does not support text queries.")
         known = {"ball": [0.0, 0.2, 1.0, 0], "wall": [1.0, 0.2, 0, 0]}
         return F.normalize(torch.tensor([known.get(text, [0.5, 1.0, 0.5, 0.5]) for text in texts]), dim=-1)
 

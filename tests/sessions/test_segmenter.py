@@ -134,7 +134,7 @@ def test_words_find_what_they_mean_or_say_that_the_model_knows_none():
     scene = BallScene(words=True)
     label, _ = scene.labels(camera())
     assert iou(Segmenter(session, scene).segment(camera()).ids == 1, label > 0) > 0.9
-    with pytest.raises(SemfieldError, match="do not know words"):
+    with pytest.raises(SemfieldError, match="does not support text queries"):
         Segmenter(session, BallScene()).segment(camera())
 
 

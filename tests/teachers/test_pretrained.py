@@ -165,7 +165,7 @@ def test_words_lie_where_pictures_lie(folders):
     assert torch.allclose(words.norm(dim=-1), torch.ones(3), atol=1e-5)
     assert torch.allclose(words[0], words[2], atol=1e-5) and not torch.allclose(words[0], words[1], atol=1e-3)
     assert torch.allclose(teacher.encode_text(["ball"])[0], words[0], atol=1e-5), "whatever else is asked"
-    with pytest.raises(SemfieldError, match="does not know words: use 'clip'"):
+    with pytest.raises(SemfieldError, match="does not support text queries: use 'clip'"):
         build_text_teacher("classical")
 
 

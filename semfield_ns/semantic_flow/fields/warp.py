@@ -75,9 +75,9 @@ class ContractionWarp(nn.Module):
 
     def inverse(self, cube: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Cube to world, inside the open cube."""
-        doubled = cube * 2
-        size = doubled.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
-        return doubled / (size * (2 - size)) * self.radius + self.centre
+        scaled = cube * 2
+        size = scaled.abs().amax(dim=-1, keepdim=True).clamp(min=1.0)
+        return scaled / (size * (2 - size)) * self.radius + self.centre
 
 
 def frustum_corners(cameras: Cameras, depth: float) -> Float[Tensor, "corners 3"]:

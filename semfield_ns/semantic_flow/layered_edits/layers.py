@@ -1,4 +1,4 @@
-"""Rendering an edited scene: objects taken away, put elsewhere, doubled, turned round and recoloured, in the field.
+"""Rendering an edited scene: objects removed, moved, duplicated, rotated and recoloured, in the field.
 
 Every ray is rendered in layers that are merged by distance. The base layer is the scene itself, less what was taken
 from its places; its samples also follow the static density alone, since behind a thing that is taken away nothing
