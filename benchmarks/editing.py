@@ -7,6 +7,7 @@ Prints a Markdown table: mean PSNR of held-out views, of the scene as it is and 
 
 from dataclasses import replace
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def main(load_config: Path, views: int = 12, pictures: Path | None = None) -> No
         print(f"| {name} | {np.mean(errors):.2f} |", flush=True)
     print(f"\n{machine()}")
     if pictures is not None:
-        titles = [name.replace(" ", "\n", 1) for name in EDITS]
+        titles = [fill(name, 12) for name in EDITS]
         save(titled_grid(rows, titles, ("truth", "edited render", "classes")), pictures / "editing.jpg")
 
 

@@ -92,7 +92,7 @@ class SceneEditor(ABC):
         scene = self.scene() if self.edits else self.build(())
         number = self.find_object(scene, camera, at[1] * float(camera.height), at[0] * float(camera.width))
         if number < 0:
-            raise SemfieldError("Nothing that moves is visible there.")
+            raise SemfieldError("Nothing that moves is seen there.")
         return self.tracks().names[number]
 
     def forget(self) -> None:

@@ -116,7 +116,7 @@ def test_every_teacher_has_its_head(root):
     assert torch.equal(other.model.distilled[1].projection.basis, model.distilled[1].projection.basis)
     with pytest.raises(SemfieldError, match="more teachers"):
         small_pipeline(root).load_pipeline(pipeline.state_dict(), 4)
-    with pytest.raises(SemfieldError, match="would be called the same"):
+    with pytest.raises(SemfieldError, match="would have the same name"):
         small_pipeline(root, more_teachers=("classical", "classical"))
 
 

@@ -169,7 +169,7 @@ def test_labels_of_no_frame_are_an_error(tmp_path, box):
     with pytest.raises(SemfieldError, match="no label of a picked frame"):
         read(tmp_path / "ids", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SemfieldError, match="no labels that are known"):
+    with pytest.raises(SemfieldError, match="no labels in a known format"):
         read(tmp_path / "empty", tmp_path)
     with pytest.raises(SemfieldError, match="do not exist"):
         read(tmp_path / "absent", tmp_path)

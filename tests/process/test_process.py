@@ -241,7 +241,7 @@ def test_poses_that_do_not_fit(tmp_path, arrays, message):
     with pytest.raises(ValueError, match="do not exist"):
         import_poses(tmp_path / "b.npz", FRAMES, (64, 48), 9)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ValueError, match="holds no poses that are known"):
+    with pytest.raises(ValueError, match="has no poses in a known format"):
         import_poses(tmp_path / "folder", FRAMES, (64, 48), 9)
 
 

@@ -166,5 +166,5 @@ def test_a_scene_of_a_fisheye_is_always_read_as_pinholes(tmp_path: Path):
     outputs = SemfieldDataParserConfig(data=folder, undistort=False).setup().get_dataparser_outputs("train")
     assert not outputs.cameras.distortion_params.any()
     assert all(frame.lens is not None and frame.lens.fisheye for frame in outputs.metadata["frames"])
-    with pytest.raises(SemfieldError, match="fisheye, which gsn does not look through"):
+    with pytest.raises(SemfieldError, match="fisheye, which gsn does not support"):
         load_scene(folder, "scene")
