@@ -29,7 +29,7 @@ COLOR = (255, 145, 0)
 """of the mask; nothing in the scene has it"""
 STROKE = 15
 """points of the stroke"""
-START, MIDDLE, LATE, END = 0.22, 0.45, 0.75, 0.97
+START, MIDDLE, END = 0.22, 0.45, 0.97
 """moments of the video"""
 WITHOUT = (Edit("remove", TARGET),)
 COPIED = (*WITHOUT, Edit("duplicate", "balloon", translation=(0.95, 0.0, 0.25)))
@@ -119,7 +119,8 @@ class Film:
             picture = classes.lerp(rgb, min((step + 1) / 5, 1)).lerp(without, min(max(step - 7, 0) / 6, 1))
             yield Moment(pixels(picture), "Remove the ball: nothing is trained again")
 
-        for step, place in enumerate(MIDDLE + (LATE - MIDDLE) * eased(28)):
+        # Back to where the film begins, which is also where things were seen whole before others hid them.
+        for step, place in enumerate(MIDDLE + (START - MIDDLE) * eased(28)):
             camera = self.camera(place, place)
             without, copied = self.edited(camera, WITHOUT), self.edited(camera, COPIED)
             picture = pixels(without.lerp(copied, min(step / 6, 1)))
