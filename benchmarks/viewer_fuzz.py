@@ -1,4 +1,4 @@
-"""Random actions in two browsers, with still and with changing weights: exceptions, locks, memory.
+"""Random actions in two browsers, with still and with changing weights, and with edits: exceptions, locks, memory.
 
     python benchmarks/viewer_fuzz.py [--actions 500] [--seed 7]
 
@@ -28,19 +28,19 @@ def main(actions: int = 500, seed: int = 7) -> None:
         seed: of chance.
     """
     failed = False
-    for training in (False, True):
+    for mode in ("still weights", "changing weights", "edits of still weights"):
         start = time.perf_counter()
         with (
             tempfile.TemporaryDirectory() as folder,
             exceptions() as found,
-            served_ball(Path(folder), training) as served,
+            served_ball(Path(folder), mode == "changing weights", mode.startswith("edits")) as served,
         ):
             browsers = open_pages(served)
             memory = play(served, browsers, actions, seed)
             check_that_it_works(served, browsers)
             steps, log = served.viewer.step, len(served.session.log)
         print(
-            f"{'changing' if training else 'still'} weights: {actions} actions in {time.perf_counter() - start:.0f} s, "
+            f"{mode}: {actions} actions in {time.perf_counter() - start:.0f} s, "
             f"{steps} training steps, {log} actions in the log at the end, {len(found)} exceptions, no lock stuck"
         )
         print(f"MB of memory after every {EPOCH} actions: {' '.join(str(round(m / 1e6)) for m in memory)}", flush=True)

@@ -78,24 +78,24 @@ def stroke_latency(pictures: Pictures, folder: Path) -> tuple[list[float], list[
     """Seconds from the arrival of the last click to the new mask, and to the sent picture of it, of `REPEATS` each."""
     served = Served(folder, ball_pipeline(WideModel(), includes_time=False), max_res=504)
     browser = Browser(served)
-    clicked = served.actions.clicked
+    clicked = served.tools._clicked
     arrived = [0.0]
 
     def stamped(client: Any, at: Any) -> None:
         arrived[0] = time.perf_counter()
         clicked(client, at)
 
-    served.actions.clicked = stamped
+    served.tools._clicked = stamped
     masks, sent = [], []
     pictures.rest((378, 504))
     # Both render once more by themselves, which is not what is measured.
-    served.actions.add_object()
-    served.actions._show_overlay()
+    served.panel.add_object(None)
+    served.panel._show_overlay()
     time.sleep(1)
     for number in range(REPEATS + 2):
         positive = number % 2 == 0
         pictures.rest((378, 504))
-        served.press(served.panel.d_positive if positive else served.panel.e_negative, browser)
+        served.press(served.panel.positive if positive else served.panel.negative, browser)
         wait_for(lambda: "first point" in served.said())
         x, y = (0.47 + 0.002 * number, 0.5) if positive else (0.1 + 0.02 * number, 0.15)
         browser.click(x, y)
@@ -136,7 +136,7 @@ def first_mask_latency(pictures: Pictures, config: Path, folder: Path) -> list[t
     pictures.rest((120, 160))
     number = served.session.add_object()
     (client,) = served.viewer.viser_server.get_clients().values()
-    view = served.panel.link.camera(client)
+    view = served.page.camera(client)
     served.session.add_stroke(number, view, [(70.0, 60.0), (85.0, 66.0)], width=2.0)
     pictures.rest((120, 160))
     found = []

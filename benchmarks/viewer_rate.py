@@ -74,11 +74,11 @@ class Counted:
         begun = threading.local()
         render, send = LiveMachine._render_img, RenderStateMachine._send_output_to_viewer
 
-        def timed_render(machine: Any, state: Any) -> Any:
+        def timed_render(machine: Any, state: Any, seconds: float) -> Any:
             begun.at = time.perf_counter()
             if profiler is not None:
                 profiler.enable()
-            return render(machine, state)
+            return render(machine, state, seconds)
 
         def timed_send(machine: Any, outputs: Any, static_render: bool = True) -> None:
             send(machine, outputs, static_render)

@@ -103,7 +103,7 @@ def bounds(scene: Scene) -> tuple[float, float, tuple[float, float]]:
     distances = focus_distances(scene.train)
     if distances is None:
         raise SemfieldError(
-            f'Scene {scene.root} provides no depths, and its cameras do not look at a common point: '
+            f"Scene {scene.root} provides no depths, and its cameras do not look at a common point: "
             'add "near" and "far" to its transforms.json.'
         )
     return _FOCUS_NEAR * float(distances.min()), _FOCUS_FAR * float(distances.max()), _FOCUS_MARGINS

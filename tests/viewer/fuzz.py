@@ -20,6 +20,8 @@ from unittest import mock
 import torch
 
 from semfield_ns.viewer import live
+from semfield_ns.viewer.edit_panel import EditPanel
+from tests.semantic_flow.test_editing import solid_model
 from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 
 EPOCH = 50
@@ -31,11 +33,19 @@ OF_VISER = re.compile(r"(get_clients\(\)|_connected_clients)\[client_id\]\n.*\n?
 
 
 @contextmanager
-def served_ball(folder: Path, training: bool) -> Iterator[Served]:
-    """A viewer of the ball, and two pages; `training` changes weights meanwhile, as a trainer would."""
+def served_ball(folder: Path, training: bool, edited: bool = False) -> Iterator[Served]:
+    """A viewer of the ball; `training` changes weights meanwhile, as a trainer would, and `edited` has edits.
+
+    With edits it is a radiance field, all of which moves.
+    """
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(live, "KEPT_BYTES", KEPT_BYTES))
-        served = Served(folder, ball_pipeline(BallModel()))
+        pipeline = ball_pipeline(solid_model() if edited else BallModel())
+        if edited:
+            pipeline.editing = EditPanel(pipeline.page, ["ball"], lambda: pipeline.model.editor)
+            pipeline.editing.target.value = "ball"
+            pipeline.page.add(pipeline.editing, "Edit")
+        served = Served(folder, pipeline, max_res=24 if edited else 64)
         stack.callback(served.stop)
         from nerfstudio.utils import writer  # imports well only after the viewer
 
@@ -160,8 +170,13 @@ def check_that_it_works(served: Served, browsers: list[Browser]) -> None:
         wait_for(lambda d=drawing: d().line is not None)
         served.press(served.panel.finish, browser)
         wait_for(lambda n=before: len(served.session.state.prompts) == n + 1)
-    numbers = {number for _, number, _ in served.session.state.prompts}
-    wait_for(lambda: set(served.tools.lines) == numbers)
+    editing = getattr(served.pipeline, "editing", None)
+    if editing is not None:
+        wait_for(lambda: editing._worker is None)
+        assert editing.edits == served.model.editor.edits, "the scene is as it was asked for last"
+    else:  # nothing is behind a line where everything was removed
+        numbers = {number for _, number, _ in served.session.state.prompts}
+        wait_for(lambda: set(served.tools.lines) == numbers)
     assert all(machine.is_alive() for machine in served.viewer.render_statemachines.values())
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -233,9 +234,9 @@ def test_a_page_that_is_closed_while_it_moves_does_not_freeze_the_others(served:
     wait_for(lambda: other.got("Click on the stroke to erase"))
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["still", "training"])
-def test_two_browsers_do_whatever_they_like(tmp_path: Path, training: bool):
-    with exceptions() as found, served_ball(tmp_path, training) as served:
+@pytest.mark.parametrize("mode", ["still", "training", "edited"])
+def test_two_browsers_do_whatever_they_like(tmp_path: Path, mode: str):
+    with exceptions() as found, served_ball(tmp_path, mode == "training", mode == "edited") as served:
         browsers = open_pages(served)
         memory = play(served, browsers, actions=150)
         check_that_it_works(served, browsers)
