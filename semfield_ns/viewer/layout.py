@@ -43,6 +43,10 @@ SCRIPT = """
   page.sheet = sheet;
   if (page.listens) return;
   page.listens = true;
+  // viser turns and moves the camera by arrows and letters, wherever they are pressed.
+  document.body.addEventListener("keydown", (event) => {
+    if (event.target.closest("[role=slider], [role=listbox], input, textarea")) event.stopPropagation();
+  });
   window.addEventListener("keydown", (event) => {
     const at = event.target;
     const types = at.isContentEditable || at.tagName === "TEXTAREA" ||

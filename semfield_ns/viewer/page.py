@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +20,6 @@ from semfield_ns.viewer.link import EXPOSED, ViewerLink, is_loopback, viser_unit
 from semfield_ns.viewer.outputs import OutputChoice
 from semfield_ns.viewer.text import plain
 
-SHORTCUTS = "Ctrl+Z undo, Ctrl+Shift+Z redo, Enter ends a stroke, Esc puts a tool away"
 LOOK_DISTANCE = 1.0
 """of what the camera turns around, in the model's units, as long as no depth is known"""
 
@@ -45,6 +45,19 @@ class Panel(Protocol):
 
     def arrange(self, layout: Layout) -> None:
         """Says what stands beside what, once everything is on the page."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A training camera that a browser was put to, and the shape of its page at that time, width over height."""
+
+    view: ViewCamera
+    aspect: float
+
+    def differs(self, camera: Any) -> bool:
+        """Whether the browser is still there, with another shape of its page."""
+        there = np.allclose(camera.position, viser_units() * self.view.centre, atol=1e-4)
+        return there and abs(camera.aspect - self.aspect) > 1e-3
 
 
 class Page(ViewerLink):
@@ -80,6 +93,8 @@ class Page(ViewerLink):
         self._saying = threading.Lock()
         self._cancelled = threading.Event()
         self._trained = self._tamed = False
+        self._looks: dict[int, _Look] = {}
+        self.on_left.append(self._forget)
 
     def add(self, panel: Panel, tab: str | None = None) -> None:
         """A panel of a tab, below those that the tab has; above all tabs without one."""
@@ -132,14 +147,19 @@ class Page(ViewerLink):
         """A page was opened: once it says where it looks, it looks through a training camera."""
         if not self._views:
             return
-        done = threading.Event()
 
         @client.camera.on_update
         def _(_: Any) -> None:
-            if not done.is_set():
-                done.set()
-                with suppress(KeyError):
+            looks = self._looks.get(client.client_id)
+            with suppress(KeyError):  # it was closed meanwhile
+                if looks is None:
                     self._begin(client)
+                elif looks.differs(client.camera):
+                    self._fit(client, looks.view)
+
+    def _forget(self, number: int) -> None:
+        """A browser was closed."""
+        self._looks.pop(number, None)
 
     def _begin(self, client: Client) -> None:
         wanted = chosen()
@@ -158,17 +178,23 @@ class Page(ViewerLink):
         """A browser sees the whole picture of a camera, at its time, and turns around what is in its middle."""
         pose = np.array(view.camera_to_world, dtype=np.float64).reshape(3, 4)
         position, forward, up = viser_units() * pose[:, 3], -pose[:, 2], pose[:, 1]
-        half = np.array([view.width / view.fx, view.height / view.fy]) / 2
         with client.atomic():
             client.camera.up_direction = up
             client.camera.position = position
             client.camera.look_at = position + viser_units() * LOOK_DISTANCE * forward
-            client.camera.fov = 2 * float(np.arctan(max(half[1], half[0] / client.camera.aspect)))
+            self._fit(client, view)
         if view.time is not None:
             self.show_time(view.time)
         depth = self.depth_of(view)
         if depth is not None:
             client.camera.look_at = position + viser_units() * depth * forward
+
+    def _fit(self, client: Client, view: ViewCamera) -> None:
+        """All of a camera's picture is seen, whatever the shape of the page: it changes as panels open."""
+        half = np.array([view.width / view.fx, view.height / view.fy]) / 2
+        aspect = client.camera.aspect
+        self._looks[client.client_id] = _Look(view, aspect)
+        client.camera.fov = 2 * float(np.arctan(max(half[1], half[0] / aspect)))
 
     # --------------------------------------------------------------------------------------------- what is said
 
