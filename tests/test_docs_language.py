@@ -13,7 +13,7 @@ PHRASES = {
     r"taking it home": "Export",
     r"found by looking": "is detected automatically",
     r"is said in one line": "is logged",
-    r"(is|are) told so": "give a warning",
+    r"(is|are) told so\b": "give a warning",
     r"weights can be had": "weights are available",
     r"\bknows? words": "supports text queries",
     r"checkpoint meets a new scene": "to adapt a checkpoint to a new scene",
