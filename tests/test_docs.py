@@ -93,7 +93,7 @@ def test_the_site_is_made_without_a_warning(tmp_path: Path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout + result.stderr
     # What is not below docs/ in the repository, and what is made of docstrings.
-    assert "images/demo.jpg" in (tmp_path / "guide.html").read_text()
+    assert "images/hero.webp" in (tmp_path / "guide.html").read_text()
     assert 'id="semfield_ns.gaussians.rasterize.render"' in (tmp_path / "api" / "gaussians.html").read_text()
     assert "STEPS" in (tmp_path / "quickstart.html").read_text()
     assert (tmp_path / "changelog.html").exists() and (tmp_path / "contributing.html").exists()
