@@ -1,73 +1,86 @@
-"""The picture docs/images/viewer.jpg: strokes in the viewer, on a synthetic scene that the model never saw.
+"""The pictures of the viewer in the docs: a mask on the ball, a class that is switched off, and the ball removed.
 
-    python benchmarks/viewer_pictures.py [FOLDER]
+    python benchmarks/viewer_pictures.py --load-config outputs/demo/synthetic/semantic-flow-splat-tiny/run
 
-Needs Chromium and playwright (the extra `dev`). A few minutes on two cores.
+The run is that of `make demo`: the places of the strokes are those of its first frame. Needs Chromium and playwright
+(the extra `dev`). A few minutes on two cores.
 """
 
+import argparse
+import io
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from captions import save, titled_grid
+from captions import save
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from semfield_ns.scenes.synthetic import write_scene
-from tests.runs import run_command
-from tests.viewer.browser import opened_page, picture, press, running_viewer, slider
-from tests.viewer.test_strokes import CLIP, SIZE, Truth, draw
+from semfield_ns.run_folder import run_config
+from tests.viewer.browser import draw, open_tab, opened_page, picture, press, running_viewer, show_output
 
-WORK = Path("outputs/viewer_pictures")
-TITLES = ("a stroke on the cylinder, in the viewer", "with a stroke around it: the mask", "the mask from another place")
-
-
-def main(folder: Path) -> None:
-    """Attach, draw, photograph."""
-    scene = write_scene("static", WORK / "scene", seed=11, num_frames=20, width=128, height=96, samples_per_axis=1)
-    run_command(["semfield", "attach", "--data", str(scene), "--output-dir", str(WORK / "out"), "--preview", "0"])
-    (config,) = (WORK / "out").glob("scene/*/*/config.yml")
-    truth = Truth(scene)
-    with running_viewer(config, WORK / "viewer.log") as address, opened_page(address, SIZE) as page:
-        slider(page, "Max res").press("ArrowRight")
-        view = truth.look(page)
-        slider(page, "Max res").press("ArrowRight")
-        picture(page, patience=300, clip=CLIP, still=8)
-        along, around = (truth.on_page(page, stroke) for stroke in truth.strokes(view))
-        press(page, "Stroke on object")
-        page.get_by_text("first point of a stroke").wait_for()
-        for x, y in along:
-            page.mouse.click(x, y)
-            page.wait_for_timeout(1000)
-        shots = [shot(page, SIZE[0])]
-        press(page, "End stroke")
-        draw(page, "Stroke on background", around)
-        picture(page, patience=300, clip=CLIP, still=8)
-        shots.append(shot(page, CLIP["width"]))
-        # Moved sideways: the mask and the strokes stay on the object.
-        page.mouse.move(300, 300)
-        page.mouse.down(button="right")
-        page.mouse.move(380, 320, steps=8)
-        page.mouse.up(button="right")
-        picture(page, patience=300, clip=CLIP, still=8)
-        shots.append(shot(page, CLIP["width"]))
-    save(titled_grid([[smaller(shot) for shot in shots]], column_titles=TITLES), folder / "viewer.jpg")
-    print(folder / "viewer.jpg")
+HEADER = 50
+"""px of the page above the viewer: links of Nerfstudio, which are left out"""
+WIDTH = 864
+"""px of the pictures in it"""
+SIZE = (1280, 800 + HEADER)
+SCENE = {"x": 0, "y": HEADER + 10, "width": 900, "height": 720}
+"""the part of the page with nothing but the scene"""
+BALL = np.array([[140.0, 575.0], [195.0, 615.0], [260.0, 590.0]])
+AROUND = np.array([[400.0, 325.0], [480.0, 675.0]])
+"""pixels of the page: the ball of the first frame, and what is beside it"""
 
 
-def shot(page: Any, width: int) -> Image.Image:
-    """The page's left part, below its header."""
-    page.screenshot(path=str(WORK / "page.png"))
-    return Image.open(WORK / "page.png").convert("RGB").crop((0, CLIP["y"], width, SIZE[1]))
+def main(config: Path, folder: Path) -> None:
+    """Draws, switches, edits; a picture of the page after each."""
+    with tempfile.TemporaryDirectory() as work:
+        log = Path(work) / "viewer.log"
+        with running_viewer(config, log) as address, opened_page(address, SIZE) as page:
+            sharper(page)
+            picture(page, clip=SCENE)
+            draw(page, "Stroke on object", BALL)
+            draw(page, "Stroke on background", AROUND)
+            keep(page, folder / "viewer.jpg")
+
+            open_tab(page, "Classes")
+            page.get_by_label("wall", exact=True).uncheck()
+            keep(page, folder / "viewer_classes.jpg")
+
+            show_output(page, "Colour")
+            open_tab(page, "Edit")
+            press(page, "Pick in view")
+            page.get_by_text("Click on something that moves").wait_for()
+            page.mouse.click(*BALL[1])
+            page.get_by_text("Picked ball").wait_for(timeout=120_000)
+            press(page, "Remove")
+            page.get_by_text("Done.").wait_for(timeout=120_000)
+            keep(page, folder / "viewer_edit.jpg")
 
 
-def smaller(picture: Image.Image, scale: float = 0.6) -> np.ndarray:
-    """The picture at a part of its size."""
-    size = round(picture.width * scale), round(picture.height * scale)
-    return np.array(picture.resize(size, Image.Resampling.LANCZOS))
+def sharper(page: Any) -> None:
+    """Pictures nearly as large as they are shown. Typed: arrow keys on the slider would turn the view, too."""
+    open_tab(page, "Control")
+    page.locator("xpath=//*[text()='Max res']/following::input[@type='text'][1]").fill(str(WIDTH))
+    open_tab(page, "Segment")
+
+
+def keep(page: Any, path: Path) -> None:
+    """Writes the page as it is once its picture is sharp."""
+    page.mouse.move(*SIZE)  # no hint is shown
+    picture(page, patience=180, clip=SCENE, still=6)
+    shot = page.screenshot(clip={"x": 0, "y": HEADER, "width": SIZE[0], "height": SIZE[1] - HEADER})
+    save(Image.open(io.BytesIO(shot)).convert("RGB"), path)
+    print(path, flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("docs/images"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--load-config", type=Path, required=True, help="run of the demo: its folder, or its config.yml"
+    )
+    parser.add_argument("--output", type=Path, default=Path("docs/images"))
+    arguments = parser.parse_args()
+    main(run_config(arguments.load_config), arguments.output)
