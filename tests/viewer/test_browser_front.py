@@ -86,6 +86,11 @@ def picture(page: Any, clip: dict[str, int] = CLIP, **conditions: Any) -> np.nda
     return browser.picture(page, clip=clip, still=1.5, **conditions)
 
 
+def text_field(page: Any, label: str) -> Any:
+    """A line of text of the page."""
+    return page.locator(f"xpath=//label[text()='{label}']/following::input[1]")
+
+
 def overflow(page: Any) -> int:
     """How many px the panel is wider than it should be."""
     script = "Math.max(...[...document.querySelectorAll('.mantine-ScrollArea-viewport')].map(e => e.scrollWidth))"
@@ -161,7 +166,7 @@ def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
     page.mouse.click(*BALL)
     page.get_by_text("Picked ball#1").wait_for(timeout=60_000)
     press(page, "Remove")
-    page.get_by_text("Done.").wait_for(timeout=60_000)
+    page.get_by_text("Done.", exact=True).wait_for(timeout=60_000)
     page.get_by_text("Strokes on what was edited rest").wait_for()
     removed = picture(page, unlike=masks)
     show_output(page, "Colour")
@@ -173,6 +178,8 @@ def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
 
 def test_what_is_wrong_is_said_where_one_looks(page):
     open_tab(page, "Edit")
+    page.get_by_label("Edit", exact=True).click()
+    page.get_by_role("option", name="nothing picked yet").click()
     press(page, "Remove")
     notice = page.locator(".mantine-Notification-root")
     notice.wait_for()
@@ -184,14 +191,14 @@ def test_what_is_wrong_is_said_where_one_looks(page):
 
 
 def test_a_long_name_does_not_make_the_panel_wider_in_any_browser(page, viewer: str):
-    page.get_by_label("File name", exact=True).fill("x" * 64)
+    text_field(page, "File name").fill("x" * 64)
     press(page, "Save session")
     page.get_by_text(re.compile("Saved to viewer/x{64}/session.json")).wait_for()
     assert overflow(page) <= 0
     other = open_page(page.context.browser, viewer, SIZE)
     other.get_by_text("Saved to viewer").wait_for()
     assert overflow(other) <= 0
-    page.get_by_label("File name", exact=True).fill("segmentation")
+    text_field(page, "File name").fill("segmentation")
 
 
 @pytest.mark.parametrize("tab", TABS)
