@@ -2,6 +2,7 @@
 
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,20 +23,24 @@ from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import content_key, mapped_stack, scene_features
 from semfield_ns.teachers.registry import build_teacher
 
+AUTO = ("resnet18", "lite", "classical")
+"""frame encoders that "auto" tries in turn; the last one needs no weights"""
+
 
 def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher:
-    """The frame encoder: a teacher, or "auto": ResNet-18 where its weights are at hand, else the classical descriptor.
+    """The frame encoder: a teacher, or "auto": the first one of `AUTO` whose weights are at hand.
 
     Raises:
         SemfieldError: there is no such teacher, or its weights are not at hand.
     """
     if name != "auto":
         return build_teacher(name, stride, device)
-    try:
-        return build_teacher("resnet18", stride, device)
-    except SemfieldError as error:
-        CONSOLE.log(f"Frame encoder: classical descriptor, because {str(error)[0].lower()}{str(error)[1:]}")
-        return build_teacher("classical", stride, device)
+    for wanted, instead in pairwise(AUTO):
+        try:
+            return build_teacher(wanted, stride, device)
+        except SemfieldError as error:
+            CONSOLE.log(f"Frame encoder: {instead}, because {str(error)[0].lower()}{str(error)[1:]}")
+    return build_teacher(AUTO[-1], stride, device)
 
 
 BYTES_PER_PIXEL = 68

@@ -1,7 +1,7 @@
 """From the name of a teacher, as it stands in a configuration, to the teacher.
 
 A name is one of
-- `classical`, `resnet18`, `dinov2`, `dino`, `clip`, `sam`, `sam2`, `siglip2`;
+- `classical`, `lite`, `resnet18`, `dinov2`, `dino`, `clip`, `sam`, `sam2`, `siglip2`;
 - one of the last six with other weights, `dinov2:facebook/dinov2-small` or `dinov2:FOLDER`;
 - a class of your own, `module:Class`, which is made without arguments.
 """
@@ -34,7 +34,9 @@ PRETRAINED = {
     "sam2": Pretrained("facebook/sam2.1-hiera-small", 256, "sam.Sam2Teacher"),
     "siglip2": Pretrained("google/siglip2-base-patch16-512", 768, "vit.ViTTeacher"),
 }
-KINDS = ("classical", "resnet18", *PRETRAINED)
+KINDS = ("classical", "lite", "resnet18", *PRETRAINED)
+DIMS = {"lite": 520, "resnet18": 256}
+"""channels of teachers whose weights are not on the hub"""
 
 
 def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu") -> Teacher:
@@ -57,6 +59,10 @@ def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu"
         from semfield_ns.teachers.classical import ClassicalTeacher
 
         return ClassicalTeacher(stride)
+    if name == "lite":
+        from semfield_ns.teachers.lite import LiteTeacher
+
+        return LiteTeacher(device=device)
     if name == "resnet18":
         from semfield_ns.teachers.resnet import ResNetTeacher
 
@@ -65,14 +71,14 @@ def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu"
 
 
 def teacher_dim(name: str) -> int:
-    """Channels of a teacher; for the names without weights of their own, without looking for any.
+    """Channels of a teacher; for a name without weights in it, without looking for any.
 
     Raises:
         SemfieldError: as `build_teacher`.
     """
     if name in PRETRAINED:
         return PRETRAINED[name].dim
-    return 256 if name == "resnet18" else build_teacher(name).dim
+    return DIMS[name] if name in DIMS else build_teacher(name).dim
 
 
 def build_text_teacher(name: str, device: torch.device | str = "cpu") -> TextTeacher:
