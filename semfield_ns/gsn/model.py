@@ -62,8 +62,8 @@ class GSNModelConfig(ModelConfig):
     num_source_views: int = 10
     """Views a picture is rendered from in evaluation."""
     teacher: str = "dinov2"
-    """2-D features that are distilled: classical, resnet18, dinov2, dino, clip, sam, sam2 or siglip2; other weights
-    as in dinov2:FOLDER, a class of your own as in my_module:MyTeacher."""
+    """2-D features that are distilled: classical, lite, resnet18, dinov2, dino, clip, sam, sam2 or siglip2; other
+    weights as in dinov2:FOLDER, a class of your own as in my_module:MyTeacher."""
     more_teachers: tuple[str, ...] = ()
     """Further teachers, each with a feature head of its own: their features are called features_KIND."""
     teacher_stride: int = 4

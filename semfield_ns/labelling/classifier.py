@@ -1,8 +1,12 @@
-"""A linear classifier of the frame encoder's features: a baseline that sees one picture at a time, and what
-semantic heads correct.
+"""A linear classifier of image features: a baseline that sees one picture at a time, and what semantic heads correct.
+
+Features may come from several sources, such as colours and what a pretrained network sees; `selection` says how far
+each of them counts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,48 +15,101 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LabelImage = Int[np.ndarray, "H W"]
-Linear = tuple[Float[Tensor, "classes dim"], Float[Tensor, "classes"]]
-"""weight and bias"""
+Stack = Float[Tensor, "frames h w dim"]
 UNSEEN = -20.0
 """logit of a class that no label shows"""
 
 
-def fit_linear(
-    features: Float[Tensor, "frames h w dim"],
-    labels: Mapping[int, LabelImage],
-    num_classes: int,
-    penalty: float = 1e-4,
-    most_pixels: int = 60_000,
-    seed: int = 0,
-) -> Linear:
-    """Multinomial logistic regression on the pixels of the labelled frames.
+class Recipe(NamedTuple):
+    """How a classifier is fitted."""
+
+    weights: tuple[float, ...]
+    """what the features of each source are multiplied by; 0 leaves a source out"""
+    penalty: float
+    """on the squared weights of the classifier"""
+
+
+PLAIN = Recipe((1.0,), 1e-4)
+"""of one source"""
+
+
+class Linear(NamedTuple):
+    """A fitted classifier. Its logits are log-probabilities, up to a constant."""
+
+    weights: tuple[Float[Tensor, "classes dim"], ...]
+    """of each source"""
+    bias: Float[Tensor, "classes"]
+
+    def scaled(self, scale: float) -> "Linear":
+        """The classifier whose logits are so many times as large."""
+        return Linear(tuple(scale * weight for weight in self.weights), scale * self.bias)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled pixels."""
+
+    features: tuple[Float[Tensor, "N dim"], ...]
+    """of each source"""
+    labels: Int[Tensor, "N"]
+    frames: Int[Tensor, "N"]
+    pixels: Int[Tensor, "N"]
+    """numbered row by row"""
+
+    def __getitem__(self, which: Tensor) -> "Samples":
+        """Some of them, by a mask or by number."""
+        features = tuple(source[which] for source in self.features)
+        return Samples(features, self.labels[which], self.frames[which], self.pixels[which])
+
+
+def draw_samples(
+    sources: Sequence[Stack], labels: Mapping[int, LabelImage], most_pixels: int = 60_000, seed: int = 0
+) -> Samples:
+    """Draws labelled pixels, all of them where there are not so many.
 
     Args:
-        features: of the frame encoder, for every frame.
+        sources: image features of every frame.
         labels: labelled frame -> class ids, negative where there is no label.
-        num_classes: classes.
-        penalty: on the squared weights.
-        most_pixels: drawn for the fit.
+        most_pixels: to draw.
         seed: of the draw.
 
     Raises:
         ValueError: no pixel has a label.
     """
-    inputs, targets = [], []
-    for frame, image in labels.items():
-        truth = torch.from_numpy(np.ascontiguousarray(image))
-        known = truth >= 0
-        inputs.append(_full(features[frame], *image.shape)[known].half())
-        targets.append(truth[known].long())
-    if not sum(map(len, targets)):
+    known = {frame: torch.from_numpy(np.flatnonzero(image >= 0)) for frame, image in labels.items()}
+    total = sum(map(len, known.values()))
+    if not total:
         raise ValueError("The linear head needs at least one labelled pixel.")
-    x, y = torch.cat(inputs), torch.cat(targets)
-    drawn = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[:most_pixels]
-    x, y = x[drawn].float(), y[drawn]
-    return _logistic_regression(x, y, num_classes, penalty)
+    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:most_pixels].sort().values
+    parts, start = [], 0
+    for frame, places in known.items():
+        pixels = places[drawn[(drawn >= start) & (drawn < start + len(places))] - start]
+        start += len(places)
+        truth = torch.from_numpy(np.ascontiguousarray(labels[frame]))
+        shown = tuple(upsample(source[frame], *truth.shape).flatten(0, 1)[pixels].half() for source in sources)
+        parts.append(Samples(shown, truth.flatten()[pixels].long(), torch.full_like(pixels, frame), pixels))
+    return Samples(
+        tuple(torch.cat([part.features[i] for part in parts]) for i in range(len(sources))),
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "frames", "pixels")),
+    )
 
 
-def _logistic_regression(x: Float[Tensor, "N dim"], y: Int[Tensor, "N"], num_classes: int, penalty: float) -> Linear:
+def fit(samples: Samples, recipe: Recipe, num_classes: int) -> Linear:
+    """Multinomial logistic regression."""
+    pairs = list(zip(recipe.weights, samples.features, strict=True))
+    x = torch.cat([weight * source.float() for weight, source in pairs if weight], dim=1)
+    joined, bias = _logistic_regression(x, samples.labels, num_classes, recipe.penalty)
+    found, column = [], 0
+    for weight, source in pairs:
+        dim = source.shape[1]
+        found.append(weight * joined[:, column : column + dim] if weight else torch.zeros(num_classes, dim))
+        column += dim if weight else 0
+    return Linear(tuple(found), bias)
+
+
+def _logistic_regression(
+    x: Float[Tensor, "N dim"], y: Int[Tensor, "N"], num_classes: int, penalty: float
+) -> tuple[Float[Tensor, "classes dim"], Float[Tensor, "classes"]]:
     """Minimises the mean cross-entropy and `penalty` times the squared weights; unseen classes get `UNSEEN`."""
     from sklearn.linear_model import LogisticRegression  # takes seconds, of every command
     from threadpoolctl import threadpool_limits
@@ -72,64 +129,7 @@ def _logistic_regression(x: Float[Tensor, "N dim"], y: Int[Tensor, "N"], num_cla
     return weight, bias
 
 
-def fit_folds(
-    features: Float[Tensor, "frames h w dim"], labels: Mapping[int, LabelImage], num_classes: int, folds: int = 3
-) -> Iterator[tuple[int, Linear]]:
-    """Cross-validation: each labelled frame with a classifier fitted to the labels of frames further away.
-
-    Args:
-        features: of the frame encoder, for every frame.
-        labels: labelled frame -> class ids, negative where there is no label.
-        num_classes: classes.
-        folds: so many runs of successive labelled frames are held out in turn. A single frame cannot be held out.
-    """
-    frames = sorted(labels)
-    if len(frames) < 2:
-        return
-    for held_out in np.array_split(frames, min(folds, len(frames))):
-        linear = fit_linear(features, {frame: labels[frame] for frame in frames if frame not in held_out}, num_classes)
-        yield from ((int(frame), linear) for frame in held_out)
-
-
-def fitting_scale(
-    held_out: Iterable[tuple[Float[Tensor, "N classes"], Float[Tensor, "N classes"], Int[np.ndarray, "N"]]],
-    prior_pixels: float = 20.0,
-) -> float:
-    """How many times a classifier's logits should count beside other logits: the most likely scale, at least 0.
-
-    Args:
-        held_out: logits of the classifier and the other logits, with the truth (negative where there is none) of
-            frames that the classifier was not fitted on.
-        prior_pixels: weight of the prior that it is 1, which is also the result without any held-out frame.
-    """
-    parts = [
-        (own[truth >= 0], other[truth >= 0], torch.from_numpy(truth[truth >= 0])) for own, other, truth in held_out
-    ]
-    if not sum(len(truth) for *_, truth in parts):
-        return 1.0
-    own, other, truth = (torch.cat(entries) for entries in zip(*parts, strict=True))
-    scale = torch.ones((), requires_grad=True)
-    weight = prior_pixels / len(truth)
-    _minimise(lambda: F.cross_entropy(scale * own + other, truth) + weight * (scale - 1).square(), [scale], 50)
-    return max(float(scale.detach()), 0.0)
-
-
-def _minimise(loss: Callable[[], Tensor], parameters: list[Tensor], iterations: int) -> None:
-    optimizer = torch.optim.LBFGS(parameters, max_iter=iterations, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-
-
-def linear_head(
-    features: Float[Tensor, "frames h w dim"], labels: Mapping[int, LabelImage], num_classes: int
-) -> list[LabelImage]:
+def linear_head(features: Stack, labels: Mapping[int, LabelImage], num_classes: int) -> list[LabelImage]:
     """Predicts each frame, also the labelled ones, from its own features.
 
     Args:
@@ -140,20 +140,21 @@ def linear_head(
     Raises:
         ValueError: no pixel has a label.
     """
-    linear = fit_linear(features, labels, num_classes)
+    linear = fit(draw_samples([features], labels), PLAIN, num_classes)
     shape = next(iter(labels.values())).shape
-    return [classify(frame, linear, shape).argmax(dim=-1).numpy().astype(np.int64) for frame in features]
+    return [classify([frame], linear, shape).argmax(dim=-1).numpy().astype(np.int64) for frame in features]
 
 
 def classify(
-    features: Float[Tensor, "h w dim"], linear: Linear, shape: tuple[int, ...]
+    sources: Sequence[Float[Tensor, "h w dim"]], linear: Linear, shape: tuple[int, ...]
 ) -> Float[Tensor, "height width classes"]:
-    """Logits of a frame at a size, by a fitted classifier."""
-    weight, bias = linear
-    return _full(features, *shape) @ weight.T + bias
+    """Logits of a frame at a size, by a fitted classifier of its features."""
+    pairs = zip(sources, linear.weights, strict=True)
+    # On each source's own grid, which is the same and quicker: what is linear may be interpolated later.
+    return linear.bias + sum(upsample(source.float() @ weight.T, *shape) for source, weight in pairs)
 
 
-def _full(grid: Float[Tensor, "h w dim"], height: int, width: int) -> Float[Tensor, "H W dim"]:
-    """Features at every pixel."""
+def upsample(grid: Float[Tensor, "h w dim"], height: int, width: int) -> Float[Tensor, "H W dim"]:
+    """Values at every pixel."""
     image = grid.float().permute(2, 0, 1)[None]
     return F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)

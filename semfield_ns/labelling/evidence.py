@@ -15,7 +15,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.io import cache_root
-from semfield_ns.labelling.classifier import Linear, classify, fit_folds, fit_linear, fitting_scale
+from semfield_ns.labelling.classifier import Samples, Stack, classify, draw_samples, fit, upsample
 from semfield_ns.labelling.propagation import (
     Carried,
     Flow,
@@ -25,7 +25,9 @@ from semfield_ns.labelling.propagation import (
     fit_reliability,
     held_out_gaps,
     merge,
+    unlabelled_distances,
 )
+from semfield_ns.labelling.selection import Choice, choose
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.scenes.labels import IGNORE
 
@@ -35,8 +37,8 @@ CLASSIFIER_FRAMES = 16
 """labelled frames, at most, that the classifier is fitted on"""
 HELD_OUT_FRAMES = 48
 """labelled frames, at most, at which carried labels are compared with the truth"""
-HELD_OUT_PIXELS = 100_000
-"""at most, at which the classifier is, together with the carried labels, compared with the truth"""
+HELD_OUT_PIXELS = 24_000
+"""labelled pixels, at most, by which the classifier is chosen, together with the carried labels"""
 FLOW_FIELDS = ("flow_fwd_path", "flow_bwd_path")
 
 
@@ -56,20 +58,24 @@ class CarriedLabels:
 class Evidence:
     """Log-likelihoods of classes at the pixels of all frames; None where there is nothing to go by."""
 
-    classifier: Linear | None = None
-    """Of image features; its logits are log-probabilities, up to a constant."""
+    logits: Float[Tensor, "frames h w classes"] | None = None
+    """Of a classifier of image features, on a grid over each frame."""
     carried: CarriedLabels | None = None
     targets: Float[Tensor, "frames height width 2"] | None = None
     """For frames without a label, both together: class id and confidence; 0 elsewhere."""
 
 
-def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
+def gather_evidence(
+    dataset: SceneDataset, sources: Callable[[], Mapping[str, Stack]] | None = None, carry: bool = True
+) -> Evidence:
     """What the visible labels tell of all frames.
 
     Inputs are read when they are needed and results lie in files: memory does not grow with the video.
 
     Args:
-        dataset: training frames, with "source_features", "labelled", "label_map" and "camera_ids" in `metadata`.
+        dataset: training frames, with "labelled", "label_map" and "camera_ids" in `metadata`.
+        sources: gives image features of all frames by name, of colours and of a pretrained network where there is one;
+            by default "source_features" in `metadata`.
         carry: also along the flow, where there is flow.
     """
     metadata = dataset.metadata
@@ -78,20 +84,34 @@ def gather_evidence(dataset: SceneDataset, carry: bool = True) -> Evidence:
     labelled = [index for index in metadata["labelled"] if (_labels(dataset, index) != IGNORE).any()]
     if not labelled:
         return Evidence()
+    classes, count = len(metadata["label_map"]), len(dataset)
+    sizes = {dataset.size(index) for index in range(count)}
+    carried = None
+    if carry and dataset.has_flow and len(labelled) < count and len(sizes) == 1:
+        cameras = [CameraVideo(dataset, video, set(labelled)) for video in videos(metadata["camera_ids"])]
+        share = HELD_OUT_FRAMES // len(cameras)
+        reliability = fit_reliability(pair for camera in cameras for pair in camera.held_out(share))
+        carried = carry_labels(cameras, reliability, sizes.pop(), classes)
+        CONSOLE.log(f"Labels carried along the flow: {reliability}.")
+    features = sources() if sources else {"the frame encoder": metadata["source_features"]}
+    stacks = list(features.values())
     labels = OnDemand(labelled[:: -(-len(labelled) // CLASSIFIER_FRAMES)], partial(_labels, dataset))
-    classes = len(metadata["label_map"])
-    linear = fit_linear(metadata["source_features"], labels, classes)
-    sizes = {dataset.size(index) for index in range(len(dataset))}
-    if not carry or not dataset.has_flow or len(labelled) == len(dataset) or len(sizes) > 1:
-        return Evidence(_scaled(linear, fitting_scale(held_out_predictions(dataset, labels, None, classes))))
-    cameras = [CameraVideo(dataset, video, set(labelled)) for video in videos(metadata["camera_ids"])]
-    share = HELD_OUT_FRAMES // len(cameras)
-    reliability = fit_reliability(pair for camera in cameras for pair in camera.held_out(share))
-    carried = carry_labels(cameras, reliability, sizes.pop(), classes)
-    scale = fitting_scale(held_out_predictions(dataset, labels, carried, classes))
-    CONSOLE.log(f"Labels carried along the flow: {reliability}. Weight of image features: {scale:.2f}.")
-    linear = _scaled(linear, scale)
-    return Evidence(linear, carried, merged_targets(dataset, labelled, linear, carried))
+    samples = draw_samples(stacks, labels, HELD_OUT_PIXELS)
+    gap = int(np.median(unlabelled_distances(labelled, count) or [1]))
+    choice = choose(samples, carried_logits(carried, samples, classes), gap)
+    CONSOLE.log(f"Image features: {_told(choice, list(features))}.")
+    linear = fit(draw_samples(stacks, labels), choice.recipe, classes).scaled(choice.scale)
+    finest = max((stack.shape[1:3] for stack in stacks), key=lambda size: size[0] * size[1])
+    logits = scratch_array((count, *finest, classes), np.float16)
+    for index in range(count):
+        logits[index] = classify([stack[index] for stack in stacks], linear, tuple(finest)).half()
+    targets = None if carried is None else merged_targets(labelled, logits, carried)
+    return Evidence(logits, carried, targets)
+
+
+def _told(choice: Choice, names: Sequence[str]) -> str:
+    parts = [f"{name} times {w:g}" for name, w in zip(names, choice.recipe.weights, strict=True) if w]
+    return f"{' and '.join(parts)}, penalty {choice.recipe.penalty:g}; their logits count {choice.scale:.2f} times"
 
 
 def carry_labels(
@@ -110,39 +130,32 @@ def carry_labels(
     return result
 
 
-def held_out_predictions(
-    dataset: SceneDataset, labels: Mapping[int, LabelImage], carried: CarriedLabels | None, classes: int
-) -> Iterator[tuple[Float[Tensor, "N classes"], Float[Tensor, "N classes"], LabelImage]]:
-    """Of labelled frames, on a grid: logits of a classifier fitted without them, those of carried labels, the truth."""
-    shape = dataset.size(next(iter(labels)))
-    step = int(np.ceil((len(labels) * shape[0] * shape[1] / HELD_OUT_PIXELS) ** 0.5))
-    for frame, linear in fit_folds(dataset.metadata["source_features"], labels, classes):
-        logits = classify(dataset.metadata["source_features"][frame], linear, labels[frame].shape)[::step, ::step]
-        others = torch.zeros_like(logits)
-        if carried is not None:
-            ids, ratio = (part[frame][:, ::step, ::step] for part in (carried.labels, carried.log_ratio))
-            others.scatter_add_(-1, ids.long().movedim(0, -1), ratio.float().movedim(0, -1))
-        yield logits.flatten(0, 1), others.flatten(0, 1), labels[frame][::step, ::step].reshape(-1)
+def carried_logits(carried: CarriedLabels | None, samples: Samples, classes: int) -> Float[Tensor, "N classes"]:
+    """What carried labels say of labelled pixels, each without its own label; 0 where nothing was carried."""
+    logits = torch.zeros(len(samples.labels), classes)
+    for frame in samples.frames.unique().tolist() if carried is not None else ():
+        assert carried is not None
+        asked = samples.frames == frame
+        pixels = samples.pixels[asked]
+        ids, ratio = (part[frame].flatten(1)[:, pixels].T for part in (carried.labels, carried.log_ratio))
+        logits[asked] = torch.zeros(len(pixels), classes).scatter_add(-1, ids.long(), ratio.float())
+    return logits
 
 
 def merged_targets(
-    dataset: SceneDataset, labelled: Sequence[int], linear: Linear, carried: CarriedLabels
+    labelled: Sequence[int], logits: Float[Tensor, "frames h w classes"], carried: CarriedLabels
 ) -> Float[Tensor, "frames height width 2"]:
     """Of the frames without a label: the class that classifier and carried labels make most likely, and how likely."""
     count, _, *shape = carried.labels.shape
     # Half precision holds whole numbers up to 2048.
-    kind = np.float16 if len(linear[1]) <= 2048 else np.float32
+    kind = np.float16 if logits.shape[-1] <= 2048 else np.float32
     targets = scratch_array((count, *shape, 2), kind)
     for index in sorted(set(range(count)) - set(labelled)):
-        prior = classify(dataset.metadata["source_features"][index], linear, tuple(shape)).numpy()
+        prior = upsample(logits[index], *shape).numpy()
         pairs = zip(carried.labels[index].long().numpy(), carried.log_ratio[index].float().numpy(), strict=True)
         merged = merge(list(pairs), prior)
         targets[index] = torch.from_numpy(np.stack([merged.labels, merged.confidence], axis=-1).astype(kind))
     return targets
-
-
-def _scaled(linear: Linear, scale: float) -> Linear:
-    return scale * linear[0], scale * linear[1]
 
 
 def _labels(dataset: SceneDataset, index: int) -> LabelImage:

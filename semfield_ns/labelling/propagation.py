@@ -130,13 +130,19 @@ def carry_from_both_sides(
     return result
 
 
+def unlabelled_distances(labelled: Sequence[int], num_frames: int) -> list[int]:
+    """Frames from each frame without a label to the nearest one with a label, the smallest first."""
+    known = set(labelled)
+    return sorted(min(abs(f - s) for s in known) for f in range(num_frames) if f not in known)
+
+
 def held_out_gaps(labelled: Sequence[int], num_frames: int) -> dict[int, int]:
     """How far the nearest label is to be from each held-out frame, so that together they are as unlabelled ones are.
 
     Returns:
         Labelled frame -> frames. The distances of the unlabelled frames to the nearest label, in turn.
     """
-    distances = sorted(min(abs(f - s) for s in labelled) for f in range(num_frames) if f not in labelled)
+    distances = unlabelled_distances(labelled, num_frames)
     if not distances:
         return dict.fromkeys(labelled, 1)
     # The golden ratio spreads any number of draws evenly over the distances.

@@ -14,7 +14,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.labelling.evidence import gather_evidence
+from semfield_ns.labelling.evidence import Evidence, gather_evidence
 from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
@@ -43,6 +43,8 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
     return build_teacher(AUTO[-1], stride, device)
 
 
+EVIDENCE_DIM = 96
+"""principal components of a pretrained network's features, at most, that the classifier of labels may use"""
 BYTES_PER_PIXEL = 68
 """of a frame in memory with everything that it may have: colour, label, masks, depth, flow both ways, carried label"""
 
@@ -61,7 +63,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     pixel_sampler: PixelSamplerConfig = field(default_factory=MotionPixelSamplerConfig)
     """Draws half of the rays on moving things."""
     encoder: str = "auto"
-    """Frame encoder whose features are gathered along flows: auto, or a teacher such as classical, resnet18, dinov2."""
+    """Frame encoder whose features are gathered along flows: auto, or a teacher such as classical, lite, dinov2."""
     encoder_stride: int = 2
     """Pixels per cell of the classical encoder."""
     encoder_dim: int = 48
@@ -69,6 +71,9 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     encoder_basis: Literal["own", "common"] = "own"
     """Directions of a wide encoder's features that are kept: "own", principal components of the scene; "common", the
     same fixed ones in every scene. Runs of several scenes, and what is adapted from them, take "common"."""
+    evidence_encoder: str = "lite"
+    """What labels are predicted from beside colours, by a classifier that labelled frames choose: a pretrained teacher,
+    or classical for colours alone. The frame encoder itself is taken where it is a pretrained one."""
     propagate_labels: bool = True
     """Carry labels along the given flow to unlabelled frames, as weighted targets."""
     memory_budget: int = 4096
@@ -123,21 +128,44 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         outputs = self.train_dataparser_outputs
         dataset.metadata["world"] = outputs.dataparser_scale * outputs.dataparser_transform.double().numpy()
         encoder = build_encoder(self.config.encoder, self.device, self.config.encoder_stride)
-        files = list(dataset.image_filenames)
-        dataset.metadata["source_features"] = scene_features(
-            files,
-            lambda index: dataset.get_image_float32(index)[..., :3],
-            encoder,
-            self.config.encoder_dim,
-            common=self.config.encoder_basis == "common",
-            variants=["" if frame.lens is None else repr(frame.lens) for frame in dataset.frames],
-        )
+        dataset.metadata["source_features"] = self._describe(dataset, encoder, self.config.encoder_dim)
         dataset.metadata["source_moving"] = dataset.moving()
         self._fit_budget(dataset)
-        self._add_what_training_needs(dataset)
+        self._add_what_training_needs(dataset, encoder)
         return dataset
 
-    def _add_what_training_needs(self, dataset: FlowDataset) -> None:
+    def _describe(self, dataset: FlowDataset, encoder: Teacher, dim: int, white: bool = True) -> Tensor:
+        """Features of all frames, at most `dim` channels of them."""
+        return scene_features(
+            list(dataset.image_filenames),
+            lambda index: dataset.get_image_float32(index)[..., :3],
+            encoder,
+            dim,
+            common=white and self.config.encoder_basis == "common",
+            variants=["" if frame.lens is None else repr(frame.lens) for frame in dataset.frames],
+            white=white,
+        )
+
+    def _evidence(self, dataset: FlowDataset, encoder: Teacher) -> Evidence:
+        """What labels tell of all frames."""
+
+        def sources() -> dict[str, Tensor]:
+            config = self.config
+            colors, pretrained = build_teacher("classical", config.encoder_stride), encoder
+            if encoder.name == colors.name:
+                try:
+                    pretrained = build_encoder(config.evidence_encoder, self.device, config.encoder_stride)
+                except SemfieldError as error:
+                    CONSOLE.log(f"Labels are predicted from colours alone: {error}")
+            found = {"colours": self._describe(dataset, colors, config.encoder_dim)}
+            if pretrained.name != colors.name:
+                name = pretrained.name.split("-")[0]
+                found[name] = self._describe(dataset, pretrained, EVIDENCE_DIM, white=False)
+            return found
+
+        return gather_evidence(dataset, sources, self.config.propagate_labels)
+
+    def _add_what_training_needs(self, dataset: FlowDataset, encoder: Teacher) -> None:
         """Colours that fields look up, and what labels tell of all frames; also for renders, in some settings."""
         # Half precision: exact to an eighth of an 8-bit level, and half the memory of a 480x270 video.
         dataset.metadata["source_colors"] = mapped_stack(
@@ -145,7 +173,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             (dataset.get_image_float32(index)[..., :3].half().numpy() for index in range(len(dataset))),
             len(dataset),
         )
-        evidence = gather_evidence(dataset, carry=self.config.propagate_labels)
+        evidence = self._evidence(dataset, encoder)
         dataset.metadata["source_evidence"], dataset.propagated = evidence, evidence.targets
 
     def _fit_budget(self, dataset: FlowDataset) -> None:

@@ -42,8 +42,7 @@ class SourceFrames(nn.Module):
     moving: Tensor
     carried_labels: Tensor
     carried_log_ratio: Tensor
-    classifier_weight: Tensor
-    classifier_bias: Tensor
+    class_logits: Tensor
     source: Tensor
     neighbours: Tensor
     frame_poses: Tensor
@@ -91,7 +90,8 @@ class SourceFrames(nn.Module):
         colors = colors if colors is not None else torch.zeros(len(times), 1, 1, 3)
         evidence = evidence if evidence is not None else Evidence()
         images = {"features": features, "colors": colors}
-        self.has_carried = evidence.carried is not None
+        self.has_classifier, self.has_carried = evidence.logits is not None, evidence.carried is not None
+        images["class_logits"] = evidence.logits if evidence.logits is not None else torch.zeros(len(times), 1, 1, 1)
         if evidence.carried is not None:
             images |= {"carried_labels": evidence.carried.labels, "carried_log_ratio": evidence.carried.log_ratio}
         for name, stack in images.items():
@@ -101,10 +101,6 @@ class SourceFrames(nn.Module):
                 keep(name, stack)
         keep("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
-        self.has_classifier = evidence.classifier is not None
-        weight, bias = evidence.classifier or (torch.zeros(1, self.feature_dim), torch.zeros(1))
-        keep("classifier_weight", weight)
-        keep("classifier_bias", bias)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -201,8 +197,8 @@ class SourceFrames(nn.Module):
         Also for points that are hidden there: it is the pixel that is to be labelled, and while the branches are not
         yet separated, each of them alone has to explain what is seen.
         """
-        feature, visible = self.gather(points, step)
-        logits = visible * (feature @ self.classifier_weight.T + self.classifier_bias)
+        said, visible = self._look_up(self.class_logits, points, step)
+        logits = visible * said
         if not self.has_carried:
             return logits
         row, column = self._pixel(points, step, self.carried_labels.shape[2:])

@@ -13,7 +13,6 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.labelling.evidence import gather_evidence
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.semantic_flow.datamanager import (
     FlowDataset,
@@ -25,6 +24,7 @@ from semfield_ns.semantic_flow_splat.baking import open_field, seen_by
 from semfield_ns.semantic_flow_splat.depths import video_depths
 from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, longest_video, read_frame
+from semfield_ns.teachers.base import Teacher
 
 
 @dataclass
@@ -80,15 +80,14 @@ class SplatDataManager(SemanticFlowDataManager):
             )
         return super().create_train_dataset()
 
-    def _add_what_training_needs(self, dataset: FlowDataset) -> None:
+    def _add_what_training_needs(self, dataset: FlowDataset, encoder: Teacher) -> None:
         """What labels tell of all frames, the pictures, and `metadata["start"]`, which makes Gaussians of them.
 
         Nothing where a trained run is opened: its checkpoint has all that renders need.
         """
         if self.test_mode != "val":
             return
-        known = gather_evidence(dataset, carry=self.config.propagate_labels)
-        dataset.propagated = known.targets
+        dataset.propagated = self._evidence(dataset, encoder).targets
         dataset.metadata["images"] = Images(dataset)
         dataset.metadata["known_labels"] = KnownLabels(dataset)
         dataset.metadata["start"] = partial(

@@ -254,6 +254,7 @@ def scene_features(
     root: Path | None = None,
     common: bool = False,
     variants: Sequence[str] | None = None,
+    white: bool = True,
 ) -> Float16[Tensor, "frames h w dim"]:
     """Standardised (and, if wider than `max_dim`, projected) features of all images of a scene.
 
@@ -261,15 +262,17 @@ def scene_features(
         image_files: the images, of one size, in the order of the result.
         load_image: index -> float RGB (height, width, 3) in [0, 1].
         teacher: the extractor.
-        max_dim: the most channels to keep; whitened principal components of these images beyond that.
+        max_dim: the most channels to keep; principal components of these images beyond that.
         root: the folder of the cache; `cache_root()` by default.
         common: instead of principal components, which every scene has of its own, fixed random orthonormal directions:
             what is learned on them in one scene holds in another.
         variants: what `load_image` does to each of the images, "" for nothing; see `Picture`.
+        white: principal components of unit variance each; otherwise only the first has that, and the others are as
+            small beside it as they are in the features, so that a penalty on weights holds noise back.
 
     Returns:
-        Zero mean, unit variance a channel over these images, float16; a memory map, of which only what is looked at
-        is read.
+        Zero mean, unit variance a channel over these images (but see `white`), float16; a memory map, of which only
+        what is looked at is read.
 
     Raises:
         SemfieldError: the cache cannot be read or written.
@@ -291,10 +294,10 @@ def scene_features(
                 weight = weight @ common_directions(teacher.dim, max_dim)
             else:
                 axes, variances = moments.principal_axes(max_dim, std)
-                weight = weight @ axes / variances.clamp(min=1e-6).sqrt()
+                weight = weight @ axes / (variances if white else variances[:1]).clamp(min=1e-6).sqrt()
         return {"weight": weight.float().numpy(), "bias": -(mean @ weight).float().numpy()}
 
-    kind = f"{'common' if common else 'whitened'}-{max_dim}"
+    kind = f"{'common' if common else 'whitened' if white else 'natural'}-{max_dim}"
     projection = cache.fitted(kind, keys, fit)
     weight, bias = (torch.from_numpy(projection[name]) for name in ("weight", "bias"))
     return mapped_stack(

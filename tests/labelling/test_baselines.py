@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from semfield_ns.labelling.baselines import chained_flow, nearest_labelled, nearest_labelled_frame
-from semfield_ns.labelling.classifier import fit_folds, fitting_scale, linear_head
+from semfield_ns.labelling.classifier import linear_head
 from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.scenes.flow import follow
 
@@ -105,27 +105,3 @@ def test_a_linear_head_learns_what_one_picture_tells():
     assert (found[0] == truth[0]).mean() > 0.95 and (found[2] == truth[2]).mean() > 0.9
     with pytest.raises(ValueError, match="labelled pixel"):
         linear_head(features, {0: np.full((6, 8), -1)}, num_classes=2)
-
-
-def test_a_classifier_counts_as_far_as_it_is_right():
-    """Right three times out of four, its log-odds are log 3, whatever it claims; other logits keep their own weight."""
-    truth = np.array([0, 0, 0, 1] * 500)
-    claims = torch.tensor([[4.0, 0.0]]).expand(len(truth), 2)
-    silence = torch.zeros(len(truth), 2)
-    assert fitting_scale([(claims, silence, truth)], prior_pixels=0.0) == pytest.approx(np.log(3) / 4, abs=1e-3)
-    assert fitting_scale([(claims, -claims, truth)], prior_pixels=0.0) == pytest.approx(1 + np.log(3) / 4, abs=1e-3)
-    assert fitting_scale([(claims, silence, 1 - truth)]) == 0.0, "wrong more often than not: it does not count"
-    unknown = np.full_like(truth, -1)
-    assert fitting_scale([(claims, silence, unknown)]) == fitting_scale([]) == 1.0
-
-
-def test_a_frame_is_held_out_with_what_lies_around_it():
-    """Of six labelled frames two are left out at a time: the class that only they show cannot be known."""
-    features = torch.eye(3)[[0, 0, 1, 1, 2, 2]][:, None, None, :].expand(6, 4, 4, 3)
-    labels = {frame: np.full((4, 4), frame // 2) for frame in range(6)}
-    fitted = dict(fit_folds(features, labels, 3))
-    assert sorted(fitted) == list(range(6))
-    for frame, (weight, bias) in fitted.items():
-        logits = features[frame, 0, 0] @ weight.T + bias
-        assert int(logits.argmin()) == frame // 2
-    assert list(fit_folds(features, {0: labels[0]}, 3)) == []

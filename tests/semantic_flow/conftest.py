@@ -78,7 +78,7 @@ def make_evidence() -> Evidence:
     carried = CarriedLabels(
         torch.randint(3, (FRAMES, 2, HEIGHT, WIDTH)).byte(), 5 * torch.rand(FRAMES, 2, HEIGHT, WIDTH).half()
     )
-    return Evidence((torch.randn(len(CLASSES), 7), torch.randn(len(CLASSES))), carried)
+    return Evidence(torch.randn(FRAMES, HEIGHT // 2, WIDTH // 2, len(CLASSES)).half(), carried)
 
 
 def make_batch(rays: int = 96, seed: int = 0) -> tuple:

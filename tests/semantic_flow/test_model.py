@@ -7,6 +7,7 @@ import torch
 from nerfstudio.utils.colormaps import ColormapOptions, apply_colormap
 
 from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flow_paper, semantic_flow_tiny
+from semfield_ns.rendering.projection import gather_bilinear
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
 from semfield_ns.semantic_flow.fields.blending import alpha, blend, single_weights
@@ -281,14 +282,15 @@ def test_presets_share_their_classes():
 
 
 def test_evidence_is_what_the_pixel_under_the_point_tells():
-    """Its image feature, by the classifier, and the labels carried to it; nothing outside the picture."""
+    """What the classifier says of it, and the labels carried to it; nothing outside the picture."""
     model = make_model(evidence=True)
     frames, cameras = model.frames, make_cameras()
     row, column, step = torch.tensor([3, 7]), torch.tensor([5, 11]), torch.tensor([2, 4])
     rays = cameras.generate_rays(camera_indices=step[:, None], coords=torch.stack([row, column], dim=-1) + 0.5)
     points = rays.origins + 4.0 * rays.directions
-    weight, bias = model.kwargs["metadata"]["source_evidence"].classifier
-    expected = frames.gather(points, step)[0] @ weight.T + bias
+    said = model.kwargs["metadata"]["source_evidence"].logits
+    where = torch.stack([column, row], dim=-1) / 2 - 0.25  # in cells of two pixels, of a pixel's centre
+    expected = gather_bilinear(said, step, where)
     for i in range(2):
         for side in range(2):
             label = int(frames.carried_labels[step[i], side, row[i], column[i]])
