@@ -17,15 +17,8 @@ from torch import Tensor
 
 from semfield_ns.labelling.classifier import PLAIN, Recipe, Samples, fit
 
-RECIPES = (
-    Recipe((1.0, 1.0), 1e-3),
-    Recipe((1.0, 1.0), 1e-4),
-    Recipe((1.0, 4.0), 1e-3),
-    Recipe((1.0, 4.0), 1e-2),
-    Recipe((0.0, 4.0), 1e-3),
-    Recipe((1.0, 0.0), 1e-4),
-)
-"""of colours and of a pretrained network; the first where nothing can be held out"""
+RECIPES = ((1.0, 1.0, 1e-3), (1.0, 1.0, 1e-4), (1.0, 4.0, 1e-3), (1.0, 4.0, 1e-2), (0.0, 4.0, 1e-3), (1.0, 0.0, 1e-4))
+"""weights of colours and of each pretrained network, and penalty; the first where nothing can be held out"""
 FOLDS = 3
 PRIOR_PIXELS = 20.0
 
@@ -40,23 +33,23 @@ class Choice(NamedTuple):
     """cross-entropy together with what else is known of the pixels; not a number where nothing could be held out"""
 
 
-def choose(
-    samples: Samples,
-    others: Float[Tensor, "N classes"],
-    gap: int = 1,
-    recipes: Sequence[Recipe] | None = None,
-) -> Choice:
+def recipes(sources: int) -> list[Recipe]:
+    """What can be chosen from where there are so many sources of features, of which the first is colours."""
+    if sources == 1:
+        return [PLAIN]
+    return [Recipe((colors, *[pretrained] * (sources - 1)), penalty) for colors, pretrained, penalty in RECIPES]
+
+
+def choose(samples: Samples, others: Float[Tensor, "N classes"], gap: int = 1) -> Choice:
     """The recipe that predicts held-out labelled frames best.
 
     Args:
         samples: labelled pixels.
         others: logits of what else is known of them, such as of carried labels.
         gap: frames, typically, between a frame without a label and the nearest one with a label.
-        recipes: to choose from; by default `RECIPES` of two sources, the plain one of one source.
     """
-    candidates = recipes or (RECIPES if len(samples.features) > 1 else (PLAIN,))
     choices = []
-    for recipe in candidates:
+    for recipe in recipes(len(samples.features)):
         own, known = held_out_logits(samples, recipe, others.shape[1], gap)
         own, rest, truth = own[known], others[known], samples.labels[known]
         scale = fitting_scale(own, rest, truth)

@@ -43,7 +43,7 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
     return build_teacher(AUTO[-1], stride, device)
 
 
-EVIDENCE_DIM = 96
+EVIDENCE_DIM = 48
 """principal components of a pretrained network's features, at most, that the classifier of labels may use"""
 BYTES_PER_PIXEL = 68
 """of a frame in memory with everything that it may have: colour, label, masks, depth, flow both ways, carried label"""
@@ -71,9 +71,9 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     encoder_basis: Literal["own", "common"] = "own"
     """Directions of a wide encoder's features that are kept: "own", principal components of the scene; "common", the
     same fixed ones in every scene. Runs of several scenes, and what is adapted from them, take "common"."""
-    evidence_encoder: str = "lite"
-    """What labels are predicted from beside colours, by a classifier that labelled frames choose: a pretrained teacher,
-    or classical for colours alone. The frame encoder itself is taken where it is a pretrained one."""
+    evidence_encoders: tuple[str, ...] = ("lite", "lite-fine")
+    """What labels are predicted from beside colours, by a classifier that labelled frames choose: pretrained teachers;
+    none for colours alone. Where the frame encoder is a pretrained one, it is taken instead."""
     propagate_labels: bool = True
     """Carry labels along the given flow to unlabelled frames, as weighted targets."""
     memory_budget: int = 4096
@@ -151,16 +151,17 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
 
         def sources() -> dict[str, Tensor]:
             config = self.config
-            colors, pretrained = build_teacher("classical", config.encoder_stride), encoder
+            colors = build_teacher("classical", config.encoder_stride)
+            pretrained = [encoder]
             if encoder.name == colors.name:
                 try:
-                    pretrained = build_encoder(config.evidence_encoder, self.device, config.encoder_stride)
+                    pretrained = [build_teacher(name, device=self.device) for name in config.evidence_encoders]
                 except SemfieldError as error:
                     CONSOLE.log(f"Labels are predicted from colours alone: {error}")
+                    pretrained = []
             found = {"colours": self._describe(dataset, colors, config.encoder_dim)}
-            if pretrained.name != colors.name:
-                name = pretrained.name.split("-")[0]
-                found[name] = self._describe(dataset, pretrained, EVIDENCE_DIM, white=False)
+            for teacher in pretrained:
+                found[teacher.name.split("-")[0]] = self._describe(dataset, teacher, EVIDENCE_DIM, white=False)
             return found
 
         return gather_evidence(dataset, sources, self.config.propagate_labels)

@@ -1,7 +1,7 @@
 """From the name of a teacher, as it stands in a configuration, to the teacher.
 
 A name is one of
-- `classical`, `lite`, `resnet18`, `dinov2`, `dino`, `clip`, `sam`, `sam2`, `siglip2`;
+- `classical`, `lite`, `lite-fine`, `resnet18`, `dinov2`, `dino`, `clip`, `sam`, `sam2`, `siglip2`;
 - one of the last six with other weights, `dinov2:facebook/dinov2-small` or `dinov2:FOLDER`;
 - a class of your own, `module:Class`, which is made without arguments.
 """
@@ -34,8 +34,8 @@ PRETRAINED = {
     "sam2": Pretrained("facebook/sam2.1-hiera-small", 256, "sam.Sam2Teacher"),
     "siglip2": Pretrained("google/siglip2-base-patch16-512", 768, "vit.ViTTeacher"),
 }
-KINDS = ("classical", "lite", "resnet18", *PRETRAINED)
-DIMS = {"lite": 520, "resnet18": 256}
+KINDS = ("classical", "lite", "lite-fine", "resnet18", *PRETRAINED)
+DIMS = {"lite": 520, "lite-fine": 520, "resnet18": 256}
 """channels of teachers whose weights are not on the hub"""
 
 
@@ -59,10 +59,10 @@ def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu"
         from semfield_ns.teachers.classical import ClassicalTeacher
 
         return ClassicalTeacher(stride)
-    if name == "lite":
+    if name in ("lite", "lite-fine"):
         from semfield_ns.teachers.lite import LiteTeacher
 
-        return LiteTeacher(device=device)
+        return LiteTeacher(device=device, enlarge=1 if name == "lite" else 2)
     if name == "resnet18":
         from semfield_ns.teachers.resnet import ResNetTeacher
 

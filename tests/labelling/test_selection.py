@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from semfield_ns.labelling.classifier import PLAIN, Recipe, Samples, classify, draw_samples, fit
-from semfield_ns.labelling.selection import RECIPES, choose, fitting_scale, further_away, held_out_logits
+from semfield_ns.labelling.selection import choose, fitting_scale, further_away, held_out_logits, recipes
 
 FRAMES, SHAPE = 12, (6, 8)
 
@@ -78,7 +78,7 @@ def test_the_same_labels_give_the_same_choice():
 def test_a_single_labelled_frame_gets_the_usual_recipe():
     truth, noise = video()
     choice = chosen(noise[0], noise[1], truth, [4])
-    assert choice.recipe == RECIPES[0] and choice.scale == 1.0 and np.isnan(choice.loss)
+    assert choice.recipe == recipes(2)[0] and choice.scale == 1.0 and np.isnan(choice.loss)
     samples = draw_samples([noise[0]], {4: truth[4].numpy()})
     assert choose(samples, torch.zeros(len(samples.labels), 2)).recipe == PLAIN
 

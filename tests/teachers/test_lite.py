@@ -101,7 +101,7 @@ def test_without_the_package_auto_goes_on_without_weights(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    assert build_encoder("auto", "cpu", 2).name.startswith("lite2")
+    assert build_encoder("auto", "cpu", 2).name.startswith("lite-")
     monkeypatch.setattr(lite, "PACKAGE", "a-package-that-is-not-installed")
     with pytest.raises(SemfieldError, match="pip install a-package-that-is-not-installed") as caught:
         build_encoder("lite", "cpu", 2)
