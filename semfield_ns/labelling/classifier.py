@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 LabelImage = Int[np.ndarray, "H W"]
-Stack = Float[Tensor, "frames h w dim"]
+Stack = Float[Tensor, "frames _ _ _"]
+"""rows, columns and channels are each source's own"""
 UNSEEN = -20.0
 """logit of a class that no label shows"""
 
@@ -36,7 +37,7 @@ PLAIN = Recipe((1.0,), 1e-4)
 class Linear(NamedTuple):
     """A fitted classifier. Its logits are log-probabilities, up to a constant."""
 
-    weights: tuple[Float[Tensor, "classes dim"], ...]
+    weights: tuple[Float[Tensor, "classes _"], ...]
     """of each source"""
     bias: Float[Tensor, "classes"]
 
@@ -49,7 +50,7 @@ class Linear(NamedTuple):
 class Samples:
     """Labelled pixels."""
 
-    features: tuple[Float[Tensor, "N dim"], ...]
+    features: tuple[Float[Tensor, "N _"], ...]
     """of each source"""
     labels: Int[Tensor, "N"]
     frames: Int[Tensor, "N"]
@@ -146,7 +147,7 @@ def linear_head(features: Stack, labels: Mapping[int, LabelImage], num_classes: 
 
 
 def classify(
-    sources: Sequence[Float[Tensor, "h w dim"]], linear: Linear, shape: tuple[int, ...]
+    sources: Sequence[Float[Tensor, "_ _ _"]], linear: Linear, shape: tuple[int, ...]
 ) -> Float[Tensor, "height width classes"]:
     """Logits of a frame at a size, by a fitted classifier of its features."""
     pairs = zip(sources, linear.weights, strict=True)

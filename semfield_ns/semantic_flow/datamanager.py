@@ -1,7 +1,9 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -131,7 +133,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         dataset.metadata["source_features"] = self._describe(dataset, encoder, self.config.encoder_dim)
         dataset.metadata["source_moving"] = dataset.moving()
         self._fit_budget(dataset)
-        self._add_what_training_needs(dataset, encoder)
+        self._add_what_training_needs(dataset, partial(self._evidence, dataset, encoder))
         return dataset
 
     def _describe(self, dataset: FlowDataset, encoder: Teacher, dim: int, white: bool = True) -> Tensor:
@@ -166,7 +168,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
 
         return gather_evidence(dataset, sources, self.config.propagate_labels)
 
-    def _add_what_training_needs(self, dataset: FlowDataset, encoder: Teacher) -> None:
+    def _add_what_training_needs(self, dataset: FlowDataset, gather: Callable[[], Evidence]) -> None:
         """Colours that fields look up, and what labels tell of all frames; also for renders, in some settings."""
         # Half precision: exact to an eighth of an 8-bit level, and half the memory of a 480x270 video.
         dataset.metadata["source_colors"] = mapped_stack(
@@ -174,7 +176,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
             (dataset.get_image_float32(index)[..., :3].half().numpy() for index in range(len(dataset))),
             len(dataset),
         )
-        evidence = self._evidence(dataset, encoder)
+        evidence = gather()
         dataset.metadata["source_evidence"], dataset.propagated = evidence, evidence.targets
 
     def _fit_budget(self, dataset: FlowDataset) -> None:

@@ -1,6 +1,6 @@
 """The data manager of semantic-flow-splat: whole pictures of a video, with everything that is known of their pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.labelling.evidence import Evidence
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.semantic_flow.datamanager import (
     FlowDataset,
@@ -24,7 +25,6 @@ from semfield_ns.semantic_flow_splat.baking import open_field, seen_by
 from semfield_ns.semantic_flow_splat.depths import video_depths
 from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, longest_video, read_frame
-from semfield_ns.teachers.base import Teacher
 
 
 @dataclass
@@ -80,14 +80,14 @@ class SplatDataManager(SemanticFlowDataManager):
             )
         return super().create_train_dataset()
 
-    def _add_what_training_needs(self, dataset: FlowDataset, encoder: Teacher) -> None:
+    def _add_what_training_needs(self, dataset: FlowDataset, gather: Callable[[], Evidence]) -> None:
         """What labels tell of all frames, the pictures, and `metadata["start"]`, which makes Gaussians of them.
 
         Nothing where a trained run is opened: its checkpoint has all that renders need.
         """
         if self.test_mode != "val":
             return
-        dataset.propagated = self._evidence(dataset, encoder).targets
+        dataset.propagated = gather().targets
         dataset.metadata["images"] = Images(dataset)
         dataset.metadata["known_labels"] = KnownLabels(dataset)
         dataset.metadata["start"] = partial(

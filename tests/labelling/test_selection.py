@@ -129,6 +129,16 @@ def test_samples_are_the_labelled_pixels():
         draw_samples([features], {0: np.full((4, 4), -1)})
 
 
+def test_each_source_has_a_grid_of_its_own():
+    """What is fitted to both is what either of them shows: rows by the one, columns by the other."""
+    rows = torch.tensor([-1.0, 1.0])[None, :, None, None].expand(2, 2, 1, 1)
+    columns = torch.linspace(-1, 1, 4)[None, None, :, None].expand(2, 1, 4, 1)
+    image = np.where(np.arange(4)[:, None] < 2, 0, np.where(np.arange(8) < 4, 1, 2))
+    linear = fit(draw_samples([rows, columns], {0: image}), Recipe((1.0, 1.0), 1e-4), 3)
+    found = classify([rows[1], columns[1]], linear, image.shape).argmax(dim=-1).numpy()
+    assert (found == image).all()
+
+
 def test_what_a_source_counts_is_in_its_weights():
     """A classifier of a source times four is one of that source with weights four times as large."""
     truth, noise = video(4)
