@@ -56,7 +56,7 @@ NAMES: dict[str, str] = {
     "nearest": "nearest labelled frame, copied",
     "chained": "chained optical flow",
     "linear": "per-frame features, linear head",
-    "evidence": "chained flow and linear head, each as far as it can be trusted; no field",
+    "evidence": "chained flow and a chosen classifier, each as far as it can be trusted; no field",
     "sam2": "SAM 2 video",
     "point": "point head, no flow",
     "point-carried": "point head, carried labels as targets",
