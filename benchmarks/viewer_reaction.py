@@ -104,7 +104,7 @@ def actions(page: Any, on: tuple[float, float]) -> list[tuple[str, Callable[[], 
 
     def choose_ball() -> None:
         open_tab(page, "Edit")
-        page.get_by_label("Edit", exact=True).click()
+        page.get_by_role("textbox", name="Edit").click()
         page.get_by_role("option", name="ball", exact=True).click()
 
     return [

@@ -50,7 +50,7 @@ SCRIPT = """
   window.addEventListener("keydown", (event) => {
     const at = event.target;
     const types = at.isContentEditable || at.tagName === "TEXTAREA" ||
-      (at.tagName === "INPUT" && !["checkbox", "radio", "button", "range"].includes(at.type));
+      (at.matches("input:not([aria-haspopup=listbox])") && !["checkbox", "radio", "button", "range"].includes(at.type));
     const control = event.ctrlKey || event.metaKey;
     const key = (control ? "Control+" : "") + (event.shiftKey ? "Shift+" : "") +
       (event.key.length === 1 ? event.key.toLowerCase() : event.key);

@@ -178,7 +178,7 @@ def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
 
 def test_what_is_wrong_is_said_where_one_looks(page):
     open_tab(page, "Edit")
-    page.get_by_label("Edit", exact=True).click()
+    page.get_by_role("textbox", name="Edit").click()
     page.get_by_role("option", name="nothing picked yet").click()
     press(page, "Remove")
     notice = page.locator(".mantine-Notification-root")
@@ -218,16 +218,18 @@ def test_no_control_is_further_away_than_one_screen(page, tab: str):
 
 
 def test_objects_are_listed_in_their_colors(page):
-    press(page, "New object")
-    press(page, "New object")
-    page.get_by_text("object 2").first.wait_for()
+    for _ in range(2):
+        press(page, "New object")
+        page.get_by_text("New object. Pick a tool").wait_for()
+    page.wait_for_timeout(500)
     assert page.locator(".gfm-color-chip").count() == 2
 
 
 def test_play_moves_the_frames_on(page):
     press(page, "Play")
     page.get_by_text("Frame 4 of 8").wait_for()
-    page.locator("canvas").first.click(position={"x": 5, "y": 5})
+    page.keyboard.press("Tab")  # away from the button, which Space would press as well
+    page.mouse.click(20, 500)
     page.keyboard.press(" ")
     page.wait_for_timeout(500)
     stopped = page.get_by_text(re.compile("Frame . of 8")).inner_text()
