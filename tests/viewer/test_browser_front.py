@@ -297,9 +297,9 @@ def test_the_browser_draws_what_the_server_renders(page):
         assert found < without / 4, output
 
     open_tab(page, "Classes")
-    page.get_by_label("wall", exact=True).uncheck()
+    page.get_by_label("ground", exact=True).uncheck()
     hidden = picture(page, unlike=drawn["Classes"])
-    page.get_by_label("wall", exact=True).check()
+    page.get_by_label("ground", exact=True).check()
     picture(page, unlike=hidden)
     slider(page, "Frame").press("End")
     picture(page, unlike=drawn["Classes"])
