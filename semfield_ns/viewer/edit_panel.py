@@ -57,7 +57,7 @@ class EditPanel:
         self.axis = Vector("Axis", (0.0, 0.0, 1.0), hint="Of the rotation, or normal of the mirror")
         self.degrees = Number("Degrees", 0.0, (-360.0, 360.0), 5.0, hint="Of the rotation about the object's centre")
         self.scale = Number("Scale", 1.0, (0.01, 100.0), 0.1, hint="About the object's centre")
-        self.color = Color("New color", (220, 40, 40), hint="Of Recolor")
+        self.color = Color("New colour", (220, 40, 40), hint="Of Recolor")
         self.list = Markdown(describe(self.edits))
         self.clear = Button("Clear edits", lambda _: self.ask_for(()))
         self.name = Text("Name", "edits.json", hint="Of the file, in the folder viewer of the run")
@@ -68,7 +68,7 @@ class EditPanel:
         install(gui, self.target, self.pick, self.remove, self.duplicate, self.move, self.mirror)
         with gui.add_folder("How to move and duplicate"):
             install(gui, self.translation, self.axis, self.degrees, self.scale)
-        with gui.add_folder("Color", expand_by_default=False):
+        with gui.add_folder("New colour", expand_by_default=False):
             install(gui, self.color, self.recolor, self.background)
         with gui.add_folder("Edits so far"):
             install(gui, self.list, self.clear, self.name, self.save)

@@ -85,8 +85,8 @@ class SegmentPanel:
             "Spread", 0.5, (0.0, 1.0), 0.01, self.set_growth, hint="How far the mask goes on over similar pixels"
         )
         self.name = Text("Name", "", hint="Of the chosen object")
-        self.color = Color("Color", (128, 128, 128), hint="Of the chosen object")
-        self.apply = Button("Apply name and color", self.apply_name)
+        self.color = Color("Colour", (128, 128, 128), hint="Of the chosen object")
+        self.apply = Button("Apply name and colour", self.apply_name)
         self.delete = Button("Delete object", self.delete_object)
         self.parts = Number("Parts", 3, (1, MOST_PARTS), 1, hint="How many parts of similar features; 1 is the whole")
         self.divide = Button("Divide into parts", self._divide)

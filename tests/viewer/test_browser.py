@@ -73,7 +73,7 @@ def test_an_edit_changes_the_picture_and_undo_takes_it_back(page):
     while not page.get_by_text("No edits.").is_visible():  # the server remembers what an earlier try did
         press(page, "Undo")
         page.wait_for_timeout(1000)
-    page.get_by_text("Color", exact=True).first.click()
+    page.get_by_text("New colour", exact=True).first.click()
     before = picture(page)
     press(page, "Recolor what stands still")
     page.get_by_text("Done.", exact=True).wait_for(timeout=120_000)
