@@ -19,7 +19,7 @@ from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.teachers.base import Teacher, TextTeacher
 from semfield_ns.teachers.cache import FeatureCache, Picture, TokenGrid
 from semfield_ns.teachers.pca import Moments
-from semfield_ns.teachers.registry import build_teacher
+from semfield_ns.teachers.registry import build_teacher, supports_text
 
 _SCENE_IMAGES = 32  # that a projection of one scene is fitted on, at most
 _COLOUR_TOKENS = 500  # an image, that the colours of features are fitted on
@@ -142,8 +142,8 @@ class TokenStore:
 
     @property
     def knows_words(self) -> bool:
-        """Whether the teacher supports text queries."""
-        return isinstance(self.teacher, TextTeacher)
+        """Whether the teacher supports text queries, as far as its name tells: its weights may be missing."""
+        return supports_text(self.name)
 
     def words(self, scene: int, texts: list[str]) -> Float[Tensor, "N dim"]:
         """Words through the projection that a scene's tokens go through.

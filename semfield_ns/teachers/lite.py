@@ -59,7 +59,9 @@ class LiteTeacher(Teacher):
             warnings.simplefilter("ignore")  # timm's own, about what it uses of torch
             import timm
 
-        network = timm.create_model("tf_efficientnet_lite2", features_only=True, out_indices=STAGES)
+        # Its own first weights are random, and soon gone: whoever drew numbers before goes on as if nothing was.
+        with torch.random.fork_rng(devices=[]):
+            network = timm.create_model("tf_efficientnet_lite2", features_only=True, out_indices=STAGES)
         # The names are those of another implementation, in the same order; what classifies comes last.
         network.load_state_dict(dict(zip(network.state_dict(), self.weights.values(), strict=False)))
         return network.eval().requires_grad_(False).to(self.device)

@@ -81,6 +81,12 @@ def teacher_dim(name: str) -> int:
     return DIMS[name] if name in DIMS else build_teacher(name).dim
 
 
+def supports_text(name: str) -> bool:
+    """Whether a teacher supports text queries, without looking for its weights; one of somebody's own may."""
+    kind = name.partition(":")[0]
+    return kind == "clip" or kind not in KINDS
+
+
 def build_text_teacher(name: str, device: torch.device | str = "cpu") -> TextTeacher:
     """The teacher of a name, which has to support text queries.
 

@@ -94,11 +94,11 @@ def test_a_session_is_exported_from_its_run_and_from_its_masks(trained_run, tmp_
 
 
 def test_what_cannot_be_exported_is_said_at_once(tmp_path):
-    with pytest.raises(SemfieldError, match="Give a run"):
+    with pytest.raises(SemfieldError, match="give --load-config RUN"):
         export(tmp_path)
     with pytest.raises(SemfieldError, match="nothing to export"):
         export(tmp_path, formats=())
-    with pytest.raises(SemfieldError, match="does not say where surfaces are"):
+    with pytest.raises(SemfieldError, match="reads images only"):
         export(tmp_path, segmentation=tmp_path, formats=("points",))
     with pytest.raises(SemfieldError, match=r"holds no segmentation\.json"):
         export(tmp_path, segmentation=tmp_path)

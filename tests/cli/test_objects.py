@@ -20,7 +20,7 @@ def test_a_box_holds_the_region_and_no_more():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 9.0])
 def test_a_scale_that_makes_no_picture_is_one_sentence(trained_run, tmp_path, scale):
-    with pytest.raises(SemfieldError, match="scale of id images"):
+    with pytest.raises(SemfieldError, match="--scale must be above 0"):
         objects(trained_run, tmp_path, scale)
 
 

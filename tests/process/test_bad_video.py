@@ -133,7 +133,7 @@ def test_a_folder_with_something_else_is_not_written_to(tmp_path):
     "options, message",
     [
         ({"num_frames": 2}, "--num-frames must be at least 4"),
-        ({"focal": -1.0}, "--focal is a length in pixels"),
+        ({"focal": -1.0}, "--focal must be a length in pixels"),
         ({"start": 3.0, "end": 1.0}, "--end 1 must be later than --start 3"),
     ],
 )

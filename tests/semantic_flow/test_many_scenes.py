@@ -15,6 +15,7 @@ from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.many_scenes.adaptation import for_adaptation, resampled, transfer
 from semfield_ns.semantic_flow.many_scenes.model import ManyScenesModel, share
 from semfield_ns.semantic_flow.pipeline import decode_classes, encode_classes, member_state
+from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.scene_panel import ScenePanel
 from tests.runs import run_command
 from tests.semantic_flow.conftest import CLASSES, make_batch, make_metadata, make_model
@@ -80,9 +81,11 @@ def test_the_scene_of_a_camera_is_rendered():
         shown.append(model.get_outputs_for_camera(camera)["rgb"])
     assert torch.equal(shown[0], shown[1]) and not torch.equal(shown[1], shown[2])
     camera.metadata = None
-    panel = ScenePanel(model)
-    panel.scene.value = "b"
-    panel.scene.cb_hook(panel.scene)
+    changes = []
+    panel = ScenePanel(model, ViewerLink(), lambda: changes.append(model.shown))
+    assert panel.scene.options == ("a", "b")
+    panel.scene.changed(None, "b")
+    assert changes == [1]
     assert torch.equal(model.get_outputs_for_camera(camera)["rgb"], shown[2])
 
 
