@@ -229,13 +229,11 @@ class Page(ViewerLink):
 
     def undo(self, client: Client) -> None:
         """Takes back what was done last, whether stroke or edit."""
-        if not self.history.undo():
-            self.tell("There is nothing to undo.")
+        self.tell("Undone." if self.history.undo() else "There is nothing to undo.")
 
     def redo(self, client: Client) -> None:
         """Does it again."""
-        if not self.history.redo():
-            self.tell("There is nothing to redo.")
+        self.tell("Done again." if self.history.redo() else "There is nothing to redo.")
 
     def watched(self, what: str, items: Counted[T]) -> Iterator[T]:
         """Items that a long thing goes through: the page shows how far it is, and can cancel it.

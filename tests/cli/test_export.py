@@ -102,5 +102,5 @@ def test_what_cannot_be_exported_is_said_at_once(tmp_path):
         export(tmp_path, segmentation=tmp_path, formats=("points",))
     with pytest.raises(SemfieldError, match=r"holds no segmentation\.json"):
         export(tmp_path, segmentation=tmp_path)
-    with pytest.raises(SemfieldError, match="between 0 and 1"):
+    with pytest.raises(SemfieldError, match="must be from 0 to 1"):
         export(tmp_path, load_config=tmp_path / "config.yml", at=2.0)

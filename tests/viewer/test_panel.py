@@ -241,4 +241,6 @@ def test_two_browsers_do_whatever_they_like(tmp_path: Path, mode: str):
         memory = play(served, browsers, actions=150)
         check_that_it_works(served, browsers)
     assert found == []
-    assert memory[-1] - memory[0] < 32 << 20, [m >> 20 for m in memory]
+    # Edited fields are rendered in larger pieces, which torch keeps.
+    most = 256 << 20 if mode == "edited" else 32 << 20
+    assert memory[-1] - memory[0] < most, [m >> 20 for m in memory]
