@@ -58,7 +58,7 @@ def main(data: Path = DATA, cache: Path = Path("outputs/table"), share: int = 25
             }
             truth = Truth({f: labels[f] for f in hidden}, {}, everything.metadata["label_map"].dynamic)
             manager = Job(folder, schedule, scene.masks).config().pipeline.datamanager
-            targets = manager.setup(device="cpu", test_mode="inference").train_dataset.propagated[..., 0]
+            targets = manager.setup(device="cpu", test_mode="val").train_dataset.propagated[..., 0]
             carried = score("carried", {f: entry.labels for f, entry in joined.items()}, truth).miou
             both = score("both", {f: targets[f].numpy().astype(np.int64) for f in hidden}, truth).miou
             cells = f"{_cell(found)} | {_cell(true)} | {carried:.3f} | {both:.3f}"

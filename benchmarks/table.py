@@ -251,7 +251,7 @@ def _untrained(run: Run, folder: Path):
     parser = manager.dataparser.setup()
     if run.method in ("linear", "evidence"):
         manager.propagate_labels = run.method == "evidence"
-        training = manager.setup(device="cpu", test_mode="inference").train_dataset
+        training = manager.setup(device="cpu", test_mode="val").train_dataset
     else:
         training = FlowDataset(parser.get_dataparser_outputs("train"))
     truth = _truth(training, FlowDataset(parser.get_dataparser_outputs("val")), run.scene.grid)

@@ -23,7 +23,7 @@ def build_frames(config: SemanticFlowModelConfig, metadata: dict[str, Any]) -> S
         metadata["source_features"],
         metadata["source_colors"] if config.source_color else None,
         metadata["source_moving"],
-        metadata.get("source_evidence") if config.evidence else None,
+        metadata["source_evidence"]() if config.evidence and "source_evidence" in metadata else None,
         metadata.get("camera_ids"),
         metadata.get("on_disk", False),
     )

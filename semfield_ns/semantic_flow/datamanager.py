@@ -1,5 +1,6 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
+import functools
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
@@ -169,15 +170,19 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         return gather_evidence(dataset, sources, self.config.propagate_labels)
 
     def _add_what_training_needs(self, dataset: FlowDataset, gather: Callable[[], Evidence]) -> None:
-        """Colours that fields look up, and what labels tell of all frames; also for renders, in some settings."""
+        """Colours that fields look up, and what labels tell of all frames.
+
+        Renders need that in some settings: whoever opens a run gets `metadata["source_evidence"]`, which finds it out.
+        """
         # Half precision: exact to an eighth of an 8-bit level, and half the memory of a 480x270 video.
         dataset.metadata["source_colors"] = mapped_stack(
             content_key(list(dataset.image_filenames), "colors", str(dataset.size(0))),
             (dataset.get_image_float32(index)[..., :3].half().numpy() for index in range(len(dataset))),
             len(dataset),
         )
-        evidence = gather()
-        dataset.metadata["source_evidence"], dataset.propagated = evidence, evidence.targets
+        evidence = dataset.metadata["source_evidence"] = functools.cache(gather)
+        if self.test_mode == "val":  # of the training; nothing else asks for targets
+            dataset.propagated = evidence().targets
 
     def _fit_budget(self, dataset: FlowDataset) -> None:
         """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""

@@ -1,6 +1,7 @@
 """A model over a few frames of noise, small enough to train a step in a test."""
 
 from copy import deepcopy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def make_metadata() -> dict:
         "source_features": torch.randn(FRAMES, HEIGHT // 2, WIDTH // 2, 7).half(),
         "source_colors": torch.rand(FRAMES, HEIGHT, WIDTH, 3).half(),
         "source_moving": None,
-        "source_evidence": make_evidence(),
+        "source_evidence": cache(make_evidence),
     }
 
 

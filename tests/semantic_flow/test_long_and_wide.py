@@ -177,7 +177,7 @@ def test_labels_are_not_carried_from_one_camera_to_another(scene, tmp_path):
     assert len(dataset) == 16
     names = dataset.metadata["camera_ids"]
     steps = [frame.time_index for frame in dataset.frames]
-    log_ratio = dataset.metadata["source_evidence"].carried.log_ratio.flatten(1).amax(dim=1)
+    log_ratio = dataset.metadata["source_evidence"]().carried.log_ratio.flatten(1).amax(dim=1)
     assert (log_ratio > 0).tolist() == [name == "a" for name in names]
     confidence = dataset.propagated[..., 1].flatten(1).amax(dim=1)
     hidden = [name == "a" and step % 2 == 1 for name, step in zip(names, steps, strict=True)]

@@ -137,7 +137,7 @@ def test_heads_that_correct_evidence_are_adapted_with_evidence_only():
 
 def test_a_scene_without_labels_is_not_held_to_evidence_that_it_does_not_have():
     model = make_model(evidence=True, stage_one_steps=0)
-    metadata = model.kwargs["metadata"] | {"source_evidence": Evidence()}
+    metadata = model.kwargs["metadata"] | {"source_evidence": Evidence}
     bare = model.config.setup(scene_box=model.scene_box, num_train_data=5, metadata=metadata, device="cpu").train()
     bundle, batch = make_batch()
     values = bare.get_loss_dict(bare(bare.collider(bundle)), batch)

@@ -288,7 +288,7 @@ def test_evidence_is_what_the_pixel_under_the_point_tells():
     row, column, step = torch.tensor([3, 7]), torch.tensor([5, 11]), torch.tensor([2, 4])
     rays = cameras.generate_rays(camera_indices=step[:, None], coords=torch.stack([row, column], dim=-1) + 0.5)
     points = rays.origins + 4.0 * rays.directions
-    said = model.kwargs["metadata"]["source_evidence"].logits
+    said = model.kwargs["metadata"]["source_evidence"]().logits
     where = torch.stack([column, row], dim=-1) / 2 - 0.25  # in cells of two pixels, of a pixel's centre
     expected = gather_bilinear(said, step, where)
     for i in range(2):
