@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Prompt, Stroke
 from semfield_ns.sessions.actions import ErasePrompt
 from semfield_ns.sessions.session import Session
@@ -129,14 +130,20 @@ class DrawingTools:
     def _drawing(self, client: Client) -> _Drawing | None:
         return self._drawings.get(client.client_id)
 
+    def _camera(self, client: Client) -> ViewCamera | None:
+        """What a browser looks through; it is told where strokes cannot be drawn in that."""
+        try:
+            return self.link.camera(client)
+        except SemfieldError as error:
+            self._voice.warn(client, str(error))
+            return None
+
     # --------------------------------------------------------------------------------------------------- strokes
 
     def _clicked(self, client: Client, at: ScreenPoint) -> None:
         """One click of a stroke."""
-        try:
-            camera = self.link.camera(client)
-        except SemfieldError as error:
-            self._voice.warn(client, str(error))
+        camera = self._camera(client)
+        if camera is None:
             return
         with self._lock:
             drawing = self._drawing(client)
@@ -189,12 +196,10 @@ class DrawingTools:
             drawing = self._drawing(client)
         if drawing is None or drawing.tool != "box":
             return
-        try:
-            camera = self.link.camera(client)
-            box = box_between(camera, pixel(camera, corners[0]), pixel(camera, corners[1]), positive=True)
-        except SemfieldError as error:
-            self._voice.warn(client, str(error))
+        camera = self._camera(client)
+        if camera is None:
             return
+        box = box_between(camera, pixel(camera, corners[0]), pixel(camera, corners[1]), positive=True)
         self.finish(client)
         if box is None:
             self._voice.warn(client, "That rectangle was too small: press, drag, and release.")
@@ -203,10 +208,8 @@ class DrawingTools:
 
     def _erase(self, client: Client, at: ScreenPoint) -> None:
         """Takes away the stroke that was clicked on; otherwise the next click may."""
-        try:
-            camera = self.link.camera(client)
-        except SemfieldError as error:
-            self._voice.warn(client, str(error))
+        camera = self._camera(client)
+        if camera is None:
             return
         with self._lock:
             lines = {number: line for number, (_, line, _) in self.lines.items()}

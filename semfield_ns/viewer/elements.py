@@ -24,7 +24,20 @@ def _nothing(client: Client, value: Any) -> None:
     pass
 
 
-class Control(ABC, Generic[T]):
+class Shown:
+    """Something on the page that can be hidden."""
+
+    handle: Any = None
+    _visible: bool = True
+
+    def show(self, visible: bool) -> None:
+        """Shows or hides it."""
+        self._visible = visible
+        if self.handle is not None:
+            self.handle.visible = visible
+
+
+class Control(Shown, ABC, Generic[T]):
     """An element with a value.
 
     Args:
@@ -45,7 +58,6 @@ class Control(ABC, Generic[T]):
     ) -> None:
         self.label, self.hint = label, hint
         self.changed = changed
-        self.handle: Any = None
         self._value, self._visible, self._disabled = value, visible, False
 
     @abstractmethod
@@ -72,12 +84,6 @@ class Control(ABC, Generic[T]):
         self._value = value
         if self.handle is not None and self.handle.value != value:
             self.handle.value = value
-
-    def show(self, visible: bool) -> None:
-        """Shows or hides it."""
-        self._visible = visible
-        if self.handle is not None:
-            self.handle.visible = visible
 
     def enable(self, enabled: bool) -> None:
         """A control that is not enabled is grey and takes nothing."""
@@ -193,13 +199,13 @@ class Choice(Control[str]):
             self.handle.options = self._options
 
 
-class Button:
+class Button(Shown):
     """A button.
 
     Args:
         label: on it.
         pressed: called with the browser.
-        hint: shown when the pointer rests on it. viser's own buttons know how to, but do not; the page script does.
+        hint: shown when the pointer rests on it; viser's own buttons do not, our page does (`layout`).
         main: whether it is one of the few that the page is for.
     """
 
@@ -208,19 +214,11 @@ class Button:
     ) -> None:
         self.label, self.hint, self.main = label, hint, main
         self.pressed = pressed
-        self.handle: Any = None
-        self._visible = True
 
     def install(self, gui: Gui) -> None:
         """Adds it to the page."""
         self.handle = gui.add_button(self.label, color=None if self.main else GRAY, visible=self._visible)
         self.handle.on_click(lambda event: self.pressed(event.client))
-
-    def show(self, visible: bool) -> None:
-        """Shows or hides it."""
-        self._visible = visible
-        if self.handle is not None:
-            self.handle.visible = visible
 
 
 class Buttons:
@@ -242,7 +240,7 @@ class Buttons:
         self.handle.on_click(lambda event: self.pressed(event.client, event.target.value))
 
 
-class Markdown:
+class Markdown(Shown):
     """Text.
 
     Args:
@@ -251,7 +249,6 @@ class Markdown:
 
     def __init__(self, content: str = "", visible: bool = True) -> None:
         self._content, self._visible = content, visible
-        self.handle: Any = None
 
     def install(self, gui: Gui) -> None:
         """Adds it to the page."""
@@ -269,12 +266,6 @@ class Markdown:
         self._content = content
         if self.handle is not None:
             self.handle.content = content
-
-    def show(self, visible: bool) -> None:
-        """Shows or hides it."""
-        self._visible = visible
-        if self.handle is not None:
-            self.handle.visible = visible
 
     def tell(self, sentence: str) -> None:
         """Shows a sentence as it is."""

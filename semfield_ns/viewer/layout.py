@@ -5,7 +5,7 @@ elements by their ids.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,7 +30,7 @@ STYLE = """
 
 SCRIPT = """
 (() => {
-  const page = (window.semfield ??= { keys: {} });
+  const page = (window.semfield ??= { keys: {}, hints: {} });
   const sheet = (name, text) => {
     let node = document.getElementById("semfield-" + name);
     if (!node) {
@@ -46,6 +46,10 @@ SCRIPT = """
   // viser turns and moves the camera by arrows and letters, wherever they are pressed.
   document.body.addEventListener("keydown", (event) => {
     if (event.target.closest("[role=slider], [role=listbox], input, textarea")) event.stopPropagation();
+  });
+  document.body.addEventListener("mouseover", (event) => {
+    const button = event.target.closest("button[id]");
+    if (button && page.hints[button.id]) button.title = page.hints[button.id];
   });
   window.addEventListener("keydown", (event) => {
     const at = event.target;
@@ -63,7 +67,7 @@ SCRIPT = """
   }, true);
 })();
 """
-"""Keys press buttons, unless somebody types. Style sheets can be replaced by name."""
+"""Keys press buttons, unless somebody types. Buttons have hints. Style sheets can be replaced by name."""
 
 HIDDEN_BUTTON = (
     'div:has(> button[id="{id}"]) {{ position: absolute; width: 0; height: 0; overflow: hidden; margin: 0; }}'
@@ -195,9 +199,11 @@ class Layout:
             self._keys[key] = button.handle._impl.id
             self._styles.append(HIDDEN_BUTTON.format(id=button.handle._impl.id))
 
-    def finish(self) -> None:
-        """Pages get styles and shortcuts."""
+    def finish(self, buttons: Iterable[Button]) -> None:
+        """Pages get styles, shortcuts and the hints of buttons."""
+        hints = {button.handle._impl.id: button.hint for button in buttons if button.handle and button.hint}
         keys = f"Object.assign(window.semfield.keys, {json.dumps(self._keys)});"
+        keys += f"Object.assign(window.semfield.hints, {json.dumps(hints)});"
         sheet = f"window.semfield.sheet('panel', {json.dumps(''.join(self._styles))});"
         run_in_page(self._server, SCRIPT + keys + sheet)
 

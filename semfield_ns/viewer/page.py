@@ -118,13 +118,15 @@ class Page(ViewerLink):
                 for panel in panels:
                     panel.install(gui)
         layout.beside(*self.row)
-        for panel in (*self._above, *(panel for panels in self._tabs.values() for panel in panels)):
+        all_panels = [*self._above, *(panel for panels in self._tabs.values() for panel in panels)]
+        for panel in all_panels:
             panel.arrange(layout)
         layout.replace_outputs()
         layout.calm()
         layout.guard_render_name()
         layout.shortcuts(self.shortcuts)
-        layout.finish()
+        owned = (part for owner in (self, *all_panels) for part in vars(owner).values())
+        layout.finish(part for part in owned if isinstance(part, Button))
         super()._setup(viewer)
         viewer.render_statemachines.offered = self._pictured
         self._trained = not self.training

@@ -36,8 +36,6 @@ NO_OBJECT = "no object yet"
 EXPORTS = {"Masks": "masks", "Video": "video", "COCO": "coco", "Point cloud": "points"}
 MOST_PARTS = 20
 
-Watch = Callable[[Sequence[Any]], Sequence[Any]]
-"""Goes through items like the sequence itself, and shows how far it is."""
 Export = Callable[[Session, Path, str, Page], str]
 """Writes a session's results into a folder in a format, and returns what to tell."""
 
