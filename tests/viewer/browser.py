@@ -11,15 +11,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.runs import COMMANDS, free_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NEEDED = [
+    pytest.mark.slow,
+    pytest.mark.flaky(reruns=2),  # a busy machine loses clicks, and pages that draw in software are late
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
+    pytest.mark.skipif(find_spec("playwright") is None, reason="needs playwright (the extra `dev`)"),
+]
+"""marks of the tests that open pages"""
 # Software rendering, and no calls home.
 FLAGS = (
     *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.viewer.browser import (
-    CHROMIUM,
+    NEEDED,
     VIEW,
     difference,
     open_tab,
@@ -21,13 +21,7 @@ from tests.viewer.browser import (
     slider,
 )
 
-pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `dev`)")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.flaky(reruns=2),  # a busy machine loses clicks, and pages that draw in software are late
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
-]
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.runs import train_tiny_run
 from tests.viewer import browser
 from tests.viewer.browser import (
-    CHROMIUM,
+    NEEDED,
     difference,
     draw,
     open_page,
@@ -27,13 +27,7 @@ from tests.viewer.browser import (
     slider,
 )
 
-pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `dev`)")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.flaky(reruns=2),  # a busy machine loses clicks, and pages that draw in software are late
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
-]
+pytestmark = NEEDED
 
 SIZE = (900, 560)
 """of pages: larger ones take seconds a picture without a GPU"""

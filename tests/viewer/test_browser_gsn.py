@@ -8,6 +8,7 @@ from semfield_ns.gsn import runs
 from semfield_ns.gsn.pretrained import unpack
 from semfield_ns.method_configs.gsn import gsn_tiny
 from semfield_ns.scenes.synthetic import write_scene
+from tests.viewer.browser import CHANGED, difference
 from tests.viewer.test_browser import (  # noqa: F401 (fixtures)
     page,
     picture,
@@ -38,4 +39,5 @@ def test_features_and_scenes_change_the_picture(page):  # noqa: F811
     features = picture(page, unlike=colors)
     page.get_by_label("Scene", exact=True).click()
     page.get_by_role("option", name="scene_1").click()
-    picture(page, unlike=features)
+    other = picture(page, unlike=features)
+    assert min(difference(colors, features), difference(features, other), difference(colors, other)) > CHANGED

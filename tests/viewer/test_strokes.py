@@ -15,7 +15,7 @@ from PIL import Image
 from semfield_ns.scenes.synthetic import write_scene
 from tests.runs import run_command
 from tests.viewer.browser import (
-    CHROMIUM,
+    NEEDED,
     difference,
     draw,
     opened_page,
@@ -27,13 +27,7 @@ from tests.viewer.browser import (
     show_output,
 )
 
-pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `dev`)")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.flaky(reruns=2),  # a busy machine loses clicks, and pages that draw in software are late
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
-]
+pytestmark = NEEDED
 
 SIZE = (1000, 640)
 CLIP = {"x": 0, "y": 60, "width": 640, "height": 560}
