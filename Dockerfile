@@ -34,6 +34,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY method_configs method_configs
 COPY semfield_ns semfield_ns
 RUN uv pip install --no-cache ".[process,teachers]"
-ENV HOME=/work/.home
-WORKDIR /work
+ENV HOME=/data/.home
+WORKDIR /data
 CMD ["semfield", "--help"]
