@@ -140,7 +140,7 @@ class Film:
 
 
 def main(
-    demo: Path = Path("outputs/demo"), output: Path = Path("docs/images"), scale: float = 2.0, quality: int = 75
+    demo: Path = Path("outputs/demo"), output: Path = Path("docs/images"), scale: float = 2.0, quality: int = 55
 ) -> None:
     """Render the film.
 
