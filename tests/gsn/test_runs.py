@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from nerfstudio.viewer.viewer_elements import ViewerDropdown
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
@@ -18,6 +17,7 @@ from semfield_ns.gsn.normalisation import bounds
 from semfield_ns.method_configs.gsn import gsn_paper
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.formats.ply import read_ply_points
+from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.scene_panel import ScenePanel
 from tests.gsn.builders import write_scenes
 from tests.runs import run_command
@@ -83,11 +83,11 @@ def test_a_trained_run_is_opened_without_being_attached(trained, tmp_path):
     )
     assert len(list((tmp_path / "video").glob("*.jpg"))) >= 5
     model = runs.open_run(trained)
-    panel = ScenePanel(model)
+    panel = ScenePanel(model, ViewerLink(), lambda: None)
     assert panel.scene.value == "scene_0"
     camera = model.library.scenes[0].cameras[torch.tensor([0])]
     first = model.get_outputs_for_camera(camera)["rgb"]
-    panel.scene.cb_hook(ViewerDropdown("Scene", "scene_1", ["scene_0", "scene_1"]))
+    panel.scene.changed(None, "scene_1")
     assert model.render_key() == 1 and not torch.equal(first, model.get_outputs_for_camera(camera)["rgb"])
 
 
