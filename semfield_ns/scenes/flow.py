@@ -77,10 +77,22 @@ def consistency_mask(forward: FlowMap, backward: FlowMap, relative: float = 0.01
     height, width = forward.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     u, v = x + forward[..., 0], y + forward[..., 1]
-    returned = cv2.remap(backward.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    returned = _looked_up(backward, forward)
     inside = (u >= 0) & (u <= width - 1) & (v >= 0) & (v <= height - 1)
     gap = np.square(forward + returned).sum(axis=-1)
     return inside & (gap < relative * (np.square(forward).sum(-1) + np.square(returned).sum(-1)) + absolute)
+
+
+def consistency_gap(forward: FlowMap, backward: FlowMap) -> Float[np.ndarray, "H W"]:
+    """Px between a pixel and where going along `forward` and back along `backward` ends."""
+    return np.asarray(np.linalg.norm(forward + _looked_up(backward, forward), axis=-1))
+
+
+def _looked_up(values: FlowMap, flow: FlowMap) -> FlowMap:
+    """values[p + flow[p]]."""
+    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    u, v = x + flow[..., 0], y + flow[..., 1]
+    return cv2.remap(values.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def follow(

@@ -22,6 +22,11 @@ class Teacher(ABC):
     stride: int
     batch_size: int = 1
 
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Channels of each of the maps that a feature joins, one after the other."""
+        return (self.dim,)
+
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the grid of an image; where it is not the ceiling of size / stride, a subclass says so.
 

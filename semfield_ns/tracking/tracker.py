@@ -1,0 +1,214 @@
+"""Labels of given frames followed to all frames of a video.
+
+Three things say where the classes of one frame are in the next: optical flow, as far as there and back agree; what the
+cells of the given frames look like; and what they looked like a moment ago. Each is a log-likelihood, and their sum is
+drawn to the edges of the picture. No network is trained. Between two given frames the video is followed from both, and
+a frame believes more in the nearer one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from semfield_ns.scenes.flow import FlowMap, consistency_gap, estimate_flow
+from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.tracking.edges import GuidedFilter
+from semfield_ns.tracking.features import GRID, FrameFeatures, Rgb
+from semfield_ns.tracking.matching import Memory, distances, margins
+
+LONGEST = 480
+"""px: the longer side of pictures that flow is estimated on, and of probabilities"""
+FLOW, DOUBTFUL_FLOW = 0.5, 0.1
+"""what the log-probabilities of the frame before count, where flow agrees there and back, and where it does not"""
+GIVEN, RECENT = 0.25, 0.25
+"""what the margins by features of given frames and of recent frames count"""
+GIVEN_REACH, RECENT_REACH = 0.31, 0.075
+"""how far things are looked for, as a share of the longer side (standard deviation)"""
+MOST_GIVEN = 4
+"""given frames that a frame is compared with: the nearest"""
+RECENT_FRAMES = (1, 3, 6)
+"""frames back"""
+LEAST = 0.05
+"""probability of any class in the frame before"""
+AGREEING = 1.5
+"""px between the start of flow and where the way back ends, at which flow is believed by 1/e"""
+
+Probabilities = Float[np.ndarray, "H W classes"]
+LabelImage = Int[np.ndarray, "H W"]
+FlowBetween = Callable[[int, int], FlowMap]
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A frame whose labels were found."""
+
+    number: int
+    probabilities: Probabilities
+    """of each class, on a picture of at most `LONGEST` px"""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A given frame that was reached from the given frame before: what was found there, to be compared."""
+
+    number: int
+    start: int
+    probabilities: Probabilities
+
+
+class Tracker:
+    """Follows the labels of a video.
+
+    Args:
+        frames: pictures of one size; read when they are needed.
+        given: frame -> class ids, `IGNORE` where there is no label; each of the size of the pictures.
+        num_classes: classes; the first is the background, if there is one.
+        features: of the frames.
+        flow: from one frame to a neighbour, on a picture of at most `LONGEST` px; estimated by default.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Rgb],
+        given: Mapping[int, LabelImage],
+        num_classes: int,
+        features: FrameFeatures,
+        flow: FlowBetween | None = None,
+    ) -> None:
+        height, width = frames[0].shape[:2]
+        scale = min(1.0, LONGEST / max(height, width))
+        self.size = max(1, round(scale * height)), max(1, round(scale * width))
+        """rows and columns of probabilities"""
+        self._frames, self._features, self._classes = frames, features, num_classes
+        self._small = lru_cache(4)(self._shrunk)
+        self._flow = flow or self._estimated
+        self._apart = distances(*features.size)
+        self._given = {number: one_hot(labels, num_classes, self.size) for number, labels in sorted(given.items())}
+        longer = max(features.size)
+        self._reach = GIVEN_REACH * longer, RECENT_REACH * longer
+
+    def run(self) -> Iterator[Tracked | Arrival]:
+        """Every frame once, in the order in which they are found, and given frames when they are reached."""
+        numbers = list(self._given)
+        yield from self._one_way(numbers[0], -1)
+        for number, probabilities in self._given.items():
+            yield Tracked(number, probabilities)
+        for start, end in pairwise(numbers):
+            yield from self._between(start, end)
+        yield from self._one_way(numbers[-1], len(self._frames))
+
+    def _one_way(self, start: int, stop: int) -> Iterator[Tracked]:
+        return (Tracked(number, found) for number, found in self._follow(start, stop))
+
+    def _between(self, start: int, end: int) -> Iterator[Tracked | Arrival]:
+        forward = {}
+        for number, found in self._follow(start, end + 1):
+            if number < end:
+                forward[number] = found.astype(np.float16)
+            else:
+                yield Arrival(end, start, found)
+        for number, found in self._follow(end, start):
+            share = (number - start) / (end - start)
+            logs = (1 - share) * np.log(forward.pop(number) + 1e-3) + share * np.log(found + 1e-3)
+            yield Tracked(number, normalised(np.exp(logs).astype(np.float32)))
+
+    def _follow(self, start: int, stop: int) -> Iterator[tuple[int, Probabilities]]:
+        """The frames after `start`, up to `stop`, which is not among them; in either direction."""
+        step = 1 if stop > start else -1
+        current = self._given[start]
+        recent: dict[int, Float[Tensor, "cells classes"]] = {}
+        for number in range(start + step, stop, step):
+            current = self._next(number, number - step, current, recent)
+            recent[number] = self._on_grid(current)
+            recent.pop(number - step * RECENT_FRAMES[-1], None)
+            yield number, current
+
+    def _next(
+        self, number: int, before: int, current: Probabilities, recent: Mapping[int, Float[Tensor, "cells classes"]]
+    ) -> Probabilities:
+        """What a frame shows, from what its neighbour does."""
+        there, back = self._flow(number, before), self._flow(before, number)
+        trust = np.exp(-np.square(consistency_gap(there, back) / AGREEING))[..., None]
+        logits = (FLOW * trust + DOUBTFUL_FLOW * (1 - trust)) * np.log(np.maximum(moved(current, there), LEAST))
+        own = self._features(number).flatten(0, 1)
+        step = number - before
+        nearest = sorted((n for n in self._given if n != number), key=lambda n: abs(n - number))[:MOST_GIVEN]
+        given = [self._memory(n, self._on_grid(self._given[n]), self._reach[0]) for n in nearest]
+        seen = [number - step * back for back in RECENT_FRAMES if number - step * back in recent]
+        told = GIVEN * margins(own, given, self._apart)
+        if seen:
+            told = told + RECENT * margins(own, [self._memory(n, recent[n], self._reach[1]) for n in seen], self._apart)
+        cells = told.reshape(*self._features.size, -1).numpy()
+        logits = logits + resized(cells, self.size, cv2.INTER_CUBIC)
+        return drawn_to_edges(softmax(logits), self._small(number))
+
+    def _memory(self, number: int, classes: Float[Tensor, "cells classes"], reach: float) -> Memory:
+        return Memory(self._features(number).flatten(0, 1), classes, reach)
+
+    def _on_grid(self, probabilities: Probabilities) -> Float[Tensor, "cells classes"]:
+        return torch.from_numpy(resized(probabilities, self._features.size, cv2.INTER_AREA)).flatten(0, 1)
+
+    def _shrunk(self, number: int) -> Rgb:
+        return np.asarray(cv2.resize(self._frames[number], self.size[::-1], interpolation=cv2.INTER_AREA))
+
+    def _estimated(self, start: int, end: int) -> FlowMap:
+        return estimate_flow(self._small(start), self._small(end))
+
+
+def one_hot(labels: LabelImage, num_classes: int, size: tuple[int, int]) -> Probabilities:
+    """Labels as probabilities, at another size; all 0 where there is no label."""
+    planes = (labels[..., None] == np.arange(num_classes)).astype(np.float32)
+    return resized(planes, size, cv2.INTER_AREA)
+
+
+def resized(values: Probabilities, size: tuple[int, ...], interpolation: int) -> Probabilities:
+    """Values on a grid of another size."""
+    # OpenCV leaves out a last axis of one, and takes many channels only where it has to.
+    planes = [cv2.resize(plane, size[::-1], interpolation=interpolation) for plane in np.moveaxis(values, -1, 0)]
+    return np.stack(planes, axis=-1)
+
+
+def moved(values: Probabilities, flow: FlowMap) -> Probabilities:
+    """Values of another frame, seen from this one: out[p] = values[p + flow[p]]."""
+    y, x = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    x, y = x + flow[..., 0], y + flow[..., 1]
+    planes = [
+        cv2.remap(np.ascontiguousarray(plane), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        for plane in np.moveaxis(values, -1, 0)
+    ]
+    return np.stack(planes, axis=-1)
+
+
+def softmax(logits: Probabilities) -> Probabilities:
+    """Over classes."""
+    return normalised(np.exp(logits - logits.max(-1, keepdims=True)))
+
+
+def normalised(values: Probabilities) -> Probabilities:
+    """With a sum of 1 over classes."""
+    return np.asarray(values / np.maximum(values.sum(-1, keepdims=True), 1e-6), dtype=np.float32)
+
+
+def drawn_to_edges(probabilities: Probabilities, rgb: Rgb) -> Probabilities:
+    """Probabilities whose edges are those of the picture."""
+    guided = GuidedFilter(rgb)
+    planes = [guided(np.ascontiguousarray(plane)) for plane in np.moveaxis(probabilities, -1, 0)]
+    return normalised(np.stack(planes, axis=-1).clip(1e-4, 1))
+
+
+def label_image(probabilities: Probabilities, size: tuple[int, int]) -> LabelImage:
+    """The most likely class of every pixel of a picture of another size."""
+    return resized(probabilities, size, cv2.INTER_LINEAR).argmax(-1)
+
+
+def certainty(probabilities: Probabilities) -> float:
+    """Mean probability of the most likely class, over pixels that may be an object's; 1 where there is none."""
+    objects = probabilities[..., 0] < 0.9
+    return float(probabilities.max(-1)[objects].mean()) if objects.any() else 1.0
