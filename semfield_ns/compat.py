@@ -245,15 +245,29 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 @cache
 def repair_viser() -> None:
-    """Makes viser 0.2.7 give back the lock of `atomic` (messages sent in it arrive together) in any case.
+    """Makes viser 0.2.7 send to pages as it means to. The changes are to classes, for all servers of this process.
 
-    viser keeps the lock for good when something raises in the block, and then no page gets a message any more. It also
-    notes that no thread has the lock only after giving it back, when another thread may have it already, which then
-    waits for itself.
+    - viser keeps the lock of `atomic` (messages sent in it arrive together) for good when something raises in the
+      block, and then no page gets a message any more. It also notes that no thread has the lock only after giving it
+      back, when another thread may have it already, which then waits for itself.
+    - Two tasks write to a page: what is for all pages, and what is for this one. The old interface of websockets, which
+      viser uses, allows only one to wait until a slow page has read: the other fails, and the page freezes.
     """
+    import asyncio
+    from weakref import WeakKeyDictionary
+
     from viser.infra import WebsockMessageHandler
+    from websockets.legacy.protocol import WebSocketCommonProtocol
 
     WebsockMessageHandler.atomic = _atomic  # type: ignore[assignment]
+    drain = WebSocketCommonProtocol._drain
+    turns: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+
+    async def one_after_the_other(connection: WebSocketCommonProtocol) -> None:
+        async with turns.setdefault(connection, asyncio.Lock()):
+            await drain(connection)
+
+    WebSocketCommonProtocol._drain = one_after_the_other  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -268,3 +282,24 @@ def _atomic(handler: "WebsockMessageHandler") -> Iterator[None]:
             yield
         finally:
             handler._locked_thread_id = -1
+
+
+def forget_node(node: Any) -> None:
+    """Removes a node from a scene of viser's, and what the server keeps of it for pages to come.
+
+    viser 0.2.7 keeps all of it for good: a page that is opened later would get the node, and be told to remove it.
+    """
+    from viser._messages import RemoveSceneNodeMessage
+
+    name, scene = node._impl.name, node._impl.api
+    node.remove()
+    scene._handle_from_node_name.pop(name, None)
+    buffer = getattr(scene._websock_interface, "_broadcast_buffer", None)
+    if buffer is None:  # the scene of one page, for which nothing is kept
+        return
+    with buffer.buffer_lock:
+        for number, message in list(buffer.message_from_id.items()):
+            # Pages that have it are to be told.
+            if getattr(message, "name", None) == name and not isinstance(message, RemoveSceneNodeMessage):
+                del buffer.message_from_id[number]
+                buffer.id_from_redundancy_key.pop(message.redundancy_key(), None)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from semfield_ns.compat import forget_node
 from semfield_ns.gaussians.harmonics import colours
 from semfield_ns.gaussians.splats import Splats
 from semfield_ns.gaussians.values import covariances
@@ -112,10 +113,11 @@ class PageGaussians:
                 values[number] = node_values(splats, self._seen_from(cameras[number].camera_to_worlds, splats, classes))
         # Names that no page has seen: it would keep the Gaussians of a node that it knows, or show none of them.
         self._generation += 1
-        with self.link.viser_server.atomic():
-            for number, arrays in values.items():
-                name = f"/gaussians_{self._generation}/{number:05d}"
-                self._nodes[number] = self.link.viser_server.scene._add_gaussian_splats(name, *arrays, visible=False)
+        server = self.link.viser_server
+        for number, arrays in values.items():
+            name = f"/gaussians_{self._generation}/{number:05d}"
+            with server.atomic():  # or it would be seen before it is hidden
+                self._nodes[number] = server.scene._add_gaussian_splats(name, *arrays, visible=False)
         self._panel.state.change(f"{count:,} Gaussians at {len(values)} moments are in the page.")
 
     def _seen_from(self, poses: Float[Tensor, "1 3 4"], splats: Splats, classes: bool) -> Float[Tensor, "N 3"]:
@@ -139,7 +141,7 @@ class PageGaussians:
         if not self._nodes:
             return
         for node in self._nodes.values():
-            node.remove()
+            forget_node(node)
         self._nodes, self._shown, self._sent = {}, None, None
         self._panel.state.change("")
 

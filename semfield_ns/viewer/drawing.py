@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from semfield_ns.compat import forget_node
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Prompt, Stroke
@@ -259,4 +260,4 @@ class DrawingTools:
 
 def _remove(marks: list[Any]) -> None:
     for mark in marks:
-        mark.remove()
+        forget_node(mark)

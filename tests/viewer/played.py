@@ -205,14 +205,25 @@ class Served:
 
 
 class Browser:
-    """One page: sends what viser's page sends, and keeps what it got last."""
+    """One page: sends what viser's page sends, and keeps what it got last.
 
-    def __init__(self, served: Served, x: float = 0.0) -> None:
+    Args:
+        served: the viewer.
+        x: where it looks from.
+        reads: at once; otherwise when it is told to.
+    """
+
+    def __init__(self, served: Served, x: float = 0.0, reads: bool = True) -> None:
         self.socket = connect(f"ws://127.0.0.1:{served.port}", max_size=None, compression=None)
         self.number, served.pages = served.pages, served.pages + 1  # viser counts connections too
         self.messages: deque[Any] = deque(maxlen=100)
-        threading.Thread(target=self._read, daemon=True).start()
+        if reads:
+            self.read()
         self.look(x)
+
+    def read(self) -> None:
+        """From now on, all that comes."""
+        threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         with contextlib.suppress(Exception):

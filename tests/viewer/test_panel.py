@@ -234,6 +234,35 @@ def test_a_page_that_is_closed_while_it_moves_does_not_freeze_the_others(served:
     wait_for(lambda: other.got("Click on the stroke to erase"))
 
 
+def test_a_slow_page_survives_much_for_itself_and_for_all(served: Served):
+    """Such as the Gaussians that pages draw, and a picture: viser has a task for either."""
+    server, slow = served.viewer.viser_server, Browser(served, reads=False)
+    wait_for(lambda: server.get_clients())
+    (client,) = server.get_clients().values()
+    points = np.zeros((1_000_000, 3), dtype=np.float32)
+    with exceptions() as found:
+        for scene in (server.scene, client.scene):
+            scene.add_point_cloud("/points", points, (0, 0, 0))
+        time.sleep(0.5)
+        slow.read()
+        served.press(served.panel.eraser, slow)
+        wait_for(lambda: slow.got("Click on the stroke to erase"), 10)
+    assert found == []
+
+
+def test_what_has_left_the_scene_is_not_sent_to_pages_to_come(served: Served):
+    view, first = stroke_camera(64, 48), Browser(served)
+    served.session.add_stroke(served.session.add_object(), view, [(30.0, 24.0), (34.0, 24.0)])
+    wait_for(lambda: first.got("CatmullRomSpline"))
+    served.session.undo()
+    wait_for(lambda: not served.tools.lines)
+    served.settle()
+    second = Browser(served)
+    served.page.tell("That is all")
+    wait_for(lambda: second.got("That is all"))
+    assert first.got("CatmullRomSpline") and not second.got("CatmullRomSpline")
+
+
 @pytest.mark.parametrize("mode", ["still", "training", "edited"])
 def test_two_browsers_do_whatever_they_like(tmp_path: Path, mode: str):
     with exceptions() as found, served_ball(tmp_path, mode == "training", mode == "edited") as served:
