@@ -267,7 +267,7 @@ def repair_viser() -> None:
         async with turns.setdefault(connection, asyncio.Lock()):
             await drain(connection)
 
-    WebSocketCommonProtocol._drain = one_after_the_other  # type: ignore[method-assign]
+    WebSocketCommonProtocol._drain = one_after_the_other  # type: ignore[assignment]
 
 
 @contextmanager
@@ -282,6 +282,14 @@ def _atomic(handler: "WebsockMessageHandler") -> Iterator[None]:
             yield
         finally:
             handler._locked_thread_id = -1
+
+
+def relabel(handle: Any, label: str) -> None:
+    """Another label of an element of a page, which viser 0.2.7 has no call for."""
+    from viser._messages import GuiUpdateMessage
+
+    element = handle._impl
+    element.gui_api._websock_interface.queue_message(GuiUpdateMessage(element.id, {"label": label}))
 
 
 def forget_node(node: Any) -> None:

@@ -94,6 +94,14 @@ def write_png(path: Path, image: np.ndarray) -> None:
         Image.fromarray(np.ascontiguousarray(image)).save(temporary)
 
 
+def write_ids(path: Path, ids: UInt8[np.ndarray, "H W"], colors: UInt8[np.ndarray, "C 3"]) -> None:
+    """Write ids as a PNG with a palette, atomically: programs that show it see colours, `read_image` gives the ids."""
+    image = Image.fromarray(np.ascontiguousarray(ids))
+    image.putpalette(np.ascontiguousarray(colors).tobytes())
+    with atomic_path(path) as temporary:
+        image.save(temporary)
+
+
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Write one array as .npy, atomically."""
     with atomic_path(path) as temporary:

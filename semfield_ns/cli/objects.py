@@ -26,7 +26,8 @@ def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
         output_dir: Folder for the results.
         scale: Size of the id images, relative to the training images.
     """
-    from semfield_ns.io import write_json, write_png
+    from semfield_ns.io import write_ids, write_json
+    from semfield_ns.rendering.palette import default_palette, with_black
 
     if not 0 < scale <= 4:
         raise SemfieldError(f"--scale must be above 0 and at most 4, not {scale:g}.")
@@ -34,8 +35,9 @@ def objects(load_config: Path, output_dir: Path, scale: float = 1.0) -> None:
     if len(tracks.objects) > 255:
         raise SemfieldError(f"{len(tracks.objects)} objects do not fit into 8-bit id images: lower --scale.")
     (output_dir / "ids").mkdir(parents=True, exist_ok=True)
+    colors = with_black(default_palette(len(tracks.objects)))
     for frame, ids in enumerate(images):
-        write_png(output_dir / "ids" / f"{frame:03d}.png", ids.astype(np.uint8))
+        write_ids(output_dir / "ids" / f"{frame:03d}.png", ids.astype(np.uint8), colors)
     write_json(output_dir / "objects.json", described(tracks, pipeline.model.editor.world))
     for name, entry in zip(tracks.names, tracks.objects, strict=True):
         print(f"{name}: {len(entry.points)} of {len(images)} frames")

@@ -5,25 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from semfield_ns.export.views import Counted
 
 LINE_SECONDS = 30.0
 """between two lines"""
 
 Progress = Callable[[float], None]
 """told the share that is done; 1 is all of it"""
-Item = TypeVar("Item", covariant=True)
-
-
-class Counted(Protocol[Item]):
-    """Things one after the other, of which it is known how many there are."""
-
-    def __iter__(self) -> Iterator[Item]: ...
-
-    def __len__(self) -> int: ...
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -67,7 +61,7 @@ def lines(title: str) -> Iterator[Progress]:
         thread.join()
 
 
-def each(items: Counted[Item], title: str) -> Iterator[Item]:
+def each(items: "Counted[Item]", title: str) -> Iterator[Item]:
     """The items, one after the other, with their progress shown."""
     with shown(title) as progress:
         for number, item in enumerate(items, start=1):

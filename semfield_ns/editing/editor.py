@@ -29,6 +29,9 @@ class VideoScene(Protocol):
     def time_cameras(self, scale: float = 1.0) -> list[Cameras]:
         """The camera of each time step, with pictures `scale` times the size."""
 
+    def step_of(self, time: float) -> float:
+        """The time step of a time."""
+
     def unedited_outputs(self, camera: Cameras) -> Mapping[str, Float[Tensor, "H W channels"]]:
         """What a camera sees without edits: "logits", "dynamic_weight", "surface", "scene_flow_forward"."""
 
@@ -94,6 +97,22 @@ class SceneEditor(ABC):
         if number < 0:
             raise SemfieldError("Nothing that moves is seen there.")
         return self.tracks().names[number]
+
+    def surface_of(self, name: str, time: float) -> Float[np.ndarray, "K 3"]:
+        """Points on an object's surface, wherever the edits put it; none where it was removed.
+
+        Args:
+            name: of an object of `tracks`.
+            time: 0 to 1.
+        """
+        tracks, step = self.tracks(), self.model.step_of(time)
+        number = tracks.names.index(name)
+        seen, centre = tracks.objects[number].points, tracks.centre(number, step)
+        points = seen[min(seen, key=lambda frame: abs(frame - step))]
+        classes = () if self.model.label_map is None else self.model.label_map.names
+        placements = apply_edits(self.edits, tracks.centres, classes, self.world).objects[name].placements
+        maps = [placement.matrix(centre) for placement in placements]
+        return np.concatenate([np.zeros((0, 3)), *(points @ m[:, :3].T + m[:, 3] for m in maps)])
 
     def forget(self) -> None:
         """The weights have changed: objects have to be found again."""

@@ -9,11 +9,13 @@ import numpy as np
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.views import Label, LabelledView, mask_of, only, paint, palette
-from semfield_ns.io import atomic_path, reason, write_json, write_png
+from semfield_ns.io import atomic_path, reason, write_ids, write_json, write_png
 
 
 class MaskWriter:
     """`masks/ids/VIEW.png` with the ids of all labels, and `masks/LABEL/VIEW.png`, 255 on a label and 0 elsewhere.
+
+    Ids have their colours as a palette, unless they are more than 255.
 
     Args:
         folder: of the export.
@@ -28,9 +30,11 @@ class MaskWriter:
         for label in self.labels:
             mask = mask_of(view, label)
             write_png(self.folder / label.file_name / f"{view.name}.png", mask.astype(np.uint8) * 255)
-        ids = only(view.ids, self.labels)
-        few = max(label.id for label in self.labels) < 256
-        write_png(self.folder / "ids" / f"{view.name}.png", ids.astype(np.uint8 if few else np.uint16))
+        ids, path = only(view.ids, self.labels), self.folder / "ids" / f"{view.name}.png"
+        if max(label.id for label in self.labels) < 256:
+            write_ids(path, ids.astype(np.uint8), palette(self.labels))
+        else:
+            write_png(path, ids.astype(np.uint16))
 
     def finish(self) -> list[Path]:
         """The folder."""

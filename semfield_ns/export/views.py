@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
@@ -51,18 +51,28 @@ class LabelledView:
         return -(self.points - pose[:, 3]) @ pose[:, 2]
 
 
-class LabelledViews(Protocol):
-    """Somebody who knows the labels of views: they come one by one, as they are too large to be kept."""
+Item = TypeVar("Item", covariant=True)
+
+
+class Counted(Protocol[Item]):
+    """Things one after the other, of which it is known how many there are."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __iter__(self) -> Iterator[Item]:
+        """One after the other."""
+
+
+class LabelledViews(Counted[LabelledView], Protocol):
+    """Somebody who knows the labels of views.
+
+    They come in the order of time and name, and one by one, as they are too large to be kept.
+    """
 
     @property
     def labels(self) -> Sequence[Label]:
         """All labels that a view may have."""
-
-    def __len__(self) -> int:
-        """Number of views."""
-
-    def __iter__(self) -> Iterator[LabelledView]:
-        """The views, in the order of time and name."""
 
 
 OVERLAY_ALPHA = 0.55

@@ -32,6 +32,11 @@ def default_palette(num_classes: int) -> UInt8[np.ndarray, "C 3"]:
     return (np.asarray(colors, dtype=np.float64).reshape(-1, 3) * 255).round().astype(np.uint8)
 
 
+def with_black(colors: UInt8[np.ndarray, "C 3"]) -> UInt8[np.ndarray, "C+1 3"]:
+    """The colours of ids from 1 on as a palette: 0 is black."""
+    return np.concatenate([np.zeros((1, 3), dtype=np.uint8), colors])
+
+
 def object_color(number: int) -> tuple[int, int, int]:
     """The colour of the object of a number, from 1: at first those of `STANDING_OUT`, then further ones."""
     if number <= len(STANDING_OUT):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.segmentation.prompts import Prompt
+from semfield_ns.segmentation.prompts import Prompt, Stroke, TextQuery
 
 MAX_OBJECTS = 255
 Color = tuple[int, int, int]
@@ -220,6 +220,41 @@ def apply(state: SessionState, action: Change) -> SessionState:
     return _each(state, lambda o: changed if o is entry else o)
 
 
+def described(action: Change, state: SessionState) -> str:
+    """An action in words, such as "stroke on ball".
+
+    Args:
+        action: what was done.
+        state: before that.
+    """
+    if isinstance(action, AddObject):
+        return f"{action.name} added"
+    if isinstance(action, ErasePrompt):
+        owner = next(entry for entry in state.objects if action.id in dict(entry.prompts))
+        return f"{_drawn(dict(owner.prompts)[action.id], owner.name)} erased"
+    if action.object is None:
+        return "all strokes cleared"
+    name = state.object(action.object).name
+    if isinstance(action, AddPrompt):
+        return _drawn(action.prompt, name)
+    return {
+        RenameObject: f"name of {name}",
+        RecolorObject: f"colour of {name}",
+        DeleteObject: f"{name} deleted",
+        Clear: f"strokes of {name} cleared",
+        SetThreshold: f"tightness of {name}",
+        SetGrowth: f"spread of {name}",
+        SetParts: f"parts of {name}",
+    }[type(action)]
+
+
+def _drawn(prompt: Prompt, name: str) -> str:
+    if isinstance(prompt, TextQuery):
+        return f"words for {name}"
+    kind = "stroke" if isinstance(prompt, Stroke) else "box"
+    return f"{kind} on {name if prompt.positive else f'the background of {name}'}"
+
+
 def replay(log: Sequence[Action]) -> SessionState:
     """The state that a log amounts to.
 
@@ -240,6 +275,18 @@ class History:
     def state(self) -> SessionState:
         """The newest."""
         return self.done[-1][1]
+
+    @property
+    def last_done(self) -> str | None:
+        """What would be taken back, in words; None where there is nothing."""
+        action = self.done[-1][0]
+        return None if action is None else described(action, self.done[-2][1])
+
+    @property
+    def last_undone(self) -> str | None:
+        """What would be done again, in words; None where there is nothing."""
+        action = self.undone[-1][0] if self.undone else None
+        return None if action is None else described(action, self.state)
 
     def do(self, action: Action) -> None:
         """Adds an action, or takes one back, or does it again."""

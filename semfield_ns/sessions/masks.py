@@ -5,15 +5,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import write_json, write_png
+from semfield_ns.io import write_ids, write_json, write_png
+from semfield_ns.rendering.palette import default_palette, with_black
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.refine import refine
 from semfield_ns.sessions.segmenter import Segmentation, Segmenter
 
 MANIFEST = "segmentation.json"
+Which = Literal["train", "test", "all"]
+"""images of a scene: those that were trained on, those held out, or both"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def open_run(load_config: Path) -> tuple[Any, Any]:
     return config, pipeline
 
 
-def scene_views(pipeline: Any, which: Literal["train", "test", "all"] = "all") -> list[NamedView]:
+def scene_views(pipeline: Any, which: Which = "all") -> list[NamedView]:
     """The cameras of a run's scene: of the training images, of those held out, or of both.
 
     Views are named after their images; where two images have one name, by their folders too.
@@ -88,7 +92,8 @@ def write_masks(
 ) -> dict[str, Any]:
     """Writes, for each view, masks/NAME.png (ids: 0 is no object, n the n-th object) and overlay/NAME.png.
 
-    Where an object is divided, parts/NAME.png has the numbers of its parts.
+    Where an object is divided, parts/NAME.png has the numbers of its parts. Ids and numbers have a palette, which for
+    ids is that of the objects.
 
     segmentation.json lists the objects (id, name, color) and the views (name, mask, overlay, image, camera). All
     pictures are of the session as it is when the first one is made.
@@ -114,15 +119,17 @@ def write_masks(
     if twice is not None:
         raise SemfieldError(f"Two views are called {twice!r}: their masks would overwrite each other.")
     divided = any(entry.parts > 1 for entry in state.objects)
+    colors = with_black(np.array([entry.color for entry in state.objects], dtype=np.uint8))
     entries = []
     for view in watch(views):
         found = segmenter.segment_view(segmenter.view(view.camera), state)
         if refine_with is not None:
             found = refined(found, refine_with)
-        write_png(folder / "masks" / f"{view.name}.png", found.ids.byte().cpu().numpy())
+        write_ids(folder / "masks" / f"{view.name}.png", found.ids.byte().cpu().numpy(), colors)
         write_png(folder / "overlay" / f"{view.name}.png", (found.overlay * 255).round().byte().cpu().numpy())
         if divided:
-            write_png(folder / "parts" / f"{view.name}.png", found.parts.byte().cpu().numpy())
+            parts = found.parts.byte().cpu().numpy()
+            write_ids(folder / "parts" / f"{view.name}.png", parts, with_black(default_palette(int(parts.max()))))
         entries.append(
             {
                 "name": view.name,

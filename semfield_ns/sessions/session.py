@@ -89,15 +89,16 @@ class Session:
             return len(self._history.done) - 1
 
     @property
-    def can_undo(self) -> bool:
-        """Whether there is something to take back."""
-        return self.depth > 0
+    def last_done(self) -> str | None:
+        """What would be taken back, in words; None where there is nothing."""
+        with self._lock:
+            return self._history.last_done
 
     @property
-    def can_redo(self) -> bool:
-        """Whether there is something to do again."""
+    def last_undone(self) -> str | None:
+        """What would be done again, in words; None where there is nothing."""
         with self._lock:
-            return bool(self._history.undone)
+            return self._history.last_undone
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Calls `listener` after every change, in the thread that changed it, without a lock held."""

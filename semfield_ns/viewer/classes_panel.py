@@ -1,6 +1,7 @@
 """The classes of a scene: their colours, which of them are shown, and what is where."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, UInt8
@@ -35,7 +36,9 @@ class ClassesPanel:
         self._page, self._names, self._colors, self._live = page, list(names), colors, live
         self.ask = Button("What is here?", self._begin_to_ask, hint="Class, confidence and distance of what you click")
         self.all = Buttons("Classes", ["All", "None"], self._show_all)
-        self.switches = [Switch(name, True, self._changed, hint=f"Show or hide the class {name}") for name in names]
+        self.switches = [
+            Switch(name, True, partial(self._switched, name), hint=f"Show or hide the class {name}") for name in names
+        ]
 
     def install(self, gui: Gui) -> None:
         """Adds them to the page."""
@@ -51,15 +54,21 @@ class ClassesPanel:
         """Which classes are switched on, on the CPU."""
         return torch.tensor([switch.value for switch in self.switches], dtype=torch.bool)
 
-    def _changed(self, client: Client, value: bool) -> None:
-        """A switch is seen to do something."""
-        self._page.show_output(CLASSES)
-        self._page.render(prepared=True)
+    def _switched(self, name: str, client: Client, value: bool) -> None:
+        self._changed(f"{name} is {'shown again' if value else 'hidden'}.")
 
     def _show_all(self, client: Client, which: str) -> None:
         for switch in self.switches:
             switch.value = which == "All"
-        self._changed(client, True)
+        self._changed(f"All classes are {'shown' if which == 'All' else 'hidden'}.")
+
+    def _changed(self, said: str) -> None:
+        """A switch is seen to do something."""
+        for name, switch in zip(self._names, self.switches, strict=True):
+            switch.rename(name if switch.value else f"{name} (hidden)")
+        self._page.tell(said)
+        self._page.show_output(CLASSES)
+        self._page.render(prepared=True)
 
     # ------------------------------------------------------------------------------------------ what is where
 

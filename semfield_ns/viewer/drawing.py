@@ -12,7 +12,7 @@ from jaxtyping import Float
 from semfield_ns.compat import forget_node
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.prompts import Box, Prompt, Stroke
+from semfield_ns.segmentation.prompts import Box, Prompt, Stroke, TextQuery
 from semfield_ns.sessions.actions import ErasePrompt
 from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.elements import Client
@@ -77,6 +77,7 @@ class DrawingTools:
         self._lock = RLock()
         self._drawings: dict[int, _Drawing] = {}
         self.lines: dict[int, tuple[Prompt, Float[np.ndarray, "N 3"], list[Any]]] = {}
+        link.on_time.append(self.show_lines)
 
     # ----------------------------------------------------------------------------------------------------- tools
 
@@ -186,8 +187,10 @@ class DrawingTools:
             return
         entry = self.session.state.object(number)
         drawn = [p for _, p in entry.prompts if isinstance(p, Stroke | Box)]
-        if not any(isinstance(p, Box) or not p.positive for p in drawn):
-            self._voice.tell("Now stroke the background: what is near the object and not of it.")
+        if isinstance(prompt, Box):
+            self._voice.tell(f"The box marks {entry.name}. For another thing: Undo, New object, and draw it again.")
+        elif not any(isinstance(p, Box) or not p.positive for p in drawn):
+            self._voice.tell(f"The mask of {entry.name} is shown. If it is too large, press Stroke on background.")
 
     # ------------------------------------------------------------------------------------------ boxes and eraser
 
@@ -213,7 +216,7 @@ class DrawingTools:
         if camera is None:
             return
         with self._lock:
-            lines = {number: line for number, (_, line, _) in self.lines.items()}
+            lines = {number: line for number, (prompt, line, _) in self.lines.items() if self._is_seen(prompt)}
         number = stroke_at(lines, camera, pixel(camera, at))
         if number is None:
             self._voice.tell("There is no stroke here. Click on the stroke to erase, or press Esc.")
@@ -241,6 +244,19 @@ class DrawingTools:
                 size = MARK_SIZE * float(np.linalg.norm(line[0] - prompt.camera.centre))
                 color = POSITIVE if prompt.positive else NEGATIVE
                 self.lines[number] = prompt, line, self.link.draw(f"/strokes/{number}", line, color, size)
+        self.show_lines()
+
+    def show_lines(self) -> None:
+        """Strokes are seen at their own time only: what they were drawn on moves."""
+        with self._lock:
+            for prompt, _, marks in self.lines.values():
+                seen = self._is_seen(prompt)
+                for mark in marks:
+                    if mark.visible != seen:
+                        mark.visible = seen
+
+    def _is_seen(self, prompt: Prompt) -> bool:
+        return isinstance(prompt, TextQuery) or self.live.is_now(prompt.camera)
 
     def drop_lines(self) -> None:
         """Strokes that are not in the session any more leave the scene."""

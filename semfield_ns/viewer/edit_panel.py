@@ -4,18 +4,28 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
+from semfield_ns.compat import forget_node
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit, Kind, edits_json
 from semfield_ns.errors import SemfieldError
+from semfield_ns.rendering.palette import STANDING_OUT
 from semfield_ns.viewer.elements import Button, Choice, Client, Color, Gui, Markdown, Number, Text, Vector, install
-from semfield_ns.viewer.files import edits_file, told_path
+from semfield_ns.viewer.files import edits_file
 from semfield_ns.viewer.layout import Layout
 from semfield_ns.viewer.link import ScreenPoint
 from semfield_ns.viewer.page import Cancelled, Page
 from semfield_ns.viewer.text import plain
+from semfield_ns.viewer.tools import LIFTED_SHARE
 
 NOTHING = "nothing picked yet"
 EVERYTHING = "all that moves"
+MARK_COLOR = STANDING_OUT[0]
+MARK_SHARE = 0.03
+"""diameter of a dot on what was picked, as a share of its size"""
+DONE = {"remove": "removed", "duplicate": "duplicated", "move": "moved", "mirror": "mirrored", "recolor": "recoloured"}
 Edits = tuple[Edit, ...]
 
 
@@ -45,6 +55,9 @@ class EditPanel:
         self._states: list[Edits] = [editor().edits]
         self._undone: list[Edits] = []
         self._worker: threading.Thread | None = None
+        self._to_say = ""
+        self._marks: list[Any] = []
+        page.on_time.append(self._unmark)
         self.target = Choice("Edit", [NOTHING, EVERYTHING, *self._classes], hint="A class, or one object")
         self.pick = Button("Pick in view", self._begin_to_pick, main=True)
         self.remove = self._button("Remove", "remove")
@@ -95,23 +108,32 @@ class EditPanel:
         return len(self._states) - 1
 
     @property
-    def can_redo(self) -> bool:
-        """Whether one that was taken back can be made again."""
-        return bool(self._undone)
+    def last_done(self) -> str | None:
+        """What would be taken back, in words; None where there is nothing."""
+        with self._lock:
+            return change_in_words(self._states[-1]) if self.depth else None
+
+    @property
+    def last_undone(self) -> str | None:
+        """What would be made again, in words; None where there is nothing."""
+        with self._lock:
+            return change_in_words(self._undone[-1]) if self._undone else None
 
     def undo(self) -> None:
         """Takes the last change of the list back."""
         with self._lock:
+            said = f"Undone: {self.last_done}."
             if self.depth:
                 self._undone.append(self._states.pop())
-        self._changed()
+        self._changed(said)
 
     def redo(self) -> None:
         """Makes it again."""
         with self._lock:
+            said = f"Redone: {self.last_undone}."
             if self._undone:
                 self._states.append(self._undone.pop())
-        self._changed()
+        self._changed(said)
 
     def ask_for(self, edits: Edits) -> None:
         """Other edits."""
@@ -120,7 +142,7 @@ class EditPanel:
                 return
             self._states.append(edits)
             self._undone.clear()
-        self._changed()
+        self._changed(f"Done: {change_in_words(edits)}.")
 
     def _add(self, client: Client, kind: Kind) -> None:
         target = self.target.value
@@ -144,11 +166,14 @@ class EditPanel:
 
     # --------------------------------------------------------------------------------------- how it comes about
 
-    def _changed(self) -> None:
+    def _changed(self, said: str) -> None:
+        """The list is another one; says something once the scene is as well."""
         self.page.history.note(self)
         self.list.change(describe(self.edits))
+        self._unmark()
         self.page.tell("Working ...")
         with self._lock:
+            self._to_say = said
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, daemon=True)
                 self._worker.start()
@@ -177,7 +202,7 @@ class EditPanel:
                         self.page.warn(None, str(error))
                 continue
             self._offer(objects)
-            self.page.tell("Done." if wanted == self.edits else "Working ...")
+            self.page.tell(self._to_say if wanted == self.edits else "Working ...")
         self.page.render(prepared=False)
 
     def look_for_objects(self, editor: SceneEditor, wanted: Callable[[], bool] = lambda: True) -> None:
@@ -220,6 +245,7 @@ class EditPanel:
 
     def _begin_to_pick(self, client: Client) -> None:
         if client is not None:
+            self._unmark()
             self.page.take_pointer(client, "click", lambda points: self._picked(client, points[0]))
             self.page.tell("Click on something that moves.")
 
@@ -228,18 +254,34 @@ class EditPanel:
         self.page.tell("Working ...")
         editor = self._editor()
         try:
-            camera = self.page.camera(client).cameras()
+            view = self.page.camera(client)
             if not editor.knows_objects:
                 self.look_for_objects(editor)
             with self.page.hold():
-                name = editor.object_at(camera, at)
+                name = editor.object_at(view.cameras(), at)
                 objects = editor.tracks().names
+                surface = editor.surface_of(name, view.time or 0.0)
         except SemfieldError as error:
             self.page.warn(client, str(error))
             return
         self._offer(objects)
         self.target.value = name
-        self.page.tell(f"Picked {name}.")
+        self._mark(view.centre + LIFTED_SHARE * (surface - view.centre))
+        self.page.tell(f"Picked {name}. Now press Remove, Duplicate, Move, Mirror or Recolor.")
+
+    def _mark(self, surface: Float[np.ndarray, "K 3"]) -> None:
+        """Dots on what was picked."""
+        size = MARK_SHARE * float(np.linalg.norm(np.ptp(surface, axis=0)))
+        with self._lock:
+            self._unmark()
+            self._marks = self.page.draw("/picked", surface, MARK_COLOR, size, joined=False)
+
+    def _unmark(self) -> None:
+        """They go when the time or the scene is another one: what was picked is elsewhere."""
+        with self._lock:
+            for mark in self._marks:
+                forget_node(mark)
+            self._marks = []
 
     # ----------------------------------------------------------------------------------------------------- files
 
@@ -252,7 +294,7 @@ class EditPanel:
         except (OSError, SemfieldError) as error:
             self.page.warn(client, f"The edits could not be saved: {error}")
             return
-        self.page.tell(f"Saved to {told_path(path, self.page.run_folder)}")
+        self.page.tell(f"Saved to {self.page.told(path)}")
 
 
 def describe(edits: Sequence[Edit]) -> str:
@@ -260,6 +302,16 @@ def describe(edits: Sequence[Edit]) -> str:
     if not edits:
         return "No edits."
     return "\n".join(f"{number}. {plain(_sentence(edit))}" for number, edit in enumerate(edits, start=1))
+
+
+def change_in_words(edits: Edits) -> str:
+    """What was done last, by the edits that there were then."""
+    if not edits:
+        return "edits cleared"
+    last = edits[-1]
+    if last.kind == "background":
+        return "what stands still recoloured"
+    return f"{last.target or EVERYTHING} {DONE[last.kind]}"
 
 
 def _sentence(edit: Edit) -> str:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
+from semfield_ns.compat import relabel
 from semfield_ns.viewer.text import plain
 
 Client = Any
@@ -28,6 +29,7 @@ class Shown:
     """Something on the page that can be hidden."""
 
     handle: Any = None
+    label: str = ""
     _visible: bool = True
 
     def show(self, visible: bool) -> None:
@@ -35,6 +37,12 @@ class Shown:
         self._visible = visible
         if self.handle is not None:
             self.handle.visible = visible
+
+    def rename(self, label: str) -> None:
+        """Another label."""
+        if label != self.label and self.handle is not None:
+            relabel(self.handle, label)
+        self.label = label
 
 
 class Control(Shown, ABC, Generic[T]):

@@ -1,4 +1,4 @@
-"""What the viewer's export buttons do: `semfield segment` and `semfield export`, for the viewer's session."""
+"""What the button that saves results does: `semfield segment` and `semfield export`, for the viewer's session."""
 
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -12,24 +12,25 @@ from semfield_ns.export.masks import CocoWriter, VideoWriter
 from semfield_ns.export.sources import SessionViews
 from semfield_ns.export.world import affine
 from semfield_ns.io import write_json
-from semfield_ns.sessions.masks import scene_views, write_masks
+from semfield_ns.sessions.masks import Which, scene_views, write_masks
 from semfield_ns.sessions.segmenter import Segmenter
 from semfield_ns.sessions.session import Session
-from semfield_ns.viewer.files import told_path
 from semfield_ns.viewer.live import GuardedViews
 from semfield_ns.viewer.page import Page
 
 FRAMES_A_SECOND = 12.0
 
 
-def export_session(pipeline: Any, session: Session, folder: Path, what: str, page: Page) -> str:
-    """Writes a session's results for all images of a run's scene; training and the viewer go on meanwhile.
+def export_session(pipeline: Any, session: Session, folder: Path, what: str, which: Which, page: Page) -> str:
+    """Writes a session's results for the images of a run's scene; training and the viewer go on meanwhile.
 
     Args:
         pipeline: of the run.
         session: a copy that nobody changes.
         folder: of the results; "masks" are those of `semfield segment`, others go to a folder named like the format.
         what: "masks", "video", "coco" or "points".
+        which: "train" for the images that were trained on, such as the frames of a video, "test" for those held out, or
+            "all".
         page: shows how far it is; its lock guards the model.
 
     Returns:
@@ -42,13 +43,12 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, pag
         raise SemfieldError("The session has no object yet: add one and draw a stroke on it.")
     # A segmenter of its own, as on the command line: the viewer's is used with the lock held only.
     segmenter = Segmenter(session, GuardedViews(pipeline.model, page))
-    views = scene_views(pipeline)
-    run = page.run_folder
+    views = scene_views(pipeline, which)
     folder.mkdir(parents=True, exist_ok=True)
     session.save(folder / "session.json")
     if what == "masks":
-        write_masks(segmenter, views, folder, watch=partial(page.watched, "Exporting"))
-        return f"Wrote {len(views)} masks to {told_path(folder, run)}"
+        write_masks(segmenter, views, folder, watch=partial(page.watched, "Saving"))
+        return f"Wrote {len(views)} masks to {page.told(folder / 'masks')}"
     found = SessionViews(segmenter, views)
     target = folder / what
     with ExitStack() as files:
@@ -61,8 +61,8 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, pag
             outputs = pipeline.datamanager.train_dataset._dataparser_outputs
             to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
             writer = CloudWriter(target, found.labels, to_model)
-        for view in page.watched("Exporting", found):
+        for view in page.watched("Saving", found):
             writer.add(view)
         written = writer.finish()
     write_json(target / "labels.json", [asdict(label) for label in found.labels])
-    return f"Wrote {', '.join(path.name for path in written)} to {told_path(target, run)}"
+    return f"Wrote {', '.join(path.name for path in written)} to {page.told(target)}"

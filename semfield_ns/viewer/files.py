@@ -95,11 +95,3 @@ def edits_file(run: Path, name: str) -> Path:
         except SemfieldError as error:
             raise SemfieldError(f"{path} is not a file of edits, and is left as it is: choose another name.") from error
     return path
-
-
-def told_path(path: Path, run: Path) -> str:
-    """A path as it is told on the page: from the folder of the run on, which need not be shown to everybody."""
-    try:
-        return path.relative_to(run.resolve()).as_posix()
-    except ValueError:
-        return path.name

@@ -12,8 +12,12 @@ class Undoable(Protocol):
         """How many things can be taken back."""
 
     @property
-    def can_redo(self) -> bool:
-        """Whether something that was taken back can be done again."""
+    def last_done(self) -> str | None:
+        """What would be taken back, in words; None where there is nothing."""
+
+    @property
+    def last_undone(self) -> str | None:
+        """What would be done again, in words; None where there is nothing."""
 
     def undo(self) -> object:
         """Takes the last thing back."""
@@ -41,27 +45,29 @@ class History:
                 last = max(i for i, other in enumerate(self._done) if other is thing)
                 del self._done[last]
 
-    def undo(self) -> bool:
-        """Takes back what was done last; whether there was anything."""
+    def undo(self) -> str | None:
+        """Takes back what was done last; says what it was, or None where there was nothing."""
         with self._lock:
             if not self._done:
-                return False
+                return None
             thing = self._done[-1]
             self._undone.append(thing)
+        said = thing.last_done
         thing.undo()
         self.note(thing)
-        return True
+        return said
 
-    def redo(self) -> bool:
-        """Does again what was taken back last; whether there was anything."""
+    def redo(self) -> str | None:
+        """Does again what was taken back last; says what it is, or None where there was nothing."""
         with self._lock:
-            while self._undone and not self._undone[-1].can_redo:
+            while self._undone and self._undone[-1].last_undone is None:
                 self._undone.pop()
             if not self._undone:
-                return False
+                return None
             *rest, thing = self._undone
+        said = thing.last_undone
         thing.redo()
         self.note(thing)
         with self._lock:
             self._undone = rest
-        return True
+        return said

@@ -24,9 +24,10 @@ STYLE = """
 .mantine-ScrollArea-viewport > div { display: block !important; }
 .mantine-Tabs-tab { padding: 0.6em 0.4em !important; font-size: 0.82em !important;
   letter-spacing: -0.5px; }
+.semfield-status { height: 6.5em; overflow-y: auto; }
 .mantine-Notification-root { overflow-wrap: anywhere; }
 """
-"""Long words wrap, and the panel keeps its width whatever is in it."""
+"""Long words wrap; the panel keeps its width, and the status line its height, whatever is in it."""
 
 SCRIPT = """
 (() => {

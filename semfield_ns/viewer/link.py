@@ -112,6 +112,19 @@ class ViewerLink(ViewerControl):
         """The folder of the run, or the current one where there is no viewer."""
         return Path() if self.viewer is None else Path(self.viewer.log_filename).parent
 
+    def told(self, path: Path) -> str:
+        """A path as pages are told it.
+
+        All of it, if they are of this machine alone; otherwise from the folder of the run on, as not everybody needs to
+        know where that is.
+        """
+        if self.viewer is not None and is_loopback(self.viewer.config.websocket_host):
+            return str(path.resolve())
+        try:
+            return path.relative_to(self.run_folder.resolve()).as_posix()
+        except ValueError:
+            return path.name
+
     # ------------------------------------------------------------------------------------------------ pictures
 
     def camera(self, client: Client) -> ViewCamera:
@@ -211,7 +224,14 @@ class ViewerLink(ViewerControl):
 
     # --------------------------------------------------------------------------------------------------- marks
 
-    def draw(self, name: str, points: Float[np.ndarray, "N 3"], color: tuple[int, int, int], size: float) -> list[Any]:
+    def draw(
+        self,
+        name: str,
+        points: Float[np.ndarray, "N 3"],
+        color: tuple[int, int, int],
+        size: float,
+        joined: bool = True,
+    ) -> list[Any]:
         """A line through points of the model's world, for all browsers; one point is a dot.
 
         Args:
@@ -219,11 +239,13 @@ class ViewerLink(ViewerControl):
             points: at least one.
             color: sRGB, 0 to 255.
             size: diameter of a dot, in the model's units.
+            joined: by a line; otherwise each is a dot.
 
         Returns:
             What has to be removed for the line to go.
         """
-        return _draw(self.viser_server.scene, name, points * viser_units(), color, size * viser_units())
+        points, size = points * viser_units(), size * viser_units()
+        return _draw(self.viser_server.scene, name, points, color, size, line=joined, dots=not joined)
 
     def sketch(self, client: Client, name: str, points: list[ScreenPoint], color: tuple[int, int, int]) -> list[Any]:
         """A line right before the eyes of one browser, for strokes that are not done yet."""
@@ -241,7 +263,7 @@ class ViewerLink(ViewerControl):
 
         rotation = vtf.SO3(client.camera.wxyz).as_matrix()
         world = client.camera.position + SKETCH_DISTANCE * local @ rotation.T
-        return _draw(client.scene, name, world, color, 0.02 * half * SKETCH_DISTANCE, with_points=True)
+        return _draw(client.scene, name, world, color, 0.02 * half * SKETCH_DISTANCE, dots=True)
 
 
 def _draw(
@@ -250,15 +272,16 @@ def _draw(
     points: Float[np.ndarray, "N 3"],
     color: tuple[int, int, int],
     size: float,
-    with_points: bool = False,
+    line: bool = True,
+    dots: bool = False,
 ) -> list[Any]:
     drawn = []
-    if len(points) > 1:
+    if line and len(points) > 1:
         drawn.append(scene.add_spline_catmull_rom(f"{name}/line", points, color=color, line_width=4.0, tension=0.0))
-    if len(points) == 1 or with_points:
+    if dots or len(points) == 1:
         shape: Any = "circle"
-        dots = points.astype(np.float32)
-        drawn.append(scene.add_point_cloud(f"{name}/dots", dots, colors=color, point_size=size, point_shape=shape))
+        places = points.astype(np.float32)
+        drawn.append(scene.add_point_cloud(f"{name}/dots", places, colors=color, point_size=size, point_shape=shape))
     return drawn
 
 

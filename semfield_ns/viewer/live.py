@@ -20,7 +20,7 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.rendering.lazy import LazyOutputs
-from semfield_ns.scene_model import Parts, SceneModel
+from semfield_ns.scene_model import MovingSceneModel, Parts, SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
 from semfield_ns.segmentation.views import FeatureView
@@ -342,6 +342,12 @@ class LiveSegmentation:
     def depth(self, camera: ViewCamera) -> float:
         """How far away the middle of a view is, about. Called with the train lock held."""
         return float(self.near(camera)["depth"].float().median())
+
+    def is_now(self, camera: ViewCamera) -> bool:
+        """Whether a camera is of the moment that pages show, or of none."""
+        if camera.time is None or not isinstance(self.model, MovingSceneModel):
+            return True
+        return round(self.model.step_of(camera.time)) == round(self.model.step_of(self.link.time))
 
     def prepared(self, cameras: Sequence[ViewCamera]) -> bool:
         """Whether all of these views are rendered."""

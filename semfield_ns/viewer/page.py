@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.export.views import Counted
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.viewer.drawing import IDLE
 from semfield_ns.viewer.elements import Button, Client, Gui, Markdown, Progress, install
@@ -23,18 +24,7 @@ from semfield_ns.viewer.text import plain
 LOOK_DISTANCE = 1.0
 """of what the camera turns around, in the model's units, as long as no depth is known"""
 
-
-T = TypeVar("T", covariant=True)
-
-
-class Counted(Protocol[T]):
-    """Items that one can go through, of a known number."""
-
-    def __len__(self) -> int:
-        """How many."""
-
-    def __iter__(self) -> Iterator[T]:
-        """One after the other."""
+T = TypeVar("T")
 
 
 class Panel(Protocol):
@@ -70,7 +60,7 @@ class Page(ViewerLink):
     def __init__(self, views: Mapping[int, ViewCamera] = MappingProxyType({})) -> None:
         super().__init__()
         self.history = History()
-        self.status = Markdown(f"**{plain(IDLE)}**")
+        self.status = Markdown(status(IDLE))
         self.outputs = OutputChoice(self)
         self.undo_button = Button("Undo", self.undo, hint="Strokes and edits: Ctrl+Z")
         self.redo_button = Button("Redo", self.redo, hint="Ctrl+Shift+Z")
@@ -219,8 +209,7 @@ class Page(ViewerLink):
                 self._say()
 
     def _say(self) -> None:
-        text = f"**{plain(self._said)}**"
-        self.status.change(f"{text}\n\n{plain(self._of_picture)}" if self._of_picture else text)
+        self.status.change(status(self._said, self._of_picture))
 
     @property
     def said(self) -> str:
@@ -231,11 +220,13 @@ class Page(ViewerLink):
 
     def undo(self, client: Client) -> None:
         """Takes back what was done last, whether stroke or edit."""
-        self.tell("Undone." if self.history.undo() else "There is nothing to undo.")
+        said = self.history.undo()
+        self.tell(f"Undone: {said}." if said else "There is nothing to undo.")
 
     def redo(self, client: Client) -> None:
         """Does it again."""
-        self.tell("Done again." if self.history.redo() else "There is nothing to redo.")
+        said = self.history.redo()
+        self.tell(f"Redone: {said}." if said else "There is nothing to redo.")
 
     def watched(self, what: str, items: Counted[T]) -> Iterator[T]:
         """Items that a long thing goes through: the page shows how far it is, and can cancel it.
@@ -255,6 +246,11 @@ class Page(ViewerLink):
         finally:
             self.progress.show(None)
             self.cancel_button.show(False)
+
+
+def status(said: str, of_picture: str = "") -> str:
+    """The status line as markdown. It keeps its height (`layout.STYLE`), or all below would jump."""
+    return f'<div className="semfield-status">\n\n**{plain(said)}**\n\n{plain(of_picture)}\n\n</div>'
 
 
 class Cancelled(SemfieldError):

@@ -74,10 +74,15 @@ class PlaybackPanel:
         with self._lock:
             if self._stop is not None:
                 self._stop.set()
-                self._stop = None
+                self._stopped()
             elif self.link.viewer is not None:
                 self._stop = threading.Event()
+                self.play.rename("Pause")
                 threading.Thread(target=self._play, args=(self._stop,), daemon=True).start()
+
+    def _stopped(self) -> None:
+        self._stop = None
+        self.play.rename("Play")
 
     def _play(self, stop: threading.Event) -> None:
         last, end = time.monotonic(), len(self._times) - 1
@@ -96,4 +101,4 @@ class PlaybackPanel:
             self.show(step)
         with self._lock:
             if self._stop is stop:
-                self._stop = None
+                self._stopped()

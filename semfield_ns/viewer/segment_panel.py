@@ -20,10 +20,11 @@ from semfield_ns.sessions.actions import (
     SetParts,
     SetThreshold,
 )
+from semfield_ns.sessions.masks import Which
 from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.drawing import IDLE, DrawingTools, Tool
 from semfield_ns.viewer.elements import Button, Choice, Client, Color, Gui, Markdown, Number, Slider, Text, install
-from semfield_ns.viewer.files import results_folder, told_path
+from semfield_ns.viewer.files import results_folder
 from semfield_ns.viewer.layout import Layout
 from semfield_ns.viewer.live import LiveSegmentation
 from semfield_ns.viewer.page import Page
@@ -34,10 +35,11 @@ OF_OBJECTS = (OVERLAY, "segmentation", "similarity")
 """outputs in which a stroke is seen to do something"""
 NO_OBJECT = "no object yet"
 EXPORTS = {"Masks": "masks", "Video": "video", "COCO": "coco", "Point cloud": "points"}
+VIEWS: dict[str, Which] = {"Training cameras": "train", "All cameras": "all"}
 MOST_PARTS = 20
 
-Export = Callable[[Session, Path, str, Page], str]
-"""Writes a session's results into a folder in a format, and returns what to tell."""
+Export = Callable[[Session, Path, str, Which, Page], str]
+"""Writes a session's results into a folder in a format, for some images, and returns what to tell."""
 
 
 class SegmentPanel:
@@ -92,8 +94,9 @@ class SegmentPanel:
         self.find = Button("Find words", self.find_words)
         self._knows_words = model.knows_words
         self.file = Text("File name", "segmentation", hint="Of a folder in the folder viewer of the run")
-        self.format = Choice("Format", list(EXPORTS), hint="Of all pictures of the scene")
-        self.export_button = Button("Export", self._export_pressed, main=True)
+        self.format = Choice("Format", list(EXPORTS), hint="Of the results")
+        self.views = Choice("Views", list(VIEWS), hint="Training cameras: the video. All: held-out ones too")
+        self.export_button = Button("Save results", self._export_pressed, hint="Of all objects, as files", main=True)
         self.save = Button("Save session", self._save)
         self.load = Button("Load session", self._load)
 
@@ -102,8 +105,8 @@ class SegmentPanel:
         install(gui, self.object, self.objects, self.new)
         install(gui, self.positive, self.negative, self.box, self.eraser, self.finish, self.clear)
         install(gui, self.threshold, self.growth)
-        with gui.add_folder("Export"):
-            install(gui, self.file, self.format, self.export_button, self.save, self.load)
+        with gui.add_folder("Results"):
+            install(gui, self.file, self.format, self.views, self.export_button, self.save, self.load)
         with gui.add_folder("Chosen object", expand_by_default=False):
             install(gui, self.name, self.color, self.apply, self.delete, self.parts, self.divide)
             if self._knows_words:
@@ -231,7 +234,7 @@ class SegmentPanel:
         except (SemfieldError, OSError) as error:
             self.page.warn(client, str(error))
         else:
-            self.page.tell(f"Saved to {told_path(path, self.page.run_folder)}")
+            self.page.tell(f"Saved to {self.page.told(path)}")
 
     def _load(self, client: Client) -> None:
         """Reads a session."""
@@ -241,22 +244,23 @@ class SegmentPanel:
         except (SemfieldError, OSError) as error:
             self.page.warn(client, str(error))
         else:
-            self.page.tell(f"Loaded {told_path(path, self.page.run_folder)}")
+            self.page.tell(f"Loaded {self.page.told(path)}")
         self._show_overlay()
 
     def _export_pressed(self, client: Client) -> None:
-        """Writes results for all images of the scene."""
+        """Writes results for the images of the scene."""
         with self._lock:
             if self._busy:
-                self.page.warn(client, "An export is under way: wait for it, or press Cancel.")
+                self.page.warn(client, "Results are being saved: wait for that, or press Cancel.")
                 return
             self._busy = True
         try:
             folder = self._folder()
             self.page.tell("Working ...")
-            said = self._export(self._session_as_seen(), folder, EXPORTS.get(self.format.value, "masks"), self.page)
+            what, which = EXPORTS.get(self.format.value, "masks"), VIEWS.get(self.views.value, "train")
+            said = self._export(self._session_as_seen(), folder, what, which, self.page)
             self.page.tell(said)
-            self.page.notify(client, "Export", said, good=True)
+            self.page.notify(client, "Results", said, good=True)
         except (SemfieldError, OSError) as error:
             self.page.warn(client, str(error))
         finally:

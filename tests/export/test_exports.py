@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.clouds import CloudWriter, thin
 from semfield_ns.export.masks import CocoWriter, MaskWriter, VideoWriter
-from semfield_ns.export.views import Label, LabelledView, paint
+from semfield_ns.export.views import Label, LabelledView, paint, palette
 from semfield_ns.export.world import affine
 from semfield_ns.scenes.synthetic import make_scene
 from tests.export.synthetic import labels_of, view_of
@@ -40,7 +40,9 @@ def test_masks_are_pictures_of_ids_and_of_each_label(scene, views, tmp_path):
     labels = labels_of(scene)[:2]
     write(MaskWriter(tmp_path, labels), views)
     for view in views:
-        ids = np.array(Image.open(tmp_path / "masks" / "ids" / f"{view.name}.png"))
+        image = Image.open(tmp_path / "masks" / "ids" / f"{view.name}.png")
+        ids = np.array(image)
+        assert np.array_equal(np.array(image.convert("RGB")), palette(labels)[ids])
         assert np.array_equal(ids, np.where(view.ids <= 2, view.ids, 0)) and ids.dtype == np.uint8
         for label in labels:
             mask = np.array(Image.open(tmp_path / "masks" / label.file_name / f"{view.name}.png"))

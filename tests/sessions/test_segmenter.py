@@ -217,7 +217,9 @@ def test_masks_are_written_with_a_manifest_and_are_the_same_again(tmp_path: Path
     manifest = read_json(tmp_path / "first" / "segmentation.json")
     assert manifest["objects"] == [{"id": 1, "name": "ball", "color": [255, 0, 0]}]
     assert [entry["image"] for entry in manifest["views"]] == [None, "images/b.png"]
-    ids = np.array(Image.open(tmp_path / "first" / "masks" / "a.png"))
+    mask = Image.open(tmp_path / "first" / "masks" / "a.png")
+    ids = np.array(mask)
+    assert np.array_equal(np.array(mask.convert("RGB"))[ids == 1], np.tile((255, 0, 0), ((ids == 1).sum(), 1)))
     assert torch.equal(torch.from_numpy(ids).long(), segmenter.segment(camera()).ids)
     with pytest.raises(SemfieldError, match="called 'a'"):
         write_masks(segmenter, [views[0], views[0]], tmp_path / "third")

@@ -68,12 +68,12 @@ def test_a_session_is_the_fold_of_its_log_and_survives_its_file(seed: int, tmp_p
 def test_undo_and_redo_go_through_the_same_states():
     session = busy_session(7)
     states = [session.state]
-    while session.can_undo:
+    while session.last_done:
         states.append(session.undo())
     assert states[-1] == SessionState()
     for expected in reversed(states[:-1]):
         assert session.redo() == expected
-    assert not session.can_redo
+    assert session.last_undone is None
 
 
 def test_a_new_action_forgets_what_was_taken_back():

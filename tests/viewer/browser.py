@@ -187,7 +187,7 @@ def draw(page: Any, tool: str, points: np.ndarray) -> None:
         page.get_by_text(re.compile(rf"\({number} so far\)")).wait_for()
         page.wait_for_timeout(700)  # two quick clicks would be one double-click
     page.mouse.dblclick(*points[-1])
-    page.get_by_text(re.compile("Navigating|Now stroke the background")).wait_for()
+    page.get_by_text(re.compile("Navigating|The mask of")).wait_for()
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:

@@ -107,11 +107,11 @@ class NoEdits(SceneEditor):
         return -1
 
 
-def write_session(session: Session, folder: Path, what: str, page: Page) -> str:
+def write_session(session: Session, folder: Path, what: str, which: str, page: Page) -> str:
     with page.lock:
         folder.mkdir(parents=True, exist_ok=True)
         session.save(folder / f"{what}.json")
-    return f"Wrote {what}"
+    return f"Wrote {what} of {which}"
 
 
 def ball_pipeline(model: Any, includes_time: bool = True) -> Any:

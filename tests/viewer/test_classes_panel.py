@@ -41,10 +41,32 @@ def test_switches_drive_the_visible_classes(served: Served):
     wait_for(lambda: served.viewer.viser_server.get_clients())
     served.press(panel.switches[1], browser, False)
     wait_for(lambda: panel.visible_classes().tolist() == [True, False, True])
+    wait_for(lambda: served.said() == "ball is hidden." and browser.got("ball (hidden)"))
+    assert [switch.label for switch in panel.switches] == ["wall", "ball (hidden)", "twin"]
     served.press(panel.all, browser, "None")
     wait_for(lambda: not panel.visible_classes().any())
     served.press(panel.all, browser, "All")
-    wait_for(lambda: panel.visible_classes().all())
+    wait_for(lambda: served.said() == "All classes are shown.")
+    assert panel.visible_classes().all() and [switch.label for switch in panel.switches] == ["wall", "ball", "twin"]
+
+
+def test_strokes_are_seen_at_their_own_time_only(served: Served):
+    browser = Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    (client,) = served.viewer.viser_server.get_clients().values()
+    served.session.add_stroke(served.session.add_object(), served.page.camera(client), [(30.0, 24.0), (34.0, 24.0)])
+    wait_for(lambda: served.tools.lines)
+    ((_, _, marks),) = served.tools.lines.values()
+    seen = []
+    for time in (0.0, 1.0, 0.0):
+        served.page.show_time(time)
+        seen.append([mark.visible for mark in marks])
+    assert seen == [[True], [False], [True]]
+    served.page.show_time(1.0)
+    served.press(served.panel.eraser, browser)
+    wait_for(lambda: "to erase" in served.said())
+    browser.click(32 / 64, 24 / 48)
+    wait_for(lambda: "no stroke here" in served.said())
 
 
 def test_a_click_tells_class_confidence_and_distance(served: Served):

@@ -34,11 +34,13 @@ def test_a_click_picks_the_object_that_the_next_edits_are_of(served: Served):
     browser.click(0.5, 0.5)
     wait_for(lambda: editing.target.value == "ball#1")
     assert "ball#1" in editing.target.options
-    wait_for(lambda: browser.got("Picked ball"))
+    wait_for(lambda: browser.got("Picked ball") and browser.got("Now press Remove"))
+    assert browser.got("/picked/dots"), "it is marked"
     # The camera moves again: another click is for nobody.
     browser.click(0.2, 0.2)
     served.press(editing.remove, browser)
-    wait_for(lambda: kinds(served) == [("remove", "ball#1")])
+    wait_for(lambda: kinds(served) == [("remove", "ball#1")] and served.said() == "Done: ball#1 removed.")
+    assert "/picked/dots" not in served.viewer.viser_server.scene._handle_from_node_name, "what is gone is not marked"
     served.press(editing.pick, browser)
     browser.messages.clear()
     wait_for(lambda: browser.got("Click on something that moves"))
@@ -73,10 +75,11 @@ def test_one_undo_takes_back_strokes_and_edits_in_their_order(served: Served):
     wait_for(lambda: not session.state.objects)
     assert kinds(served) == [("remove", "ball")]
     served.press(served.page.undo_button, browser)
-    wait_for(lambda: not served.model.editor.edits)
+    wait_for(lambda: not served.model.editor.edits and served.said() == "Undone: ball removed.")
     for _ in range(3):
         served.press(served.page.redo_button, browser)
     wait_for(lambda: kinds(served) == [("remove", "ball")] and len(session.state.prompts) == 1)
+    wait_for(lambda: served.said() == "Redone: stroke on object 1.")
     served.press(editing.clear, browser)
     wait_for(lambda: not served.model.editor.edits)
     served.press(served.page.undo_button, browser)

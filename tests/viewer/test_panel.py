@@ -41,7 +41,7 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     browser.click(0.52, 0.5)
     wait_for(lambda: "(2 so far)" in served.said())
     browser.click(0.521, 0.5)
-    wait_for(lambda: served.session.state.prompts)
+    wait_for(lambda: "If it is too large, press Stroke on background" in served.said())
     assert client.scene._scene_pointer_cb is None, "the camera can be moved again"
     ((number, _, stroke),) = served.session.state.prompts
     assert isinstance(stroke, Stroke) and stroke.positive and number == 1
@@ -59,11 +59,12 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     wait_for(lambda: len(served.session.state.prompts) == 2)
     assert isinstance(served.session.state.prompts[1][2], Box)
     wait_for(lambda: len(served.tools.lines) == 2)
+    assert served.said().startswith("The box marks object 1. For another thing")
     served.press(served.page.undo_button, browser)
-    wait_for(lambda: len(served.session.state.prompts) == 1)
+    wait_for(lambda: served.said() == "Undone: box on object 1.")
     wait_for(lambda: len(served.tools.lines) == 1)
     served.press(served.page.redo_button, browser)
-    wait_for(lambda: len(served.session.state.prompts) == 2)
+    wait_for(lambda: served.said() == "Redone: box on object 1.")
     served.press(served.page.undo_button, browser)
     wait_for(lambda: len(served.session.state.prompts) == 1)
 
@@ -79,8 +80,17 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     wait_for(lambda: not served.session.state.prompts)
 
     served.press(panel.save, browser)
-    wait_for(lambda: "Saved to" in served.said())
+    wait_for(lambda: served.said() == f"Saved to {tmp_path / 'viewer' / 'segmentation' / 'session.json'}")
     assert read_session(tmp_path / "viewer" / "segmentation" / "session.json") == served.session.log
+
+
+def test_results_are_those_of_the_training_cameras_unless_all_are_wanted(served: Served):
+    browser, panel = Browser(served), served.panel
+    served.press(panel.export_button, browser)
+    wait_for(lambda: served.said() == "Wrote masks of train")
+    served.press(panel.views, browser, "All cameras")
+    served.press(panel.export_button, browser)
+    wait_for(lambda: served.said() == "Wrote masks of all")
 
 
 def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):

@@ -35,9 +35,10 @@ def test_time_moves_on_until_it_is_stopped_and_begins_anew(served: Served):
 
     served.press(panel.play, browser)
     wait_for(lambda: panel.playing)
+    assert panel.play.label == "Pause"
     wait_for(moved)
     served.press(panel.play, browser)
-    wait_for(lambda: not panel.playing)
+    wait_for(lambda: not panel.playing and panel.play.label == "Play" and browser.got("Pause"))
     stopped = panel.link.time
     served.settle()
     assert panel.link.time == stopped
