@@ -56,7 +56,7 @@ def main(config: Path, folder: Path) -> None:
             page.mouse.click(*BALL[1])
             page.get_by_text("Picked ball").wait_for(timeout=120_000)
             press(page, "Remove")
-            page.get_by_text("Done.").wait_for(timeout=120_000)
+            page.get_by_text("Done: ball").wait_for(timeout=120_000)
             keep(page, folder / "viewer_edit.jpg")
 
 

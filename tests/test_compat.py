@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,6 +259,18 @@ def test_viser_gives_its_lock_back_when_a_block_raises():
     with pytest.raises(ZeroDivisionError), WebsockMessageHandler.atomic(handler), WebsockMessageHandler.atomic(handler):
         raise ZeroDivisionError
     assert handler._locked_thread_id == -1 and not handler._atomic_lock.locked()
+
+
+def test_viser_opens_the_archive_of_its_icons_once(monkeypatch: pytest.MonkeyPatch):
+    from viser import _gui_api, _gui_handles, _icons
+
+    icons = ("eye", "camera", "settings")
+    compat.repair_viser()
+    expected = [_icons.svg_from_icon(name) for name in icons]
+    opened, plain = [], tarfile.open
+    monkeypatch.setattr(tarfile, "open", lambda path: opened.append(path) or plain(path))
+    found = [module.svg_from_icon(name) for module in (_gui_api, _gui_handles) for name in icons]
+    assert found == 2 * expected and len(opened) <= 1
 
 
 @pytest.mark.slow

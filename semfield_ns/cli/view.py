@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from semfield_ns.cli.progress import lines
+from semfield_ns.compat import unreachable_viser
 from semfield_ns.errors import SemfieldError
 
 HOST = "127.0.0.1"
@@ -135,7 +136,7 @@ def camera_index(name: str, images: list[Path]) -> int:
 
 
 def start_viewer(config: Any, pipeline: Any, step: int, port: int) -> str:
-    """Starts Nerfstudio's viewer on a run, as ns-viewer does, and returns its address."""
+    """Starts Nerfstudio's viewer on a run, as ns-viewer does; returns its address, which pages reach from then on."""
     from nerfstudio.configs.base_config import ViewerConfig
     from nerfstudio.utils import writer
     from nerfstudio.viewer.viewer import Viewer
@@ -144,18 +145,19 @@ def start_viewer(config: Any, pipeline: Any, step: int, port: int) -> str:
         websocket_host=HOST, websocket_port=port, num_rays_per_chunk=config.viewer.num_rays_per_chunk
     )
     data = pipeline.datamanager
-    viewer = Viewer(
-        settings,
-        log_filename=config.get_base_dir() / settings.relative_log_filename,
-        datapath=data.get_datapath(),
-        pipeline=pipeline,
-        train_lock=Lock(),
-    )
-    # Nothing is logged, but the viewer reads the writer's buffer.
-    config.logging.local_writer.enable = False
-    writer.setup_local_writer(config.logging, max_iter=config.max_num_iterations)
-    viewer.init_scene(train_dataset=data.train_dataset, train_state="completed", eval_dataset=data.eval_dataset)
-    viewer.update_scene(step=step)
+    with unreachable_viser():
+        viewer = Viewer(
+            settings,
+            log_filename=config.get_base_dir() / settings.relative_log_filename,
+            datapath=data.get_datapath(),
+            pipeline=pipeline,
+            train_lock=Lock(),
+        )
+        # Nothing is logged, but the viewer reads the writer's buffer.
+        config.logging.local_writer.enable = False
+        writer.setup_local_writer(config.logging, max_iter=config.max_num_iterations)
+        viewer.init_scene(train_dataset=data.train_dataset, train_state="completed", eval_dataset=data.eval_dataset)
+        viewer.update_scene(step=step)
     return f"http://{HOST}:{viewer.viser_server.get_port()}"
 
 

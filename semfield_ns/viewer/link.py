@@ -51,6 +51,7 @@ class ViewerLink(ViewerControl):
     viewer: Any = None
 
     def __init__(self) -> None:
+        repair_viser()
         self.on_ready: list[Callable[[], None]] = []
         """called once there is a viewer"""
         self.on_left: list[Callable[[int], None]] = []
@@ -62,7 +63,6 @@ class ViewerLink(ViewerControl):
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
-        repair_viser()
         viewer.render_statemachines = Machines(viewer.render_statemachines)
         if not is_loopback(viewer.config.websocket_host):
             CONSOLE.log(f"[yellow]{EXPOSED.format(host=viewer.config.websocket_host)}")

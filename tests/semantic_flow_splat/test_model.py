@@ -3,9 +3,18 @@
 import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.viewer.utils import parse_object
+from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from semfield_ns.errors import SemfieldError
 from tests.semantic_flow_splat.conftest import ALL_ON, make_model, train
+
+
+def test_a_viewer_that_goes_through_the_model_makes_no_gaussians(trained, monkeypatch):
+    """It would look for the objects of the scene, which takes long, for nothing."""
+    asked = []
+    monkeypatch.setattr(trained.model, "splats", asked.append)
+    assert parse_object(trained.model, ViewerElement, "model") == [] and asked == []
 
 
 def test_training_makes_held_out_views_better(trained):

@@ -50,7 +50,7 @@ CHANGED = 2.5
 
 @contextmanager
 def running_viewer(config: Path, log: Path) -> Iterator[str]:
-    """The address of an ns-viewer that shows a run; one at a time, or browsers lose clicks on a small machine."""
+    """The address of a page that shows a run; one at a time, or browsers lose clicks on a small machine."""
     with open(Path(tempfile.gettempdir()) / "semfield_viewer_tests.lock", "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         with _viewer(config, log) as address:
@@ -60,8 +60,7 @@ def running_viewer(config: Path, log: Path) -> Iterator[str]:
 @contextmanager
 def _viewer(config: Path, log: Path) -> Iterator[str]:
     port = free_port()
-    command = [str(COMMANDS / "ns-viewer"), "--load-config", str(config)]
-    command += ["--viewer.websocket-host", "127.0.0.1", "--viewer.websocket-port", str(port)]
+    command = [str(COMMANDS / "semfield"), "view", str(config), "--port", str(port)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     with log.open("w") as sink:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment)

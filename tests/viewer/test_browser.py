@@ -26,7 +26,7 @@ pytestmark = NEEDED
 
 @pytest.fixture(scope="module")
 def viewer(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running ns-viewer, on a small run or on the one that SEMFIELD_RUN names (a config.yml)."""
+    """The address of a page that shows a small run, or the one that SEMFIELD_RUN names (a config.yml)."""
     config = Path(os.environ.get("SEMFIELD_RUN") or trained_run)
     with running_viewer(config, tmp_path_factory.mktemp("viewer") / "viewer.log") as address:
         yield address

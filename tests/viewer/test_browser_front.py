@@ -56,7 +56,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def viewer(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an ns-viewer that shows it."""
+    """The address of a page that shows it."""
     with running_viewer(run, tmp_path_factory.mktemp("viewer") / "viewer.log") as address:
         yield address
 
@@ -97,7 +97,7 @@ def masked(page: Any, before: np.ndarray) -> float:
     return float((np.abs(picture(page) - before).max(axis=-1) > 40).mean())
 
 
-def test_the_first_view_is_a_training_camera_with_its_field_of_view_at_its_time(page, run: Path):
+def test_the_first_view_is_a_training_camera_and_the_page_is_for_people(page, run: Path):
     scene = run.parents[3] / "scene"
     shown = picture(page, clip={"x": 0, "y": 50, "width": SIZE[0] - PANEL, "height": SIZE[1] - 50})
     height, width = shown.shape[:2]
@@ -111,16 +111,17 @@ def test_the_first_view_is_a_training_camera_with_its_field_of_view_at_its_time(
         whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float64)
         apart.append(difference(whole, shown[top : top + size[1], left : left + size[0]]))
     assert int(np.argmin(apart)) == 0 and apart[0] < 15, apart
-    assert page.get_by_text("Frame 1 of 8, 0.0 s").is_visible()
-    assert page.get_by_role("button", name="Show Train Cams").is_visible(), "cameras do not stand in the view"
-
-
-def test_one_stroke_is_the_object_and_the_page_says_what_comes_next(page):
-    colors = picture(page)
-    draw(page, "Stroke on object", BALL + np.array([(-20.0, 0.0), (20.0, 8.0)]))
-    assert "Now stroke the background" in said(page)
-    picture(page, unlike=colors, apart=0.5)
-    assert 0.01 < masked(page, colors) < 0.35
+    page.get_by_text("Frame 1 of 8, 0.0 s").wait_for()
+    page.get_by_role("button", name="Show Train Cams").wait_for()  # cameras do not stand in the view
+    page.get_by_label("Show", exact=True).click()
+    page.get_by_role("option", name="Segmented objects").wait_for()
+    names = page.get_by_role("option").all_inner_texts()
+    assert names[:4] == ["Colour", "Classes", "Segmented objects", "Depth"], "outputs have names"
+    assert not any("gl_z_buf" in name or "_" in name for name in names), "none is for programs"
+    page.keyboard.press("Escape")
+    for hidden in (page.get_by_text("Step: "), page.get_by_text("Train Speed")):
+        hidden.wait_for(state="hidden")
+    page.get_by_role("button", name=re.compile("(Pause|Resume) Training")).wait_for(state="hidden")
 
 
 def test_undo_by_the_keyboard_leaves_the_time_alone(page):
@@ -133,13 +134,13 @@ def test_undo_by_the_keyboard_leaves_the_time_alone(page):
     page.get_by_text("(1 so far)").wait_for()
     page.keyboard.press("Escape")
     page.get_by_text("Navigating. Pick a tool to draw.").wait_for()
-    assert page.get_by_text("object 1").first.is_visible()
+    page.get_by_text("object 1").first.wait_for()
     press(page, "Stroke on object")
     page.get_by_text("first point of a stroke").wait_for()
     page.mouse.click(*BALL)
     page.get_by_text("(1 so far)").wait_for()
     page.keyboard.press("Enter")
-    page.get_by_text("Now stroke the background").wait_for()
+    page.get_by_text("The mask of object 1 is shown").wait_for()
     masks = picture(page, unlike=colors, apart=0.5)
     slider(page, "Frame").press("ArrowRight")
     page.get_by_text("Frame 2 of 8").wait_for()
@@ -147,8 +148,10 @@ def test_undo_by_the_keyboard_leaves_the_time_alone(page):
     page.get_by_text("Frame 1 of 8").wait_for()
     page.keyboard.press("Control+z")
     assert difference(colors, picture(page, unlike=masks, apart=0.5)) < difference(colors, masks) / 2
-    assert page.get_by_text("Frame 1 of 8").is_visible()
+    page.get_by_text("Undone: stroke on object 1.").wait_for()
+    page.get_by_text("Frame 1 of 8").wait_for()
     page.keyboard.press("Control+Shift+z")
+    page.get_by_text("Redone: stroke on object 1.").wait_for()
     picture(page, unlike=colors, apart=0.5)
 
 
@@ -159,9 +162,9 @@ def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
     press(page, "Pick in view")
     page.get_by_text("Click on something that moves").wait_for()
     page.mouse.click(*BALL)
-    page.get_by_text("Picked ball#1").wait_for(timeout=60_000)
+    page.get_by_text("Picked ball#1. Now press Remove").wait_for(timeout=60_000)
     press(page, "Remove")
-    page.get_by_text("Done.", exact=True).wait_for(timeout=60_000)
+    page.get_by_text("Done: ball#1 removed.").wait_for(timeout=60_000)
     page.get_by_text("Strokes on what was edited rest").wait_for()
     removed = picture(page, unlike=masks)
     show_output(page, "Colour")
@@ -181,17 +184,17 @@ def test_what_is_wrong_is_said_where_one_looks(page):
     assert "Choose what to edit first" in notice.inner_text()
     assert "Choose what to edit first" in said(page)
     open_tab(page, "Segment")
-    press(page, "Export")
+    press(page, "Save results")
     page.locator(".mantine-Notification-root", has_text="The session has no object yet").wait_for()
 
 
 def test_a_long_name_does_not_make_the_panel_wider_in_any_browser(page, viewer: str):
     text_field(page, "File name").fill("x" * 64)
     press(page, "Save session")
-    page.get_by_text(re.compile("Saved to viewer/x{64}/session.json")).wait_for()
+    page.get_by_text(re.compile("Saved to /.*/viewer/x{64}/session.json")).wait_for()
     assert overflow(page) <= 0
     other = open_page(page.context.browser, viewer, SIZE)
-    other.get_by_text("Saved to viewer").wait_for()
+    other.get_by_text("Saved to /").wait_for()
     assert overflow(other) <= 0
     text_field(page, "File name").fill("segmentation")
 
@@ -204,7 +207,9 @@ def test_no_control_is_further_away_than_one_screen(page, tab: str):
     script = "[...document.querySelectorAll('.mantine-ScrollArea-viewport')].map(e => [e.scrollHeight, e.clientHeight])"
     for content, seen in page.evaluate(script):
         assert content <= 2 * seen, f"{content} px, of which {seen} are seen"
-    main = page.locator("button", has_text=re.compile("^(Stroke on object|Stroke on background|Pick in view|Export)$"))
+    main = page.locator(
+        "button", has_text=re.compile("^(Stroke on object|Stroke on background|Pick in view|Save results)$")
+    )
     yellow = page.locator("button:visible").evaluate_all(
         "es => es.filter(e => getComputedStyle(e).backgroundColor === 'rgb(255, 211, 105)').map(e => e.innerText)"
     )
@@ -222,25 +227,34 @@ def test_objects_are_listed_in_their_colors(page):
 
 def test_play_moves_the_frames_on(page):
     press(page, "Play")
+    page.get_by_role("button", name="Pause", exact=True).wait_for()
     page.get_by_text("Frame 4 of 8").wait_for()
     page.keyboard.press("Tab")  # away from the button, which Space would press as well
     page.mouse.click(20, 500)
     page.keyboard.press(" ")
+    page.get_by_role("button", name="Play", exact=True).wait_for()
     page.wait_for_timeout(500)
     stopped = page.get_by_text(re.compile("Frame . of 8")).inner_text()
     page.wait_for_timeout(700)
     assert page.get_by_text(re.compile("Frame . of 8")).inner_text() == stopped
 
 
-def test_an_export_shows_how_far_it_is_and_can_be_cancelled(page):
+def test_one_stroke_is_the_object_and_its_masks_are_saved_with_progress_and_cancel(page):
+    colors = picture(page)
+    top = page.get_by_label("Show", exact=True).bounding_box()["y"]
     draw(page, "Stroke on object", BALL + np.array([(-20.0, 0.0), (20.0, 8.0)]))
-    press(page, "Export")
-    page.get_by_text(re.compile(r"Exporting: \d+ of \d+")).wait_for()
+    assert "If it is too large, press Stroke on background" in said(page)
+    picture(page, unlike=colors, apart=0.5)
+    assert 0.01 < masked(page, colors) < 0.35
+    press(page, "Save results")
+    page.get_by_text(re.compile(r"Saving: \d+ of 8")).wait_for()
     press(page, "Cancel")
-    page.get_by_text(re.compile(r"Cancelled after \d+ of \d+")).first.wait_for()
-    assert not page.get_by_role("button", name="Cancel", exact=True).is_visible()
-    press(page, "Export")
-    page.get_by_text(re.compile(r"Wrote \d+ masks to viewer/segmentation")).first.wait_for(timeout=120_000)
+    page.get_by_text(re.compile(r"Cancelled after \d+ of 8")).first.wait_for()
+    page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden")
+    press(page, "Save results")
+    page.get_by_text(re.compile(r"Wrote 8 masks to /.*/viewer/segmentation/masks")).first.wait_for(timeout=120_000)
+    page.get_by_role("progressbar").wait_for(state="hidden")
+    assert page.get_by_label("Show", exact=True).bounding_box()["y"] == top, "the panel jumps as the sentence grows"
 
 
 def test_classes_stand_once_and_what_is_hidden_is_pale(page):
@@ -251,26 +265,17 @@ def test_classes_stand_once_and_what_is_hidden_is_pale(page):
         assert label.evaluate("e => getComputedStyle(e, '::before').backgroundColor") != "rgba(0, 0, 0, 0)"
     colors = picture(page)
     page.get_by_label("wall", exact=True).uncheck()
+    page.get_by_text("wall is hidden.").wait_for()
     hidden = picture(page, unlike=colors)
     left, top = (on_page(130, 30) - (CLIP["x"], CLIP["y"])).astype(int)
     wall = hidden[top : top + 40, left : left + 40]
     assert wall.mean() > 110 and np.ptp(wall, axis=-1).mean() < 12, "pale, and grey"
-    page.get_by_label("wall", exact=True).check()
+    page.get_by_label("wall (hidden)", exact=True).check()
     picture(page, unlike=hidden)
     press(page, "What is here?")
     page.get_by_text("Click on something.").wait_for()
     page.mouse.click(*BALL)
     page.get_by_text(re.compile(r"Here: ball, \d+ % sure, [\d.]+ away")).wait_for()
-
-
-def test_outputs_have_names_and_none_is_for_programs(page):
-    page.get_by_label("Show", exact=True).click()
-    names = page.get_by_role("option").all_inner_texts()
-    assert names[:4] == ["Colour", "Classes", "Segmented objects", "Depth"]
-    assert not any("gl_z_buf" in name or "_" in name for name in names)
-    page.keyboard.press("Escape")
-    assert not page.get_by_text("Step: ").is_visible() and not page.get_by_text("Train Speed").is_visible()
-    assert not page.get_by_role("button", name=re.compile("(Pause|Resume) Training")).is_visible()
 
 
 def test_the_browser_draws_what_the_server_renders(page):
@@ -293,12 +298,14 @@ def test_the_browser_draws_what_the_server_renders(page):
     open_tab(page, "Classes")
     page.get_by_label("ground", exact=True).uncheck()
     hidden = picture(page, unlike=drawn["Classes"])
-    page.get_by_label("ground", exact=True).check()
+    page.get_by_label("ground (hidden)", exact=True).check()
     picture(page, unlike=hidden)
     slider(page, "Frame").press("End")
     picture(page, unlike=drawn["Classes"])
     slider(page, "Frame").press("Home")
     page.get_by_label("Draw in the browser", exact=True).uncheck()
     page.get_by_text("are in the page").wait_for(state="hidden", timeout=30_000)
+    press(page, "Redo")
+    page.get_by_text("There is nothing to redo.").wait_for()
     again = picture(page)
     assert difference(again, rendered["Classes"]) < 1

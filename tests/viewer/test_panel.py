@@ -14,10 +14,12 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderAction, RenderStateMachine
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
+from semfield_ns.compat import unreachable_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.prompts import Box, Stroke
 from semfield_ns.sessions.session import Session, read_session
 from semfield_ns.viewer.machine import LiveMachine
+from tests.viewer.browser import listens
 from tests.viewer.fuzz import check_that_it_works, exceptions, open_pages, play, served_ball
 from tests.viewer.played import BallModel, Browser, Served, ball_pipeline, wait_for
 
@@ -86,6 +88,7 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
 
 def test_results_are_those_of_the_training_cameras_unless_all_are_wanted(served: Served):
     browser, panel = Browser(served), served.panel
+    wait_for(lambda: served.viewer.viser_server.get_clients())
     served.press(panel.export_button, browser)
     wait_for(lambda: served.said() == "Wrote masks of train")
     served.press(panel.views, browser, "All cameras")
@@ -258,6 +261,15 @@ def test_a_slow_page_survives_much_for_itself_and_for_all(served: Served):
         served.press(served.panel.eraser, slow)
         wait_for(lambda: slow.got("Click on the stroke to erase"), 10)
     assert found == []
+
+
+def test_a_page_that_is_half_made_is_not_reached(tmp_path: Path):
+    with unreachable_viser():
+        served = Served(tmp_path, ball_pipeline(BallModel()))
+        assert not listens(served.port)
+    Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    served.stop()
 
 
 def test_what_has_left_the_scene_is_not_sent_to_pages_to_come(served: Served):
