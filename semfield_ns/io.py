@@ -2,16 +2,18 @@
 
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
@@ -29,7 +31,16 @@ _DECODE_ERRORS = (
 )
 
 
+LOSSY = (".jpg", ".jpeg", ".webp")
+"""suffixes of pictures whose black is not exactly black"""
+
 _RGB_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def natural_key(name: str) -> tuple[tuple[str, int], ...]:
+    """Sorts frame2 before frame10; names that differ in leading zeros only stay apart."""
+    parts = re.split("([0-9]+)", name)
+    return (*((text.casefold(), int(digits or 0)) for text, digits in zip_longest(parts[::2], parts[1::2])), (name, 0))
 
 
 def reason(error: BaseException) -> str:
@@ -153,6 +164,36 @@ def read_image(path: Path, what: str = "image") -> Image.Image:
             return image
     except _DECODE_ERRORS as error:
         raise _unreadable(path, what, error) from error
+
+
+def read_mask(path: Path, what: str = "mask") -> Bool[np.ndarray, "H W"]:
+    """Where a mask is not black. Of a picture of one colour with transparency: where it is not transparent.
+
+    A palette counts by its colours, as people see them, unless it has one colour only. In lossy formats, half of white
+    is the limit.
+
+    Raises:
+        SemfieldError: the file is missing or broken.
+    """
+    image = read_image(path, what)
+    image = image.convert("RGBA") if "transparency" in image.info else image
+    alpha = np.array(image.getchannel("A")) if image.mode in ("LA", "PA", "RGBA") else np.array(255, np.uint8)
+    values = np.array(image)
+    if image.mode in ("LA", "RGBA"):
+        values = values[..., :-1]
+    elif image.mode == "P":
+        palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        used = np.unique(values)
+        if used[-1] < len(palette) and len(np.unique(palette[used], axis=0)) == len(used):
+            values = palette[values]
+    elif image.mode not in ("1", "L", "RGB", "I", "F", "I;16", "I;16B", "I;16L"):
+        values = np.array(image.convert("RGB"))
+    bright = values > (127 if path.suffix.lower() in LOSSY else 0)
+    lit = np.asarray(bright.any(axis=-1) if bright.ndim == 3 else bright)
+    if alpha.min() == alpha.max():
+        return lit
+    flat = values.reshape(len(values) * values.shape[1], -1)
+    return np.asarray(alpha > 0) if (flat == flat[0]).all() else lit & (alpha > 0)
 
 
 def read_rgb(

@@ -13,6 +13,7 @@ from semfield_ns.errors import SemfieldError
 
 if TYPE_CHECKING:
     from semfield_ns.process.plan import Work
+    from semfield_ns.process.workspace import Settings
 
 _HASHED = 1 << 20  # bytes at either end of a file that tell it from another one
 
@@ -29,6 +30,7 @@ def process(
     labels: Path | None = None,
     poses: Path | None = None,
     masks: Path | None = None,
+    frame_names: Literal["auto", "picked", "picked-from-1", "original", "original-from-0", "original-from-1"] = "auto",
     focal: float | None = None,
     lens: Literal["radial", "pinhole"] = "radial",
     depth_model: str = "depth-anything/Depth-Anything-V2-Small-hf",
@@ -55,6 +57,8 @@ def process(
         labels: Labels of some frames: CVAT masks, COCO, Label Studio brush PNGs, SAM 2 tracks, or clicks.
         poses: Camera poses from elsewhere: transforms.json, COLMAP, VGGT, MegaSaM or ViPE.
         masks: Folder of motion masks from elsewhere: one PNG for each frame, not 0 where things move.
+        frame_names: What names and numbers in files of labels, poses and masks mean, where they fit in two ways: those
+            of picked frames (0000.png), or of the original images or frames.
         focal: Focal length in pixels of the written frames, if known.
         lens: radial: estimate the distortion of the lens. pinhole: there is none.
         depth_model: Weights for learned depth: a name in the local cache of transformers, or a folder.
@@ -90,6 +94,7 @@ def process(
             poses=poses,
             masks=masks,
             labels=labels,
+            frame_names=frame_names,
             depth_model=depth_model,
             sam_model=sam_model,
             threads=threads or cores,
@@ -115,7 +120,7 @@ def steps(work: "Work") -> list[Step]:
     learned = {"models": chosen.models} | static
     picking: dict[str, Any] = {"source": digest(chosen.source), "frames": chosen.num_frames, "size": chosen.longest}
     picking |= {"start": chosen.start, "end": chosen.end}
-    found_by = {"focal": chosen.focal, "lens": chosen.lens, "poses": digest(chosen.poses)} | static
+    found_by = {"focal": chosen.focal, "lens": chosen.lens} | given("poses", chosen.poses, chosen) | static
 
     def step(name: str, title: str, inputs: dict[str, Any], run: Any, output: Path | None = None) -> Step:
         return Step(name, title, inputs, (output or work.record(name),), run)
@@ -125,7 +130,7 @@ def steps(work: "Work") -> list[Step]:
         step("flow", "Optical flow, forward and backward", learned, work.flows),
         step("rough", "Finding what moves, from pairs of frames", {}, work.rough_motion),
         step("poses", "Camera poses", found_by, work.find_poses, work.registration_file),
-        step("motion", "Finding what moves, with camera poses", {"masks": digest(chosen.masks)}, work.find_motion),
+        step("motion", "Finding what moves, with camera poses", given("masks", chosen.masks, chosen), work.find_motion),
         step(
             "refined",
             "Camera poses, refined with tracked corners",
@@ -134,7 +139,7 @@ def steps(work: "Work") -> list[Step]:
             work.refined_file,
         ),
         step("depth", "Depth", {"model": chosen.depth_model} | learned, work.find_depth),
-        step("labels", "Labels", {"labels": digest(chosen.labels)}, work.labels),
+        step("labels", "Labels", given("labels", chosen.labels, chosen), work.labels),
         step("masks", "Motion masks of whole objects", {"model": chosen.sam_model} | learned, work.complete_masks),
         step("scene", "The scene", {}, work.write_scene, work.scene_file),
         step("report", "The report", {}, work.write_report, work.report_file),
@@ -142,6 +147,12 @@ def steps(work: "Work") -> list[Step]:
     left_out = {"flow", "rough", "motion", "refined", "masks"} if chosen.static else set()
     left_out |= {"refined"} if chosen.poses is not None else set()
     return [each for each in plan if each.name not in left_out]
+
+
+def given(what: str, path: Path | None, chosen: "Settings") -> dict[str, Any]:
+    """What a step depends on that reads files of others: what they hold, and what the names in them mean."""
+    named = {"names": chosen.frame_names} if path is not None and chosen.frame_names != "auto" else {}
+    return {what: digest(path)} | named
 
 
 def digest(path: Path | None) -> str | None:

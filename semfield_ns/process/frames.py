@@ -4,7 +4,6 @@ Two passes: the first looks at small grey copies of at most a few thousand frame
 the size that is wanted. So neither the length nor the resolution of a video matters to memory.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import ImageOps
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import image_size, read_image, reason, write_png
+from semfield_ns.io import image_size, natural_key, read_image, reason, write_png
 
 Rgb = UInt8[np.ndarray, "H W 3"]
 Report = Callable[[float], None]
@@ -80,14 +79,14 @@ def open_source(path: Path) -> Source:
     return _open_folder(path) if path.is_dir() else _open_video(path)
 
 
-def natural_key(path: Path) -> tuple[Any, ...]:
-    """Sorts frame2 before frame10."""
-    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name))
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, in the order of the numbers in their names."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def _open_folder(path: Path) -> Source:
-    files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
-    images = tuple(sorted(files, key=natural_key))
+    images = tuple(image_files(path))
     if not images:
         raise SemfieldError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}): give a video or a folder of them.")
     height, width = upright_size(images[0])
@@ -98,10 +97,11 @@ def upright_size(path: Path) -> tuple[int, int]:
     """(height, width) of an image as its EXIF orientation wants it shown."""
     height, width = image_size(path)
     # 5 to 8 are the orientations that lie on their side.
-    return (width, height) if _orientation(path) in (5, 6, 7, 8) else (height, width)
+    return (width, height) if orientation(path) in (5, 6, 7, 8) else (height, width)
 
 
-def _orientation(path: Path) -> int:
+def orientation(path: Path) -> int:
+    """How EXIF wants a picture shown: 1 as stored, 3 turned by half, 6 to the right, 8 to the left, others mirrored."""
     from PIL import Image
 
     with Image.open(path) as image:

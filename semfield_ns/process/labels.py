@@ -1,7 +1,6 @@
 """Labels that people made of some frames, in the formats of the tools they use, as class ids of the picked frames.
 
-An image is matched to a frame by its name: that of the original image, that of the picked frame (0007), or a number
-that ends the name and is the frame's in the video.
+Which frame an image is of, its name says (`names`).
 """
 
 import re
@@ -15,10 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import read_image, read_json, write_json, write_text
+from semfield_ns.io import natural_key, read_image, read_json, read_mask, write_json, write_text
 from semfield_ns.process.flow import flow_file, read_frame
 from semfield_ns.process.frames import Rgb, frame_name
-from semfield_ns.process.registration import FrameNames, match_images, match_name
+from semfield_ns.process.names import FrameNames, match_images, match_names
 from semfield_ns.scenes.flow import read_flow, warp_labels
 from semfield_ns.scenes.labels import IGNORE, LabelMap, SemanticClass
 
@@ -34,6 +33,7 @@ MOVERS = frozenset(_MOVERS.split())
 
 _REACH = 8  # frames that a clicked label is carried
 _SIMILAR = 22.0  # distance in Lab up to which a pixel belongs to the clicked thing
+_WIDE = 65535  # the id of "no label" where there are more classes than a byte can count
 _LABEL_STUDIO = re.compile(r"task-(\d+)-.*?tag-(.+?)-(\d+)\.png$")
 
 
@@ -80,14 +80,17 @@ def import_labels(
         found = _from_folder(path, frames, size)
     if not found.labels:
         raise SemfieldError(
-            f"{path} has no label of a picked frame: its images must be named as the frames (0000.png), or end in the "
-            "number of the frame in the video."
+            f"{path} has no label of a picked frame: its images must be named as the frames (0000.png) or as the "
+            "original images, or have numbers in their names that count the frames of the source, all in the same way."
         )
     return found
 
 
 def _from_folder(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]) -> Imported:
-    pngs = sorted(path.glob("*.png"))
+    inside = [folder for folder in path.iterdir() if folder.is_dir()]
+    if not (path / "labelmap.txt").is_file() and len(inside) == 1 and (inside[0] / "labelmap.txt").is_file():
+        path = inside[0]  # archives are unpacked into a folder of their own
+    pngs = _pngs(path)
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.png")))
     if (path / "labelmap.txt").is_file():
         return _from_cvat(path, frames, size)
@@ -95,12 +98,35 @@ def _from_folder(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]
         return _from_label_studio(path, pngs, frames, size)
     if (path / "classes.json").is_file():
         label_map = LabelMap.from_transforms(read_json(path / "classes.json"), str(path / "classes.json"))
-        return Imported(label_map, _read_ids(label_map, pngs, frames, size), "PNGs of class ids")
+        every = sorted(path.rglob("*.png"))
+        return Imported(label_map, _read_ids(path, label_map, every, frames, size), "PNGs of class ids")
     if folders:
         return _from_tracks(path, folders, frames, size)
     if pngs:
         return _from_object_ids(path, pngs, frames, size)
     raise SemfieldError(f"{path} has no labels in a known format: see docs/own_video.md for the formats.")
+
+
+def _pngs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.png"), key=lambda file: natural_key(file.name))
+
+
+def _label_map(classes: Sequence[SemanticClass]) -> LabelMap:
+    return LabelMap(tuple(classes), ignore_index=255 if len(classes) < 256 else _WIDE)
+
+
+def _fitted(values: np.ndarray, size: tuple[int, int], where: str) -> np.ndarray:
+    """Labels or a mask at the size (width, height) of the frames.
+
+    Raises SemfieldError where the picture has another shape: it is not of the whole frame, or lies on its side.
+    """
+    height, width = values.shape[:2]
+    if abs(width * size[1] - height * size[0]) > 1.5 * max(width, height, *size):
+        raise SemfieldError(
+            f"{where} has {width}x{height} pixels, the frames {size[0]}x{size[1]}: it has another shape than they, so "
+            "it is cropped or turned; label whole frames."
+        )
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST))
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -111,10 +137,10 @@ def _from_cvat(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]) 
     movers = path / "foreground_object.txt"
     names = _labelmap_names(path / "labelmap.txt")
     moving = _lines(movers) if movers.is_file() else [name for name in names if name.lower() in MOVERS]
-    label_map = LabelMap(tuple(SemanticClass(name, color, name in moving) for name, color in names.items()))
+    label_map = _label_map([SemanticClass(name, color, name in moving) for name, color in names.items()])
     folder = path / "SegmentationClass"
-    pngs = sorted((folder if folder.is_dir() else path).glob("*.png"))
-    return Imported(label_map, _read_ids(label_map, pngs, frames, size), "CVAT segmentation masks")
+    pngs = sorted((folder if folder.is_dir() else path).rglob("*.png"))
+    return Imported(label_map, _read_ids(path, label_map, pngs, frames, size), "CVAT segmentation masks")
 
 
 def _labelmap_names(path: Path) -> dict[str, tuple[int, int, int]]:
@@ -135,12 +161,13 @@ def _lines(path: Path) -> list[str]:
 
 
 def _read_ids(
-    label_map: LabelMap, pngs: Sequence[Path], frames: Sequence[FrameNames], size: tuple[int, int]
+    path: Path, label_map: LabelMap, pngs: Sequence[Path], frames: Sequence[FrameNames], size: tuple[int, int]
 ) -> dict[int, Ids]:
-    return {
-        number: label_map.read(png, size[::-1], f"label image of frame {number}", resize=True)
-        for number, png in match_images(pngs, frames).items()
-    }
+    found = {}
+    for number, png in match_images(pngs, frames, str(path)).items():
+        ids = label_map.read(png, where=f"label image of frame {frame_name(number)}")
+        found[number] = _fitted(ids.astype(np.int32), size, str(png)).astype(np.int64)
+    return found
 
 
 def _from_label_studio(
@@ -154,7 +181,11 @@ def _from_label_studio(
     tasks = sorted({task for task, _, _ in parts})
     if (path / "tasks.json").is_file():
         names = read_json(path / "tasks.json")
-        number_of = {task: match_name(str(names.get(str(task), "-")), frames) for task in tasks}
+        if not isinstance(names, dict):
+            raise SemfieldError(f'{path / "tasks.json"} is not an object such as {{"12": "0007.png"}}.')
+        named = [task for task in tasks if str(task) in names]
+        numbers = match_names([str(names[str(task)]) for task in named], frames, str(path / "tasks.json"))
+        number_of: dict[int, int | None] = dict(zip(named, numbers, strict=True))
     elif len(tasks) == len(frames):
         number_of = {task: frame.number for task, frame in zip(tasks, frames, strict=True)}
     else:
@@ -166,17 +197,15 @@ def _from_label_studio(
     ids = {c.name: i for i, c in enumerate(classes)}
     labels: dict[int, Ids] = {}
     for task, tag, png in parts:
-        number = number_of[task]
+        number = number_of.get(task)
         if number is not None:
             target = labels.setdefault(number, np.zeros(size[::-1], dtype=np.int64))
-            target[_read_mask(png, size)] = ids[tag]
-    return Imported(LabelMap(tuple(classes)), labels, "Label Studio brush labels")
+            target[_mask(png, size)] = ids[tag]
+    return Imported(_label_map(classes), labels, "Label Studio brush labels")
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    image = read_image(path, "mask")
-    values = np.array(image if image.mode in ("1", "L", "P") else image.convert("L")).astype(np.uint8)
-    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST) > 0)
+def _mask(path: Path, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
+    return _fitted(read_mask(path).astype(np.uint8), size, str(path)) > 0
 
 
 def _new_classes(names: Sequence[str], moving: bool = False) -> list[SemanticClass]:
@@ -201,98 +230,104 @@ def _from_tracks(path: Path, folders: Sequence[Path], frames: Sequence[FrameName
     distinct = sorted(set(names), key=names.index)
     classes = [BACKGROUND, *_new_classes(distinct, moving=True)]
     labels: dict[int, Ids] = {}
+    # All objects are of the same frames, and tell together what their names mean.
+    files = sorted({png.name for folder in folders for png in folder.glob("*.png")}, key=natural_key)
+    number_of = dict(zip(files, match_names(files, frames, str(path)), strict=True))
     for folder, name in zip(folders, names, strict=True):
-        for png in sorted(folder.glob("*.png")):
-            number = match_name(png.name, frames)
+        for png in _pngs(folder):
+            number = number_of[png.name]
             if number is not None:
                 target = labels.setdefault(number, np.zeros(size[::-1], dtype=np.int64))
-                target[_read_mask(png, size)] = 1 + distinct.index(name)
-    return Imported(LabelMap(tuple(classes)), labels, "SAM 2 tracks")
+                target[_mask(png, size)] = 1 + distinct.index(name)
+    return Imported(_label_map(classes), labels, "SAM 2 tracks")
 
 
 def _from_object_ids(path: Path, pngs: Sequence[Path], frames: Sequence[FrameNames], size: tuple[int, int]) -> Imported:
     """SAM 2 with one PNG of object ids a frame, 0 for none."""
     read: dict[int, np.ndarray] = {}
-    for number, png in match_images(pngs, frames).items():
+    for number, png in match_images(pngs, frames, str(path)).items():
         image = read_image(png, "object ids")
-        if image.mode not in ("1", "L", "P"):
+        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
             raise SemfieldError(f"{png} is a {image.mode} image: PNGs of object ids are grey or have a palette.")
-        read[number] = cv2.resize(np.array(image).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        read[number] = _fitted(np.array(image).astype(np.int32), size, str(png))
     objects = sorted({int(v) for ids in read.values() for v in np.unique(ids)} - {0})
     names = _object_names(path, [str(v) for v in objects])
     distinct = sorted(set(names), key=names.index)
-    table = np.zeros(256, dtype=np.int64)
+    table = np.zeros(max(objects, default=0) + 1, dtype=np.int64)
     table[objects] = [1 + distinct.index(name) for name in names]
     classes = [BACKGROUND, *_new_classes(distinct, moving=True)]
-    return Imported(LabelMap(tuple(classes)), {n: table[ids] for n, ids in read.items()}, "SAM 2 object ids")
+    return Imported(_label_map(classes), {n: table[ids] for n, ids in read.items()}, "SAM 2 object ids")
 
 
 # --- COCO ------------------------------------------------------------------------------------------------------------
 
 
 def _from_coco(path: Path, meta: dict[str, Any], frames: Sequence[FrameNames], size: tuple[int, int]) -> Imported:
-    """COCO instances: polygons, or run lengths with or without compression. Small things lie on top of large ones."""
+    """COCO instances: polygons, or run lengths with or without compression. Small things lie on top of large ones.
+
+    What is annotated by a box alone lies somewhere in it: the box is left without a label.
+    """
     try:
-        categories = {entry["id"]: str(entry["name"]) for entry in meta["categories"]}
+        name_of = {entry["id"]: str(entry["name"]) for entry in meta["categories"]}
+        names = list(dict.fromkeys(name_of[key] for key in sorted(name_of)))  # Roboflow lists some twice
+        classes = [BACKGROUND] * ("background" not in names) + _new_classes(names)
+        place = {entry.name: i for i, entry in enumerate(classes)}
         pictures = {entry["id"]: entry for entry in meta["images"]}
-        annotations = sorted(meta["annotations"], key=lambda entry: -float(entry.get("area", 0)))
-        names = [categories[key] for key in sorted(categories)]
-        with_background = "background" not in names
-        classes = [BACKGROUND] * with_background + _new_classes(names)
-        place = {key: i + with_background for i, key in enumerate(sorted(categories))}
-        labels: dict[int, Ids] = {}
-        for entry in annotations:
-            picture = pictures[entry["image_id"]]
-            number = match_name(picture["file_name"], frames)
-            if number is not None:
-                shape = int(picture["height"]), int(picture["width"])
-                mask = coco_mask(entry["segmentation"], *shape).astype(np.uint8)
-                mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
-                target = labels.setdefault(number, np.zeros(size[::-1], dtype=np.int64))
-                target[mask > 0] = place[entry["category_id"]]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        used = list(dict.fromkeys(entry["image_id"] for entry in meta["annotations"]))
+        files = [str(pictures[key]["file_name"]) for key in used]
+        number_of = dict(zip(used, match_names(files, frames, str(path)), strict=True))
+        parts: dict[int, list[tuple[np.ndarray, int]]] = {}
+        boxes = 0
+        for entry in meta["annotations"]:
+            number, picture = number_of[entry["image_id"]], pictures[entry["image_id"]]
+            if number is None:
+                continue
+            shape, outline = (int(picture["height"]), int(picture["width"])), entry.get("segmentation")
+            mask = coco_mask(outline, *shape) if outline else _box(entry["bbox"], *shape)
+            boxes += not outline
+            where = f"{path}: {picture['file_name']}"
+            value = place[name_of[entry["category_id"]]] if outline else IGNORE
+            parts.setdefault(number, []).append((_fitted(mask.astype(np.uint8), size, where) > 0, value))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SemfieldError(f"{path} is not valid COCO: {type(error).__name__} {error}.") from error
-    return Imported(LabelMap(tuple(classes)), labels, "COCO")
+    labels: dict[int, Ids] = {}
+    for number, found in parts.items():
+        labels[number] = np.full(size[::-1], place["background"], dtype=np.int64)
+        for mask, value in sorted(found, key=lambda part: (part[1] != IGNORE, -part[0].sum())):
+            labels[number][mask] = value
+    what = f"COCO ({boxes} boxes without an outline are left unlabelled)" if boxes else "COCO"
+    return Imported(_label_map(classes), labels, what)
+
+
+def _box(box: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+    """The pixels that a box [x, y, width, height] touches."""
+    x, y, wide, high = (float(value) for value in box)
+    mask = np.zeros((height, width), dtype=bool)
+    mask[max(0, int(y)) : int(np.ceil(y + high)), max(0, int(x)) : int(np.ceil(x + wide))] = True
+    return mask
 
 
 def coco_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
     """A mask of COCO: a list of polygons [x, y, x, y, ...], or {"size", "counts"} with run lengths down the columns.
 
-    Raises ValueError for anything else.
+    Raises:
+        ValueError: it is anything else.
     """
+    from pycocotools import mask as coco
+
     if isinstance(segmentation, list):
-        canvas = np.zeros((height, width), dtype=np.uint8)
         for polygon in segmentation:
-            corners = np.array(polygon, dtype=np.float64).reshape(-1, 2)
-            cv2.fillPoly(canvas, [np.round(corners).astype(np.int32)], (1.0,))
-        return canvas > 0
+            if len(polygon) < 6 or len(polygon) % 2:
+                raise ValueError(f"a polygon of {len(polygon)} numbers")
+        return np.asarray(coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width))) > 0)
     counts = segmentation["counts"]
-    if isinstance(counts, str):
-        counts = decompressed_counts(counts)
-    if list(segmentation["size"]) != [height, width] or sum(counts) != height * width:
+    if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"run lengths of {segmentation['size']} for an image of {height} x {width}")
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(width, height).T
-
-
-def decompressed_counts(text: str) -> list[int]:
-    """Run lengths from COCO's string: five bits a character, low first; from the third on as differences to the last
-    but one.
-    """
-    counts: list[int] = []
-    place = 0
-    while place < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            code = ord(text[place]) - 48
-            value |= (code & 0x1F) << shift
-            shift += 5
-            more = bool(code & 0x20)
-            place += 1
-            if not more and code & 0x10:
-                value |= -1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-    return counts
+    if isinstance(counts, list):
+        if sum(counts) != height * width:
+            raise ValueError(f"{sum(counts)} run lengths for an image of {height} x {width}")
+        segmentation = coco.frPyObjects(segmentation, height, width)
+    return np.asarray(coco.decode(segmentation) > 0)
 
 
 # --- clicks ----------------------------------------------------------------------------------------------------------
@@ -308,8 +343,8 @@ def _from_clicks(
     numbered = [{"id": i, **entry} for i, entry in enumerate(entries)]
     label_map = LabelMap.from_transforms({"classes": numbered}, str(path))
     labels: dict[int, Ids] = {}
-    for name, clicks in meta["clicks"].items():
-        number = match_name(name, frames)
+    numbers = match_names(list(meta["clicks"]), frames, str(path))
+    for (name, clicks), number in zip(meta["clicks"].items(), numbers, strict=True):
         if number is None:
             raise SemfieldError(f'{path}: "{name}" is no picked frame (0000 to {frame_name(len(frames) - 1)}).')
         seeds = [_seed(path, name, click, label_map, size) for click in clicks]
@@ -407,5 +442,7 @@ Frames: ../{images.name}/*.png. Labels of {", ".join(best)} serve best: they are
 - COCO (CVAT, Label Studio, Roboflow): --labels instances.json.
 - Label Studio brush: export "Brush labels to PNG", --labels that folder with a tasks.json ({{"12": "{best[0]}.png"}}).
 - SAM 2: a folder of masks for each object, or PNGs of object ids; names.json ({{"1": "person"}}) names them.
+
+Keep the names of the frames. Where the original images have names like them, add --frame-names picked.
 """
     write_text(folder / "README.txt", text)

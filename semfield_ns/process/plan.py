@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from semfield_ns import io
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import capital, read_image, read_json, write_json, write_npy, write_png
 from semfield_ns.process import depth as depths
@@ -74,7 +75,7 @@ class Work(Workspace):
         settings, count = self.settings, len(self.picked.frames)
         if settings.poses is not None:
             total = read_json(self.record("frames"))["source"]["count"] or 0
-            found = import_poses(settings.poses, self.names, self.picked.size, total)
+            found = import_poses(settings.poses, self.names, self.picked.size, total, self.images)
         else:
             masks = None if settings.static else [read_mask(self.rough_mask_file(n)) for n in range(count)]
             if not settings.static and (why := no_path(self)):
@@ -107,11 +108,11 @@ class Work(Workspace):
             yield number, motion.to_mask(motion.smoothed(evidence, weight), rgb)
 
     def _given_masks(self, folder: Path) -> Iterator[tuple[int, Mask]]:
-        images = match_images(sorted(folder.glob("*.png")), self.names)
+        images = match_images(sorted(folder.rglob("*.png")), self.names, str(folder))
         for number in self.kept:
             if number not in images:
                 raise SemfieldError(f"{capital(str(folder))} has no mask {frame_name(number)}.png for a picked frame.")
-            values = np.array(read_image(images[number], "motion mask").convert("L"))
+            values = io.read_mask(images[number], "motion mask").astype(np.uint8)
             yield number, np.asarray(cv2.resize(values, self.picked.size, interpolation=cv2.INTER_NEAREST) > 0)
 
     def _bridge_gaps(self) -> None:
@@ -185,8 +186,8 @@ class Work(Workspace):
         if self.settings.labels is not None:
             found: Imported = import_labels(self.settings.labels, self.names, self.picked.size, self.images, self.flow)
             for done, (number, ids) in enumerate(sorted(found.labels.items())):
-                values = np.where(ids < 0, found.label_map.ignore_index, ids).astype(np.uint8)
-                write_png(self.label_file(number), values)
+                values = np.where(ids < 0, found.label_map.ignore_index, ids)
+                write_png(self.label_file(number), values.astype(np.uint8 if values.max() < 256 else np.uint16))
                 report((done + 1) / len(found.labels))
             record = {
                 "labelled": sorted(found.labels),

@@ -1,10 +1,9 @@
-"""Posed frames and the sparse points they see, wherever they came from; and what others may call a frame.
+"""Posed frames and the sparse points they see, wherever they came from.
 
 Poses are OpenGL camera-to-world.
 """
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from semfield_ns.errors import SemfieldError
 from semfield_ns.io import read_npz, write_npz
 from semfield_ns.process.geometry import Camera, Pose
 from semfield_ns.process.models import ModelCard
+from semfield_ns.process.names import FrameNames, match_images
+
+__all__ = ["FrameNames", "Registration", "match_images", "median_parallax"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,54 +97,3 @@ def median_parallax(
         rays = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
         angles.append(np.degrees(np.arccos(np.clip((rays @ rays.T).min(), -1, 1))))
     return float(np.median(angles)) if angles else 0.0
-
-
-@dataclass(frozen=True)
-class FrameNames:
-    """What a picked frame may be called by others."""
-
-    number: int
-    """of the picked frame: 0000.png is 0"""
-    index: int
-    """in the video, or in the folder of images"""
-    name: str
-    """of the image in the folder; empty for a video"""
-
-
-def match_name(name: str, frames: Sequence[FrameNames]) -> int | None:
-    """The picked frame that an image of this name shows; None if it is another one.
-
-    The name of the original image comes first, then that of the picked one, then a number that is that of the original.
-    """
-    stem = Path(name).stem
-    digits = "".join(c for c in stem[::-1].partition("_")[0][::-1] if c.isdigit()) if stem[-1:].isdigit() else ""
-    for frame in frames:
-        if frame.name and Path(frame.name).stem == stem:
-            return frame.number
-    for frame in frames:
-        if stem == f"{frame.number:04d}":
-            return frame.number
-    for frame in frames:
-        if digits and int(digits) == frame.index:
-            return frame.number
-    return None
-
-
-def match_images(images: Iterable[Path], frames: Sequence[FrameNames]) -> dict[int, Path]:
-    """The image of each picked frame, as far as there is one; the others are left out.
-
-    Raises:
-        SemfieldError: the names of two images are those of one frame.
-    """
-    found: dict[int, Path] = {}
-    for image in images:
-        number = match_name(image.name, frames)
-        if number is None:
-            continue
-        if number in found:
-            raise SemfieldError(
-                f"{found[number]} and {image.name} both seem to be of frame {number:04d}, by their names: leave images "
-                "of other cameras out."
-            )
-        found[number] = image
-    return found

@@ -5,6 +5,7 @@ with what one step hands to the next.
 """
 
 import shutil
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,10 @@ import numpy as np
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import read_image, read_json
 from semfield_ns.process.depth import DEPTH_MODEL
-from semfield_ns.process.frames import Picked, frame_name
+from semfield_ns.process.frames import Picked, frame_name, image_files
 from semfield_ns.process.models import Choice
-from semfield_ns.process.registration import FrameNames, Registration
+from semfield_ns.process.names import FrameNames, Meaning, PickedFrames
+from semfield_ns.process.registration import Registration
 from semfield_ns.process.segments import SAM_MODEL
 from semfield_ns.process.structure import LensModel, Rig
 from semfield_ns.scenes.flow import Mask
@@ -39,6 +41,7 @@ class Settings:
     poses: Path | None = None
     masks: Path | None = None
     labels: Path | None = None
+    frame_names: Meaning = "auto"
     depth_model: str = DEPTH_MODEL
     sam_model: str = SAM_MODEL
     threads: int = 1
@@ -96,9 +99,14 @@ class Workspace:
     def picked(self) -> Picked:
         return Picked.from_json(read_json(self.record("frames")))
 
-    @property
-    def names(self) -> list[FrameNames]:
-        return [FrameNames(n, frame.index, frame.name) for n, frame in enumerate(self.picked.frames)]
+    @cached_property
+    def names(self) -> PickedFrames:
+        """What others may call the frames. A video that does not say how many it has may have any number of them."""
+        frames = tuple(FrameNames(n, frame.index, frame.name) for n, frame in enumerate(self.picked.frames))
+        source = self.settings.source
+        originals = tuple(file.name for file in image_files(source)) if source.is_dir() else ()
+        total = read_json(self.record("frames"))["source"]["count"]
+        return PickedFrames(frames, originals, total or sys.maxsize, self.settings.frame_names)
 
     @property
     def registration(self) -> Registration:

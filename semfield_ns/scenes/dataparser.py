@@ -229,7 +229,7 @@ def _some_depths(scene: Scene, num_frames: int = 8) -> Float[np.ndarray, "K"]:
     """Positive depths, in the scene's units, of a few frames spread over the video."""
     frames = scene.train[:: -(-len(scene.train) // num_frames)]
     if scene.depth_kind == "metric":
-        maps = [read_depth(frame)[::4, ::4].ravel() for frame in frames if frame.depth_path is not None]
+        maps = [read_depth(frame, metric=True)[::4, ::4].ravel() for frame in frames if frame.depth_path is not None]
         depths = np.concatenate(maps) * scene.depth_unit_scale if maps else np.zeros(0)
     elif scene.points is not None:
         depths = np.concatenate([depths_in_view(frame, scene.points) for frame in scene.train])

@@ -13,7 +13,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import capital, read_image, read_npy, read_rgb
+from semfield_ns.io import capital, read_image, read_mask, read_npy, read_rgb
 from semfield_ns.scenes.flow import read_flow
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.scenes.lenses import resampled, resampled_flow
@@ -115,18 +115,15 @@ class SceneDataset(InputDataset):
         path: Path | None = getattr(frame, field)
         if path is None:
             return torch.full((height, width, 1), missing)
-        image = read_image(path, f"{frame.where}, {what}")
-        values = np.array(image if image.mode in ("1", "L", "P", "I", "I;16") else image.convert("L"))
-        mask = resampled(
-            _resize((values > 0).astype(np.uint8), height, width, cv2.INTER_NEAREST), frame, cv2.INTER_NEAREST
-        )
+        values = read_mask(path, f"{frame.where}, {what}").astype(np.uint8)
+        mask = resampled(_resize(values, height, width, cv2.INTER_NEAREST), frame, cv2.INTER_NEAREST)
         return torch.from_numpy(mask.astype(np.float32))[..., None]
 
     def _depth(self, index: int) -> Float[Tensor, "H W 1"]:
         frame, (height, width) = self.frames[index], self.size(index)
         if frame.depth_path is None:
             return torch.zeros((height, width, 1))
-        depth = read_depth(frame) * self.metadata["depth_scale"]
+        depth = read_depth(frame, self.metadata["depth_kind"] == "metric") * self.metadata["depth_scale"]
         # Metric depth has holes (0) and edges that must not be averaged across.
         smooth = self.metadata["depth_kind"] == "disparity"
         interpolation = cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST
@@ -147,15 +144,25 @@ class SceneDataset(InputDataset):
         return torch.from_numpy(np.concatenate([flow, valid[..., None].astype(np.float32)], axis=-1))
 
 
-def read_depth(frame: Frame) -> Float[np.ndarray, "H W"]:
-    """Values of a frame's depth file (.npy, or 16-bit PNG), 0 where they are not finite or negative."""
+def read_depth(frame: Frame, metric: bool = False) -> Float[np.ndarray, "H W"]:
+    """Values of a frame's depth file (.npy, or 16-bit PNG), 0 where they are not finite or negative.
+
+    Raises:
+        SemfieldError: the file is missing, broken, no map of numbers, or has 8 bits where depth is `metric`.
+    """
     assert frame.depth_path is not None
     where = f"{frame.where}, depth"
     if frame.depth_path.suffix == ".npy":
         values = read_npy(frame.depth_path, where)
         values = values.squeeze() if values.ndim > 2 else values
     else:
-        values = np.array(read_image(frame.depth_path, where))
+        image = read_image(frame.depth_path, where)
+        if image.mode == "P" or (metric and image.mode in ("1", "L")):
+            raise SemfieldError(
+                f"{capital(where)}: {frame.depth_path} is an 8-bit picture, whose grey levels are no depths: give a "
+                '16-bit PNG or an .npy, or say "depth_kind": "disparity" where it is a relative inverse depth.'
+            )
+        values = np.array(image)
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise SemfieldError(f"{capital(where)}: {frame.depth_path} has the shape {values.shape}, not a map (H, W).")
     values = values.astype(np.float32)

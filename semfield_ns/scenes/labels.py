@@ -1,6 +1,6 @@
 """Class lists with a palette, and label images read into class ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ class LabelMap:
         entries = semantics["classes"]
         try:
             by_id = {int(entry["id"]): entry for entry in entries}
-            classes = tuple(_class_from_entry(by_id[i], i) for i in sorted(by_id))
+            shares = _are_shares(entry["color"] for entry in entries if "color" in entry)
+            classes = tuple(_class_from_entry(by_id[i], i, shares) for i in sorted(by_id))
         except (KeyError, TypeError, ValueError) as error:
             raise SemfieldError(
                 f'{where}: each of semantics.classes needs "id", "name" and a "color" [r, g, b] of 0 to 255 ({error}).'
@@ -116,6 +117,8 @@ class LabelMap:
     ) -> Int[np.ndarray, "H W"]:
         """Read a label image: class ids (grey or palette PNG) or palette colours (RGB).
 
+        A palette that holds the colours of classes counts by its colours: programs that make files smaller change ids.
+
         Args:
             path: the image.
             size: (height, width) it must have.
@@ -131,11 +134,21 @@ class LabelMap:
                     f"{capital(where)}: {path} is {image.width}x{image.height} pixels, its image {size[1]}x{size[0]}."
                 )
             image = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
+        if image.mode == "P" and self._knows_colors_of(image):
+            return self._from_colors(np.array(image.convert("RGB")), path, where)
         if image.mode in _ID_MODES:
             return self._from_ids(np.array(image).astype(np.int64), path, where)
         if image.mode in _COLOR_MODES:
             return self._from_colors(np.array(image)[..., :3], path, where)
         raise SemfieldError(f"{capital(where)}: {path} is a {image.mode} image: use a grey PNG of ids or an RGB one.")
+
+    def _knows_colors_of(self, image: Image.Image) -> bool:
+        """Whether all colours of a picture with a palette are those of classes, each of which has its own."""
+        palette = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        used, known = np.unique(np.array(image)), _pack(self.colors)
+        if used[-1] >= len(palette) or len(np.unique(known)) < len(known):
+            return False
+        return bool(np.isin(_pack(palette[used]), known).all())
 
     def _from_ids(self, ids: Int[np.ndarray, "H W"], path: Path, where: str) -> Int[np.ndarray, "H W"]:
         ignored = ids == self.ignore_index
@@ -172,13 +185,25 @@ def _pack(colors: UInt8[np.ndarray, "*shape 3"]) -> Int[np.ndarray, "*shape"]:
     return (r << 16) | (g << 8) | b
 
 
-def _class_from_entry(entry: dict[str, Any], index: int) -> SemanticClass:
-    return SemanticClass(str(entry["name"]), _color(entry.get("color", _voc_color(index))), bool(entry.get("dynamic")))
+def _class_from_entry(entry: dict[str, Any], index: int, shares: bool) -> SemanticClass:
+    color = entry.get("color")
+    if color is not None and shares:
+        color = [round(255 * value) for value in color]
+    return SemanticClass(
+        str(entry["name"]), _voc_color(index) if color is None else _color(color), bool(entry.get("dynamic"))
+    )
+
+
+def _are_shares(colors: Iterable[Sequence[Any]]) -> bool:
+    """Whether colours are from 0 to 1: none is larger, and one at least has a decimal point."""
+    values = [value for color in colors if color is not None for value in color]
+    numbers = all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
+    return numbers and any(isinstance(value, float) for value in values)
 
 
 def _color(values: Sequence[Any]) -> tuple[int, int, int]:
     r, g, b = (int(value) for value in values)
-    if not all(0 <= value <= 255 for value in (r, g, b)):
+    if not all(0 <= value <= 255 for value in (r, g, b)) or any(float(value) % 1 for value in values):
         raise ValueError(f"colour {r},{g},{b}")
     return r, g, b
 

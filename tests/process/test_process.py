@@ -12,8 +12,9 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.io import read_image, write_png
 from semfield_ns.process.flow import flow_file
 from semfield_ns.process.given_poses import import_poses
+from semfield_ns.process.names import FrameNames
 from semfield_ns.process.plan import Work
-from semfield_ns.process.registration import FrameNames, Registration
+from semfield_ns.process.registration import Registration
 from semfield_ns.process.structure import Rig, register
 from semfield_ns.scenes.formats.transforms import read_transforms
 from tests.process.helpers import walk, write_video
@@ -139,10 +140,10 @@ def test_motion_masks_can_be_brought_along(scene, tmp_path):
     with pytest.raises(SemfieldError, match=r"has no mask 0009\.png"):
         process(video, folder, models="classical", threads=1, masks=masks)
     write_png(masks / "0009.png", marked)
-    write_png(masks / "other_0009.png", marked)
-    with pytest.raises(SemfieldError, match=r"0009\.png and other_0009\.png both seem to be of frame 0009"):
+    write_png(masks / "copy" / "0009.png", marked)
+    with pytest.raises(SemfieldError, match=r"0009\.png and .*copy/0009\.png both seem to be of frame 0009"):
         process(video, folder, models="classical", threads=1, masks=masks)
-    (masks / "other_0009.png").unlink()
+    shutil.rmtree(masks / "copy")
     process(video, folder, models="classical", threads=1, masks=masks)
     frame = read_transforms(folder / "transforms.json").train[3]
     moving = np.asarray(read_image(frame.dynamic_mask_path)) > 0
@@ -181,7 +182,7 @@ def test_held_out_views_of_other_cameras_are_not_taken_for_frames(tmp_path):
     found = import_poses(tmp_path, FRAMES, (8, 6), 10)
     assert {number: c2w[0, 3] for number, c2w in found.poses.items()} == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4}
     (tmp_path / "transforms.json").write_text(json.dumps(scene))
-    with pytest.raises(SemfieldError, match=r"002\.png and held_03_002\.png both seem to be of frame 0001"):
+    with pytest.raises(SemfieldError, match="has poses for 0 of the 5 picked frames"):
         import_poses(tmp_path, FRAMES, (8, 6), 10)
 
 
