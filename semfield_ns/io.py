@@ -1,12 +1,14 @@
 """Files read with errors that name them, and written whole or not at all."""
 
 import json
+import logging
 import os
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
+
+logger = logging.getLogger("semfield")
 
 # What a truncated, foreign or unreadable image, array or archive can raise while it is decoded.
 _DECODE_ERRORS = (
@@ -34,7 +38,15 @@ _DECODE_ERRORS = (
 LOSSY = (".jpg", ".jpeg", ".webp")
 """suffixes of pictures whose black is not exactly black"""
 
-_RGB_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".exr")
+"""suffixes of pictures, those included that need a library or another format first"""
+_NOT_READ = {
+    ".heic": "install pillow-heif (pip install pillow-heif), or convert it to JPEG",
+    ".heif": "install pillow-heif (pip install pillow-heif), or convert it to JPEG",
+    ".exr": "convert it to a 16-bit PNG",
+}
+_RGB_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
+_GREY16 = ("I;16", "I;16B", "I;16L", "I")
 
 
 def natural_key(name: str) -> tuple[tuple[str, int], ...]:
@@ -145,9 +157,34 @@ def read_json(path: Path) -> Any:
         raise SemfieldError(f"{path} is not valid JSON ({reason(error)}).") from error
 
 
+def existing_picture(path: Path) -> Path:
+    """The picture, or else the only one of its name whose suffix another program left out, or spells otherwise."""
+    if path.is_file() or not path.parent.is_dir():
+        return path
+    whole = path.with_name(f"{path.name}.png")  # names without suffixes come in thousands
+    if whole.is_file():
+        return whole
+    stems = {path.name.casefold(), path.stem.casefold()} if path.suffix.lower() in PICTURES else {path.name.casefold()}
+    found = [
+        file
+        for file in path.parent.iterdir()
+        if file.suffix.lower() in PICTURES and {file.stem.casefold(), file.name.casefold()} & stems
+    ]
+    return found[0] if len(found) == 1 else path
+
+
+@cache
+def _open_heif() -> None:
+    """Let PIL read HEIC, where the library for it is installed."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
 def image_size(path: Path, what: str = "image") -> tuple[int, int]:
     """(height, width) from the image's header, without decoding it. `what` says whose file it is, for the error."""
-    require_file(path, what)
+    _require_picture(path, what)
     try:
         with Image.open(path) as image:
             return image.height, image.width
@@ -157,13 +194,23 @@ def image_size(path: Path, what: str = "image") -> tuple[int, int]:
 
 def read_image(path: Path, what: str = "image") -> Image.Image:
     """Decode a whole image. `what` says whose file it is, for the error of a missing or broken one."""
-    require_file(path, what)
+    _require_picture(path, what)
     try:
         with Image.open(path) as image:
             image.load()
             return image
     except _DECODE_ERRORS as error:
         raise _unreadable(path, what, error) from error
+
+
+def _require_picture(path: Path, what: str) -> None:
+    require_file(path, what)
+    suffix = path.suffix.lower()
+    if suffix in (".heic", ".heif"):
+        _open_heif()
+        suffix = "" if ".heic" in Image.registered_extensions() else suffix
+    if suffix in _NOT_READ:
+        raise SemfieldError(f"{capital(what)}: {path} is a format that is not read here: {_NOT_READ[suffix]}.")
 
 
 def read_mask(path: Path, what: str = "mask") -> Bool[np.ndarray, "H W"]:
@@ -202,24 +249,51 @@ def read_rgb(
     size: tuple[int, int] | None = None,
     smaller: Image.Resampling = Image.Resampling.BOX,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode the colours of a picture; transparency is dropped.
+    """Decode the colours of a picture, as `rgb_of` does.
 
     Args:
-        path: of an image with 8 bits a channel.
+        path: of the picture.
         what: whose file it is, for errors.
         size: (height, width) of the result; that of the file by default.
         smaller: filter to make pictures smaller with; they are made larger bicubically.
 
     Raises:
-        SemfieldError: the file is missing, broken, or has more bits a channel.
+        SemfieldError: the file is missing, broken, or has numbers that are no grey levels.
     """
-    image = read_image(path, what)
-    if image.mode not in _RGB_MODES:
-        raise SemfieldError(f"{capital(what)}: {path} is a {image.mode} image, not 8-bit RGB.")
-    image = image.convert("RGB")
+    image = rgb_of(read_image(path, what), f"{capital(what)}: {path}")
     if size is not None and size != (image.height, image.width):
         image = image.resize(size[::-1], smaller if size[1] < image.width else Image.Resampling.BICUBIC)
     return np.array(image)
+
+
+def rgb_of(image: Image.Image, where: str) -> Image.Image:
+    """A picture as RGB of 8 bits.
+
+    What is transparent shows white, as in the data sets that have it; of 16-bit grey, the upper 8 bits.
+
+    Raises:
+        SemfieldError: it has numbers that are no grey levels.
+    """
+    if image.mode in _GREY16:
+        values = np.array(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise SemfieldError(f"{where} has numbers from {values.min()} to {values.max()}: make it 16-bit or 8-bit.")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode not in _RGB_MODES:
+        raise SemfieldError(f"{where} is a {image.mode} image: convert it to 8-bit RGB or 16-bit grey.")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        if np.array(picture.getchannel("A")).min() == 255:
+            return picture.convert("RGB")
+        say_once("Pictures have transparent parts, which are shown white.")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return image.convert("RGB")
+
+
+@cache
+def say_once(text: str) -> None:
+    """Tells in the log what many files give reason to."""
+    logger.info(text)
 
 
 def read_npy(path: Path, what: str = "array") -> np.ndarray:

@@ -15,13 +15,12 @@ from jaxtyping import UInt8
 from PIL import ImageOps
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import image_size, natural_key, read_image, reason, write_png
+from semfield_ns.io import PICTURES, image_size, natural_key, read_image, reason, rgb_of, write_png
 
 Rgb = UInt8[np.ndarray, "H W 3"]
 Report = Callable[[float], None]
 """called with the share of a step that is done"""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 FEWEST = 4
 """frames; fewer give neither poses nor a scene to train on"""
 
@@ -81,14 +80,14 @@ def open_source(path: Path) -> Source:
 
 def image_files(folder: Path) -> list[Path]:
     """The images of a folder, in the order of the numbers in their names."""
-    files = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and file.name[0] != "."]
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def _open_folder(path: Path) -> Source:
     images = tuple(image_files(path))
     if not images:
-        raise SemfieldError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}): give a video or a folder of them.")
+        raise SemfieldError(f"{path} holds no images ({', '.join(PICTURES)}): give a video or a folder of them.")
     height, width = upright_size(images[0])
     return Source(path, len(images), 0, width, height, images)
 
@@ -177,7 +176,7 @@ def _decode_folder(
         if index > until or (last is not None and index > last):
             return
         if wanted(index, float(index)):
-            image = ImageOps.exif_transpose(read_image(path)).convert("RGB")
+            image = rgb_of(ImageOps.exif_transpose(read_image(path)), str(path))
             if (image.width, image.height) != (source.width, source.height):
                 raise SemfieldError(
                     f"{path} is {image.width}x{image.height} pixels, {source.images[0].name} {source.width}x"

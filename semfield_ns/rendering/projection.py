@@ -3,12 +3,17 @@
 Coordinates are Nerfstudio's: OpenGL camera-to-world poses (x right, y up, z backwards), pixel centres at +0.5.
 """
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 UNDISTORT_ITERATIONS = 30
+FAR_OUTSIDE = 1e4
+"""of the focal length: where points are put that a lens does not show"""
 
 
 def distort(xy: Float[Tensor, "*#batch 2"], distortion: Float[Tensor, "*#batch 6"]) -> Float[Tensor, "*batch 2"]:
@@ -20,6 +25,24 @@ def distort(xy: Float[Tensor, "*#batch 2"], distortion: Float[Tensor, "*#batch 6
     dx = 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
     dy = 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
     return torch.stack([x * radial + dx, y * radial + dy], dim=-1)
+
+
+def turning_radius(distortion: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch"]:
+    """Distance from the axis, at depth 1, at which a lens folds its picture back; infinite for most lenses.
+
+    What lies further out comes back into the picture by the formula, but no lens shows it there.
+    """
+    rows = distortion.detach().reshape(-1, 6)[:, :4].tolist()
+    found = torch.tensor([_turning_radius(*row) for row in rows], dtype=distortion.dtype, device=distortion.device)
+    return found.reshape(distortion.shape[:-1])
+
+
+@lru_cache(maxsize=4096)
+def _turning_radius(k1: float, k2: float, k3: float, k4: float) -> float:
+    """The first zero of the derivative of r (1 + k1 r^2 + k2 r^4 + k3 r^6 + k4 r^8)."""
+    roots = np.roots([9 * k4, 7 * k3, 5 * k2, 3 * k1, 1.0])
+    squares = roots[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)].real
+    return float(np.sqrt(squares.min())) if len(squares) else float("inf")
 
 
 def undistort(bent: Float[Tensor, "*batch 2"], distortion: Float[Tensor, "6"]) -> Float[Tensor, "*batch 2"]:
@@ -48,13 +71,15 @@ def project(
 
     Returns:
         Pixel coordinates (x right, y down; the centre of the first pixel is (0.5, 0.5)) and depth along the optical
-        axis, negative behind the camera.
+        axis, negative behind the camera. What is beyond the turning radius of a lens is far outside of the picture.
     """
     local = torch.einsum("...ji,...j->...i", camera_to_world[..., :3], points - camera_to_world[..., 3])
     depth = -local[..., 2]
     xy = torch.stack([local[..., 0], -local[..., 1]], dim=-1) / depth.clamp(min=min_depth)[..., None]
     if distortion is not None:
-        xy = distort(xy, distortion)
+        radius = xy.norm(dim=-1, keepdim=True)
+        shown = radius < turning_radius(distortion)[..., None]
+        xy = torch.where(shown, distort(xy, distortion), FAR_OUTSIDE * xy / radius.clamp(min=1e-12))
     return xy * intrinsics[..., :2] + intrinsics[..., 2:], depth
 
 

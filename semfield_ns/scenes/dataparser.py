@@ -45,7 +45,7 @@ class SemfieldDataParserConfig(DataParserConfig):
     """image folder of an LLFF or Nvidia scene, e.g. images_4 (default: images_2 for Nvidia, the smallest for LLFF)"""
     downscale_factor: int = 1
     """shrink images, and everything that belongs to them, by this factor when they are read"""
-    undistort: bool = False
+    undistort: bool = True
     """undistort images from lenses with distortion, and everything that belongs to their pixels"""
     scale_factor: float = 1.0
     """multiplies the scale of the normalised scene"""

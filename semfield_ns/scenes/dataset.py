@@ -66,7 +66,7 @@ class SceneDataset(InputDataset):
         return int(self.cameras.height[index]), int(self.cameras.width[index])
 
     def get_numpy_image(self, image_idx: int) -> npt.NDArray[np.uint8]:
-        """(H,W,3) uint8. Transparency is dropped."""
+        """(H,W,3) uint8. What is transparent shows white."""
         frame = self.frames[image_idx]
         image = read_rgb(frame.image_path, f"{frame.where}, image", self.size(image_idx))
         return resampled(image, frame, cv2.INTER_LINEAR)

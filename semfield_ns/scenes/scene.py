@@ -1,6 +1,7 @@
 """What a scene is: posed frames with optional per-pixel files, and the checks that hold across all of them."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,9 @@ from semfield_ns.scenes.labels import LabelMap
 
 DepthKind = Literal["metric", "disparity"]
 
+logger = logging.getLogger("semfield")
+
+_MOST = 0.8  # of the pictures: the frames of the others may be left out
 _ROTATION_TOLERANCE = 2e-3  # poses are often stored as float32, or written with few digits
 _IMAGE_KEYS = {
     "image_path": "image",
@@ -129,6 +133,23 @@ class Scene:
     def times(self) -> Float[np.ndarray, "T"]:
         """Distinct raw times of the training frames, ascending."""
         return np.unique([frame.time for frame in self.train])
+
+
+def with_pictures(pictures: Mapping[str, Path], where: str) -> set[str]:
+    """Names of frames whose pictures are there: all, or the others are left out where they are few, and said.
+
+    Where more than a fifth is missing all names are given, and the check of the files says which picture it misses.
+    """
+    there = {name for name, picture in pictures.items() if picture.is_file()}
+    if len(there) == len(pictures) or len(there) < _MOST * len(pictures):
+        return set(pictures)
+    logger.warning(
+        "%s: the pictures of %d of %d frames are missing; these frames are left out.",
+        where,
+        len(pictures) - len(there),
+        len(pictures),
+    )
+    return there
 
 
 def assemble_scene(

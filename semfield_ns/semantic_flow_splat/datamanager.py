@@ -32,7 +32,7 @@ class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
     """Whole pictures of one dynamic scene."""
 
     _target: type = field(default_factory=lambda: SplatDataManager)
-    dataparser: SemfieldDataParserConfig = field(default_factory=lambda: SemfieldDataParserConfig(undistort=True))
+    dataparser: SemfieldDataParserConfig = field(default_factory=SemfieldDataParserConfig)
     """The scene. Gaussians are seen through pinholes, so pictures are undistorted as they are read."""
     load_field: Path | None = None
     """folder or config.yml of a run of semantic-flow on the same scene, to start with its depth, motion and flow"""

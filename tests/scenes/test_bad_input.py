@@ -140,7 +140,6 @@ TRANSFORMS_CASES = {
     "image is text": (text("images/002.png", "hello"), "images/002.png"),
     "image is empty": (text("images/002.png", ""), "images/002.png"),
     "image of another size": (fill("images/002.png", 9, (6, 8, 3)), "images/002.png is 8x6 pixels, its camera 16x12"),
-    "image of 16 bits": (fill("images/002.png", 9, dtype=np.uint16), "images/002.png"),
     "label missing": (remove("labels/001.png"), "labels/001.png is missing"),
     "label truncated": (truncate("labels/001.png"), "labels/001.png"),
     "label of another size": (fill("labels/001.png", 0, (24, 32)), "labels/001.png is 32x24 pixels"),

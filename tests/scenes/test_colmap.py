@@ -20,7 +20,7 @@ def turned(degrees):
     return pose
 
 
-def write_colmap(folder, suffix=".bin", model="OPENCV", size=(WIDTH, HEIGHT)):
+def write_colmap(folder, suffix=".bin", model="OPENCV", size=(WIDTH, HEIGHT), names=("c.png", "a.png", "b.png")):
     """Three images whose names are not in the order of their ids; returns their OpenGL poses by name."""
     (folder / "images").mkdir(parents=True)
     (folder / "sparse" / "0").mkdir(parents=True)
@@ -29,7 +29,7 @@ def write_colmap(folder, suffix=".bin", model="OPENCV", size=(WIDTH, HEIGHT)):
     cameras = {7: colmap.Camera(7, model, WIDTH, HEIGHT, np.array(params[model], dtype=float))}
     images, poses = {}, {}
     for index, centre in enumerate(CENTRES):
-        name, pose = f"{'cab'[index]}.png", turned(10 * index)
+        name, pose = names[index], turned(10 * index)
         pose[:3, 3] = centre
         poses[name] = pose
         opencv = pose @ np.diag([1, -1, -1, 1])

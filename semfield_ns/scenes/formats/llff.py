@@ -7,10 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import image_size, read_npy
+from semfield_ns.io import PICTURES, image_size, natural_key, read_npy
 from semfield_ns.scenes.scene import Frame, Scene, assemble_scene
-
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
 def read_llff(path: Path, images: str | None = None) -> Scene:
@@ -20,14 +18,14 @@ def read_llff(path: Path, images: str | None = None) -> Scene:
         path: the scene's folder.
         images: the image folder; the smallest images there are (images_8, images_4, ..., images) if None.
 
-    Time is the number of the image. `object_masks/` gives object masks, by file name.
+    Time counts the images by the numbers in their names. `object_masks/` gives object masks, by file name.
     near and far are the 5th percentile of the near bounds and the largest far bound.
     Raises SemfieldError naming the file or frame.
     """
     path = Path(path)
     files = list_images(image_folder(path, images, prefer="smallest"))
     poses, hwf, bounds = read_poses_bounds(path / "poses_bounds.npy", len(files))
-    frames = frames_at_poses(files, poses, hwf, path / "poses_bounds.npy")
+    frames = in_natural_order(frames_at_poses(files, poses, hwf, path / "poses_bounds.npy"))
     masks = match_by_stem(frames, path / "object_masks", ".png")
     frames = [replace(frame, object_mask_path=mask) for frame, mask in zip(frames, masks, strict=True)]
     near, far = float(np.percentile(bounds[:, 0], 5)), float(bounds[:, 1].max())
@@ -52,10 +50,10 @@ def image_folder(path: Path, images: str | None, prefer: str) -> Path:
 def list_images(folder: Path) -> list[Path]:
     """Images of a folder sorted by name. Raises SemfieldError if there are none."""
     files = sorted(
-        file for file in folder.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES and not file.name.startswith(".")
+        file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")
     )
     if not files:
-        raise SemfieldError(f"The image folder {folder} holds no PNG or JPEG image.")
+        raise SemfieldError(f"The image folder {folder} holds no image.")
     return files
 
 
@@ -114,6 +112,12 @@ def frames_at_poses(
             )
         )
     return frames
+
+
+def in_natural_order(frames: list[Frame]) -> list[Frame]:
+    """The frames with times by the numbers in their names; rows of poses are in the order of letters, 10 before 2."""
+    ordered = sorted(frames, key=lambda frame: natural_key(frame.image_path.name))
+    return [replace(frame, time=float(time)) for time, frame in enumerate(ordered)]
 
 
 def match_by_stem(frames: list[Frame], folder: Path, suffix: str) -> list[Path | None]:

@@ -11,6 +11,7 @@ from semfield_ns.io import capital
 from semfield_ns.scenes.formats.llff import (
     frames_at_poses,
     image_folder,
+    in_natural_order,
     list_images,
     match_by_stem,
     read_poses_bounds,
@@ -44,6 +45,11 @@ def read_nvidia(path: Path, images: str | None = None) -> Scene:
     files = list_images(image_folder(path, images, prefer="images_2"))
     poses, hwf, bounds = read_poses_bounds(path / "poses_bounds.npy", len(files))
     frames = frames_at_poses(files, poses, hwf, path / "poses_bounds.npy")
+    if in_natural_order(frames)[-1].image_path != frames[-1].image_path:
+        raise SemfieldError(
+            f"{files[0].parent} has images whose names are not in the order of their numbers (10 before 2): give all "
+            "numbers as many digits, in all folders of the scene."
+        )
     train = _with_files(path, frames)
     labelled = (path / _LABELS).is_dir() or (path / "multiview_GT_semantic").is_dir()
     return assemble_scene(

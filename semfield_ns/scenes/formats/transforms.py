@@ -1,16 +1,21 @@
 """transforms.json: Nerfstudio's format, extended by time, cameras, semantics, masks and flow."""
 
+import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import read_json, write_json
+from semfield_ns.io import existing_picture, image_size, read_json, write_json
 from semfield_ns.scenes.formats.ply import read_ply_points, write_ply_points
 from semfield_ns.scenes.labels import LabelMap
-from semfield_ns.scenes.scene import DepthKind, Frame, Scene, assemble_scene
+from semfield_ns.scenes.order import cameras_by_folder, times_by_name
+from semfield_ns.scenes.scene import DepthKind, Frame, Scene, assemble_scene, with_pictures
+
+logger = logging.getLogger("semfield")
 
 # JSON key -> field of Frame
 _PATHS = {
@@ -24,17 +29,27 @@ _PATHS = {
     "mask_path": "mask_path",
 }
 _INTRINSICS = {"fl_x": "fx", "fl_y": "fy", "cx": "cx", "cy": "cy", "w": "width", "h": "height"}
+_TIMES = ("time", "timestamp")
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 _FISHEYE = "OPENCV_FISHEYE"
-_CAMERA_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", _FISHEYE)
+_CAMERA_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", _FISHEYE)
+# Keys by which other programs say what a lens does, and that nothing here undoes.
+_FOREIGN = (
+    *("k5", "k6", "b1", "b2", "s1", "s2", "s3", "s4", "omega", "xi", "rolling_shutter"),
+    *("latlong", "is_latlong", "ortho", "is_ortho", "equirectangular", "is_equirectangular", "ftheta", "is_ftheta"),
+    *(f"ftheta_p{i}" for i in range(5)),
+)
+_MODEL_KEYS = ("camera_model", "camera_type", "lens_model", "distortion_model", "projection")
 _NERFSTUDIO_DEPTH_UNIT = 1e-3  # Nerfstudio's default meaning of a depth file: thousandths of the scene's unit
 
 
 def read_transforms(path: Path) -> Scene:
     """Read a transforms.json.
 
-    Frames without any `time` get 0, 1, 2, ... in the order listed. `train_filenames`, `val_filenames` and
-    `test_filenames` split the frames (val and test are both held out); without them all frames are for training.
+    Frames without any `time` (or `timestamp`) get 0, 1, 2, ... in the order of the numbers in their names, for each
+    camera; pictures of the same names in several folders are those of several cameras. `train_filenames`,
+    `val_filenames` and `test_filenames` split the frames (val and test are both held out); without them all frames are
+    for training. Frames without their picture are left out where they are few.
     Top level, all optional: `semantics`, `ply_file_path`, `near`, `far`, `depth_kind` ("metric" or "disparity"),
     `depth_unit_scale_factor` (scene units for one unit of a depth file; Nerfstudio's 0.001 if absent).
 
@@ -46,9 +61,14 @@ def read_transforms(path: Path) -> Scene:
         raise SemfieldError(f'{path} has no list "frames".')
     if not meta["frames"]:
         raise SemfieldError(f"{path} lists no frames.")
+    return assembled(path, meta)
+
+
+def assembled(path: Path, meta: dict[str, Any]) -> Scene:
+    """The scene that the content of a transforms.json at a path tells of."""
     _camera_model(str(path), {}, meta)
     frames = [_read_frame(path, meta, entry, index) for index, entry in enumerate(meta["frames"])]
-    _check_all_or_none_timed(path, meta["frames"], frames)
+    frames = _with_pictures(path, _timed(path, meta["frames"], frames))
     train, test = _split(path, meta, frames)
     has_depth = any(frame.depth_path for frame in frames)
     return assemble_scene(
@@ -99,18 +119,15 @@ def _read_frame(path: Path, meta: dict[str, Any], entry: Any, index: int) -> Fra
     where = f"{where} ({entry['file_path']})"
     if "transform_matrix" not in entry:
         raise SemfieldError(f'{where} has no "transform_matrix".')
-    values = {key: _number(where, meta, entry, key) for key in _INTRINSICS if key != "fl_y"}
-    values["fl_y"] = _number(where, meta, entry, "fl_y" if "fl_y" in entry or "fl_y" in meta else "fl_x")
-    for key in ("w", "h"):
-        if values[key] != int(values[key]):
-            raise SemfieldError(f'{where}: "{key}" is {values[key]:g}, not a whole number of pixels.')
     root = path.parent
+    picture = existing_picture(root / entry["file_path"])
+    values = _intrinsics(where, meta, entry, picture)
     fisheye = _camera_model(where, meta, entry) == _FISHEYE
     distortion = _distortion(where, meta, entry)
     if fisheye and distortion[4:].any():
         raise SemfieldError(f"{where}: a camera of the model {_FISHEYE} has k1 to k4, and no p1 and p2.")
     return Frame(
-        image_path=root / entry["file_path"],
+        image_path=picture,
         c2w=_pose(where, entry["transform_matrix"]),
         fx=values["fl_x"],
         fy=values["fl_y"],
@@ -120,10 +137,56 @@ def _read_frame(path: Path, meta: dict[str, Any], entry: Any, index: int) -> Fra
         height=int(values["h"]),
         distortion=distortion,
         fisheye=fisheye,
-        time=_number(where, {}, entry, "time") if "time" in entry else float(index),
+        time=next((_number(where, {}, entry, key) for key in _TIMES if key in entry), 0.0),
         camera_id=str(entry.get("camera_id", "0")),
         **{field: _file(where, root, entry, key) for key, field in _PATHS.items()},  # type: ignore[arg-type]
     )
+
+
+def _intrinsics(where: str, meta: dict[str, Any], entry: dict[str, Any], picture: Path) -> dict[str, float]:
+    """Numbers of the frame or of the file. What Blender's files leave out, the picture and its angles of view tell."""
+    given = meta | entry
+    values: dict[str, float] = {}
+    if "w" not in given and "h" not in given:
+        height, width = image_size(picture, f"{where}, image")
+        given |= {"w": width, "h": height}
+    for key in ("w", "h"):
+        values[key] = _number(where, {}, given, key)
+        if values[key] != int(values[key]):
+            raise SemfieldError(f'{where}: "{key}" is {values[key]:g}, not a whole number of pixels.')
+    for key, side, angle in (("fl_x", "w", "camera_angle_x"), ("fl_y", "h", "camera_angle_y")):
+        if key not in given and angle in given:
+            given[key] = values[side] / 2 / np.tan(_number(where, {}, given, angle) / 2)
+    values["fl_x"] = _number(where, {}, given, "fl_x")
+    values["fl_y"] = _number(where, {}, given, "fl_y" if "fl_y" in given else "fl_x")
+    for key, side in (("cx", "w"), ("cy", "h")):
+        values[key] = _number(where, {key: values[side] / 2}, given, key)
+    return values
+
+
+def _with_pictures(path: Path, frames: list[Frame]) -> list[Frame]:
+    """The frames whose pictures are there; flow to one that is not leads nowhere."""
+    kept = with_pictures({str(frame.image_path): frame.image_path for frame in frames}, str(path))
+    lost = {(frame.camera_id, i) for i, frame in enumerate(frames) if str(frame.image_path) not in kept}
+    found = []
+    for i, frame in enumerate(frames):
+        if (frame.camera_id, i) in lost:
+            continue
+        before, after = (_next(frames, i, step) in lost for step in (-1, 1))
+        if before or after:
+            frame = replace(
+                frame,
+                flow_bwd_path=None if before else frame.flow_bwd_path,
+                flow_fwd_path=None if after else frame.flow_fwd_path,
+            )
+        found.append(frame)
+    return found
+
+
+def _next(frames: list[Frame], i: int, step: int) -> tuple[str, int]:
+    """The nearest frame of the same camera on one side in the list."""
+    side = range(i + step, len(frames) if step > 0 else -1, step)
+    return frames[i].camera_id, next((k for k in side if frames[k].camera_id == frames[i].camera_id), -1)
 
 
 def _number(where: str, meta: dict[str, Any], entry: dict[str, Any], key: str) -> float:
@@ -139,13 +202,29 @@ def _number(where: str, meta: dict[str, Any], entry: dict[str, Any], key: str) -
 
 
 def _camera_model(where: str, meta: dict[str, Any], entry: dict[str, Any]) -> str:
-    """Of the frame, or else of the whole file."""
-    model = entry.get("camera_model", meta.get("camera_model", "OPENCV"))
-    if model not in _CAMERA_MODELS:
-        raise SemfieldError(
-            f"{where}: camera_model {model!r} is not supported, use one of {', '.join(_CAMERA_MODELS)}."
-        )
-    return str(model)
+    """Of the frame, or else of the whole file. Instant-ngp says `is_fisheye` instead.
+
+    Raises:
+        SemfieldError: some key says that the lens is another one.
+    """
+    values = meta | entry
+    for key in _FOREIGN:
+        if key in values and np.any(values[key]):
+            raise SemfieldError(
+                f'{where}: "{key}" is {values[key]!r}, which is of a lens that is not supported: undistort the '
+                "pictures with the program that found it."
+            )
+    model = "OPENCV"
+    for key in _MODEL_KEYS:
+        name = str(values.get(key, model)).upper()
+        name = {"PERSPECTIVE": "PINHOLE", "BROWN": "OPENCV", "FISHEYE": _FISHEYE, "NONE": "PINHOLE"}.get(name, name)
+        if name not in _CAMERA_MODELS:
+            raise SemfieldError(
+                f"{where}: {key} {values[key]!r} is not supported, use one of {', '.join(_CAMERA_MODELS)}; pictures of "
+                "other lenses have to be undistorted first."
+            )
+        model = name if key in values else model
+    return _FISHEYE if values.get("is_fisheye") else model
 
 
 def _distortion(where: str, meta: dict[str, Any], entry: dict[str, Any]) -> np.ndarray:
@@ -168,6 +247,9 @@ def _pose(where: str, matrix: Any) -> np.ndarray:
         pose = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])
     if pose.shape != (4, 4):
         raise SemfieldError(f'{where}: "transform_matrix" has the shape {pose.shape}, not (4, 4).')
+    lengths = np.linalg.norm(pose[:3, :3], axis=0)
+    if np.isfinite(lengths).all() and lengths.min() > 0 and lengths.max() - lengths.min() < 1e-3 * lengths.max():
+        pose[:3, :3] /= lengths.mean()  # scaled as a whole: directions and position are what they are
     return pose
 
 
@@ -180,14 +262,29 @@ def _file(where: str, root: Path, entry: dict[str, Any], key: str) -> Path | Non
     return root / value
 
 
-def _check_all_or_none_timed(path: Path, entries: list[dict[str, Any]], frames: list[Frame]) -> None:
-    timed = ["time" in entry for entry in entries]
-    if any(timed) and not all(timed):
-        index = timed.index(False)
-        raise SemfieldError(
-            f'{path}, {frames[index].where} (number {index}) has no "time" though other frames have one: '
-            "give a time to all frames or to none."
-        )
+def _timed(path: Path, entries: list[dict[str, Any]], frames: list[Frame]) -> list[Frame]:
+    """The frames with their times, or with those that their names tell, in that order then."""
+    key = next((key for key in _TIMES if any(key in entry for entry in entries)), None)
+    if key is not None:
+        index = next((i for i, entry in enumerate(entries) if key not in entry), None)
+        if index is not None:
+            raise SemfieldError(
+                f'{path}, {frames[index].where} (number {index}) has no "{key}" though other frames have one: '
+                "give a time to all frames or to none."
+            )
+        return frames
+    names = list(dict.fromkeys(entry["file_path"] for entry in entries))
+    camera_of = {entry["file_path"]: str(entry.get("camera_id", "0")) for entry in entries}
+    if not any("camera_id" in entry for entry in entries):
+        camera_of = dict(zip(names, cameras_by_folder(names), strict=True))
+    times = dict(zip(names, times_by_name(names, [camera_of[name] for name in names], str(path)), strict=True))
+    found = [
+        replace(frame, time=times[entry["file_path"]], camera_id=camera_of[entry["file_path"]])
+        for frame, entry in zip(frames, entries, strict=True)
+    ]
+    if found != (ordered := sorted(found, key=lambda frame: frame.time)):
+        logger.info("%s: frames have no times, and are read in the order of the numbers in their names.", path)
+    return ordered
 
 
 def _split(path: Path, meta: dict[str, Any], frames: list[Frame]) -> tuple[list[Frame], list[Frame]]:
@@ -197,12 +294,13 @@ def _split(path: Path, meta: dict[str, Any], frames: list[Frame]) -> tuple[list[
     if "train_filenames" not in meta:
         raise SemfieldError(f'{path} has "{keys[0]}" but no "train_filenames": list the training images too.')
     known = {os.path.normpath(frame.image_path) for frame in frames}
+    left_out = {os.path.normpath(existing_picture(path.parent / entry["file_path"])) for entry in meta["frames"]}
     chosen: dict[str, set[str]] = {}
     for key in keys:
         if not isinstance(meta[key], list) or not all(isinstance(name, str) for name in meta[key]):
             raise SemfieldError(f'{path}: "{key}" is not a list of file names.')
-        chosen[key] = {os.path.normpath(path.parent / name) for name in meta[key]}
-        if unmatched := sorted(chosen[key] - known):
+        chosen[key] = {os.path.normpath(existing_picture(path.parent / name)) for name in meta[key]}
+        if unmatched := sorted(chosen[key] - known - left_out):
             raise SemfieldError(f'{path}: "{key}" names {unmatched[0]}, which is the "file_path" of no frame.')
     held_out = chosen.get("val_filenames", set()) | chosen.get("test_filenames", set())
     train = [frame for frame in frames if os.path.normpath(frame.image_path) in chosen["train_filenames"]]
