@@ -64,6 +64,7 @@ def export(
     from semfield_ns.export.gaussians import write_splats
     from semfield_ns.export.masks import CocoWriter, MaskWriter, VideoWriter
     from semfield_ns.export.splats import SplatWriter
+    from semfield_ns.export.views import with_files
     from semfield_ns.io import write_json
 
     if not formats and splat is None:
@@ -76,7 +77,7 @@ def export(
         )
     with lines("Opening the run"):
         found, to_model, scene, config, model = _open(load_config, segmentation, session, views, camera_path, scale, at)
-    chosen = chosen_labels(found, labels)
+    chosen = with_files(chosen_labels(found, labels))
     with ExitStack() as files:
         writers: list[Any] = []
         if "masks" in formats:
@@ -143,7 +144,9 @@ def _open(
     drawn = segmenter is not None and bool(segmenter.session.state.objects)
     found: LabelledViews = SessionViews(segmenter, chosen) if drawn else ClassViews(pipeline.model, chosen)
     outputs = pipeline.datamanager.train_dataset._dataparser_outputs
-    to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
+    # In doubles where they are known: coordinates of maps are large.
+    exact = outputs.metadata.get("to_model")
+    to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale)) if exact is None else affine(exact)
     return found, to_model, Path(pipeline.datamanager.config.dataparser.data), config, pipeline.model
 
 

@@ -13,7 +13,7 @@ from semfield_ns.scenes.formats.ply import write_ply
 
 _VERTEX = np.dtype(
     [
-        *((axis, "<f4") for axis in "xyz"),
+        *((axis, "<f8") for axis in "xyz"),  # coordinates of maps have millimetres in the tenth digit
         *((channel, "u1") for channel in ("red", "green", "blue")),
         *((name, "<u2") for name in ("class", "instance")),
     ]
@@ -49,7 +49,7 @@ class CloudWriter:
                 f"The surface of view {view.name} is not known: point clouds need --load-config, the run itself."
             )
         good = _steady(view)
-        points = move(view.points[good].astype(np.float64), self.to_scene).astype(np.float32)
+        points = move(view.points[good].astype(np.float64), self.to_scene)
         self._parts.append((points, view.rgb[good], view.ids[good].astype(np.uint16)))
 
     def finish(self) -> list[Path]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
@@ -14,6 +15,8 @@ from semfield_ns.gaussians.splats import Splats
 from semfield_ns.io import write_json, write_npy
 from semfield_ns.scene_model import MovingSceneModel, SceneModel
 from semfield_ns.scenes.formats.ply import write_ply
+
+_LARGE = 1e4  # units of the scene: from there on, float32 is coarser than a millimetre
 
 
 def write_splats(
@@ -42,8 +45,8 @@ def write_splats(
         )
     target = folder / "splats"
     paths = [target / "scene.ply", target / "labels.npy", target / "labels.json"]
-    own = in_own_world(moment, to_model)
-    write_ply(paths[0], own.vertices())
+    own, offset = in_own_world(moment, to_model), large_offset(to_model)
+    write_ply(paths[0], own.vertices(), offset_comment(offset))
     ids = label_ids(moment, labels)
     write_npy(paths[1], ids.astype(np.int32))
     entries = []
@@ -55,20 +58,32 @@ def write_splats(
         entries.append({"id": label.id, "name": label.name, "gaussians": int(mine.sum())})
         if bool(mine.any()):
             paths.append(target / f"{label.file_name}.ply")
-            write_ply(paths[-1], own.select(mine).vertices())
-    write_json(paths[2], {"gaussians": len(ids), "labels": entries})
+            write_ply(paths[-1], own.select(mine).vertices(), offset_comment(offset))
+    write_json(paths[2], {"gaussians": len(ids), "offset": offset.tolist(), "labels": entries})
     if at is None:
         for step in range(len(model.time_cameras())):
             one = model.splats(float(step))
             assert one is not None, "a model that has Gaussians has them at all times"
             paths.append(target / "video" / f"{step:05d}.ply")
-            write_ply(paths[-1], in_own_world(one, to_model).vertices())
+            write_ply(paths[-1], in_own_world(one, to_model).vertices(), offset_comment(offset))
     return paths
 
 
+def large_offset(to_model: Affine) -> Float[np.ndarray, "3"]:
+    """What is subtracted from places in the scene's own world, as viewers of splats read float32; 0 where small."""
+    centre = np.linalg.inv(to_model)[:3, 3]
+    return np.round(centre, -3) if np.abs(centre).max() > _LARGE else np.zeros(3)
+
+
+def offset_comment(offset: Float[np.ndarray, "3"]) -> list[str]:
+    """The line of a .ply file that says what was subtracted."""
+    return [f"comment offset {' '.join(f'{value:.0f}' for value in offset)}"] if offset.any() else []
+
+
 def in_own_world(splats: Splats, to_model: Affine) -> Splats:
-    """Gaussians of the model's world in the scene's own."""
+    """Gaussians of the model's world in the scene's own, less its `large_offset`."""
     back = np.linalg.inv(to_model)
+    back[:3, 3] -= large_offset(to_model)
     factor = float(np.cbrt(np.linalg.det(back[:3, :3])))
     rotation = torch.from_numpy(back[:3, :3] / factor).float()
     return _on_cpu(splats).transformed(rotation, factor, torch.from_numpy(back[:3, 3]).float())

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.views import Label, LabelledView
 from semfield_ns.export.world import Affine, move
-from semfield_ns.io import write_json, write_npy
+from semfield_ns.io import require_file, write_json, write_npy
 from semfield_ns.scenes.formats.ply import Ply, read_ply, write_ply
 
 NEEDED = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
@@ -35,6 +35,8 @@ def read_splats(path: Path) -> Ply:
     Raises:
         SemfieldError: the file is missing, broken, or of something else.
     """
+    if (known := other_format(path)) is not None:
+        raise SemfieldError(f"{path} is {known}: convert it to an ordinary .ply of Gaussians, such as with SuperSplat.")
     splats = read_ply(path)
     lacking = [name for name in NEEDED if name not in splats.properties]
     if lacking:
@@ -44,6 +46,37 @@ def read_splats(path: Path) -> Ply:
     if not np.isfinite(splats.points()).all():
         raise SemfieldError(f"{path} has Gaussians at places that are NaN or infinite.")
     return splats
+
+
+def other_format(path: Path) -> str | None:
+    """What a file of splats is that is no ordinary .ply, by how it begins, or else by its suffix."""
+    require_file(path, "splats")
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head.startswith(b"ply"):
+        header = head.partition(b"end_header")[0]
+        packed = b"packed_position" in header or b"element chunk" in header
+        return "a compressed PLY of PlayCanvas" if packed else None
+    by_magic = {
+        b"\x1f\x8b": "an .spz of Niantic",
+        b"NGSP": "an .spz of Niantic",
+        b"glTF": "a glTF",
+        b"PK\x03\x04": "a .sog of PlayCanvas, or another archive",
+        b"RIFF": "a picture of a .sog of PlayCanvas",
+    }
+    known = next((name for magic, name in by_magic.items() if head.startswith(magic)), None)
+    by_suffix = {
+        ".splat": "a .splat of antimatter15",
+        ".ksplat": "a .ksplat of GaussianSplats3D",
+        ".spz": "an .spz of Niantic",
+        ".sog": "a .sog of PlayCanvas",
+        ".sogs": "a .sog of PlayCanvas",
+        ".rad": "a .rad of Spark",
+    }
+    # A checkpoint is an archive too.
+    known = "a checkpoint" if path.suffix in (".ckpt", ".pt", ".pth") else known
+    # Rows of a .splat have 32 bytes and no header.
+    return known or by_suffix.get(path.suffix.lower())
 
 
 class SplatVotes:

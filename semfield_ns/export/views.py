@@ -1,7 +1,7 @@
 """Views with labels: what every export is made from, whatever found the labels."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -21,11 +21,31 @@ class Label:
     """the class: objects of one class share it"""
     instance: int
     """the object, from 1; 0 for a class that is not divided into objects"""
+    file: str = ""
+    """what its files are called; after its name if empty, see `with_files`"""
 
     @property
     def file_name(self) -> str:
         """The name, fit for files and folders."""
-        return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in self.name)
+        return self.file or "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in self.name)
+
+
+_TAKEN = frozenset({"", "ids", "scene", "labels", "video"})
+"""files and folders that exports write beside those of labels"""
+_LONGEST = 60  # letters: file systems count bytes, up to 255, of which a letter may have four
+
+
+def with_files(labels: Sequence[Label]) -> list[Label]:
+    """The labels with names of files that no two share, even where upper and lower case are one."""
+    taken = set(_TAKEN)
+    found = []
+    for label in labels:
+        name = label.file_name[:_LONGEST]
+        while name.casefold() in taken or name.casefold().startswith("without_"):
+            name = f"{name.removeprefix('without_') or 'label'}_{label.id}"
+        taken.add(name.casefold())
+        found.append(replace(label, file=name))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

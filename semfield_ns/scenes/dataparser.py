@@ -70,6 +70,7 @@ class SemfieldDataParser(DataParser):
 
     metadata of the outputs:
         frames: list of Frame in dataset order; sizes and intrinsics as loaded, poses in the scene's own units
+        to_model: (3,4) float64, from the scene's own world to the normalised one
         label_map: LabelMap or None
         labelled: dataset indices of frames with labels that may be read
         depth_kind: "metric", "disparity" or None
@@ -114,6 +115,7 @@ class SemfieldDataParser(DataParser):
             dataparser_scale=scale,
             metadata={
                 "frames": frames,
+                "to_model": scale * recentre[:3],
                 "label_map": shared_label_map(scene.label_map, config.classes),
                 "labelled": [i for i, frame in enumerate(frames) if frame.semantic_path is not None],
                 "depth_kind": scene.depth_kind,

@@ -52,7 +52,7 @@ def open_run(load_config: Path) -> tuple[Any, Any]:
 def scene_views(pipeline: Any, which: Which = "all") -> list[NamedView]:
     """The cameras of a run's scene: of the training images, of those held out, or of both.
 
-    Views are named after their images; where two images have one name, by their folders too.
+    Views are named after their images, as `view_names` does.
 
     Raises:
         SemfieldError: there is none.
@@ -68,13 +68,21 @@ def scene_views(pipeline: Any, which: Which = "all") -> list[NamedView]:
             found.setdefault(Path(path), ViewCamera.of(dataset.cameras, index))
     if not found:
         raise SemfieldError(f"The scene has no {which} images: choose other views.")
-    stems = [path.stem for path in found]
-    unique = len(set(stems)) == len(stems)
-    names = stems if unique else ["_".join(path.with_suffix("").parts[-2:]) for path in found]
+    names = view_names(list(found))
     return [
         NamedView(name, camera, str(path))
         for name, (path, camera) in sorted(zip(names, found.items(), strict=True), key=lambda entry: entry[1][0])
     ]
+
+
+def view_names(pictures: Sequence[Path]) -> list[str]:
+    """Names of views after their pictures, with as many of the folders above as tell them apart; case does not."""
+    deepest = max((len(picture.parts) for picture in pictures), default=1)
+    for depth in range(1, deepest + 1):
+        names = ["_".join(picture.with_suffix("").parts[-depth:]) for picture in pictures]
+        if len({name.casefold() for name in names}) == len(names):
+            return names
+    return [f"{picture.stem}_{number:05d}" for number, picture in enumerate(pictures)]
 
 
 def _watch_in_terminal(views: Sequence[NamedView]) -> Iterable[NamedView]:

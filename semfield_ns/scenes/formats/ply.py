@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +43,25 @@ def read_ply(path: Path) -> Ply:
     """
     require_file(path, "point cloud")
     try:
-        data = PlyData.read(str(path), mmap="r")
+        data = _read(path)
         element = data["vertex"]
         scalars = {entry.name for entry in element.properties if not isinstance(entry, PlyListProperty)}
         if not {"x", "y", "z"} <= scalars or len(scalars) < len(element.properties):
             raise ValueError("no positions, or lists")
-    except (PlyParseError, OSError, ValueError, KeyError) as error:
+    except (PlyParseError, OSError, ValueError, KeyError, MemoryError) as error:
         raise SemfieldError(f"Point cloud: cannot read {path} as PLY with vertices x, y, z.") from error
     comments = [f"comment {text}" for text in (*data.comments, *element.comments)]
     return Ply(element.data, (*comments, *(f"obj_info {text}" for text in data.obj_info)))
+
+
+def _read(path: Path) -> PlyData:
+    """The file; comments in any encoding are shown as far as they are ASCII, which the format asks for."""
+    try:
+        return PlyData.read(str(path), mmap="r")
+    except UnicodeDecodeError:
+        header, mark, rest = path.read_bytes().partition(b"end_header")
+        plain = bytes(byte if byte < 128 else ord("?") for byte in header)
+        return PlyData.read(BytesIO(plain + mark + rest))
 
 
 def write_ply(path: Path, vertices: np.ndarray, comments: Sequence[str] = ()) -> None:
@@ -59,12 +70,12 @@ def write_ply(path: Path, vertices: np.ndarray, comments: Sequence[str] = ()) ->
     Args:
         path: the file.
         vertices: structured, [N].
-        comments: whole header lines, as in `Ply`.
+        comments: whole header lines, as in `Ply`; the format wants ASCII, so other letters are escaped.
     """
     texts: dict[str, list[str]] = {"comment": [], "obj_info": []}
     for line in comments:
-        kind, _, text = line.partition(" ")
-        texts[kind].append(text)
+        kind, _, text = " ".join(line.split("\n")).partition(" ")
+        texts[kind].append(text.encode("ascii", "backslashreplace").decode("ascii"))
     element = PlyElement.describe(vertices, "vertex")
     data = PlyData([element], byte_order="<", comments=texts["comment"], obj_info=texts["obj_info"])
     with atomic_path(path) as temporary:
