@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gaussians": set(),
     "teachers": {"scenes", "rendering"},
     "labelling": {"scenes", "teachers"},
+    "tracking": {"scenes", "teachers"},
     "segmentation": {"scenes", "teachers", "rendering"},
     "editing": {"scenes"},
     "scene_model": {"scenes", "segmentation", "editing", "gaussians"},
@@ -67,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "segmentation", "editing"),
         *("scene_model", "sessions", "process", "pipeline", "semantic_flow", "gsn", "export", "evaluation"),
-        *("gaussians", "semantic_flow_splat"),
+        *("tracking", "gaussians", "semantic_flow_splat"),
         *("viewer", "method_configs"),
     },
 }

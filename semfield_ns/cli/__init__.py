@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 GROUPS = {
-    "Start": ("demo", "synthetic", "process"),
+    "Start": ("demo", "synthetic", "process", "track"),
     "Use a run": ("view", "segment", "objects", "edit", "export", "evaluate", "camera-path"),
     "Photos": ("attach",),
     "Checkpoints": ("import-checkpoint", "export-checkpoint"),

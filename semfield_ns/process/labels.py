@@ -56,7 +56,8 @@ def import_labels(
     """Read labels in any of the formats.
 
     Args:
-        path: a COCO or clicks .json; or a folder: CVAT's "Segmentation mask" (labelmap.txt, SegmentationClass/), brush
+        path: a PNG of object ids, of the first frame unless its name is that of another; a COCO or clicks .json; or a
+            folder: CVAT's "Segmentation mask" (labelmap.txt, SegmentationClass/), brush
             PNGs of Label Studio, tracks of SAM 2 (a folder of masks for each object, or PNGs of object ids), or PNGs of
             class ids with a classes.json.
         frames: the picked frames.
@@ -68,7 +69,9 @@ def import_labels(
     path = Path(path)
     if not path.exists():
         raise SemfieldError(f"The labels {path} do not exist: give a folder of masks or a .json file.")
-    if path.is_file():
+    if path.suffix.lower() == ".png":
+        found = _from_one_mask(path, frames, size)
+    elif path.is_file():
         meta = read_json(path)
         if isinstance(meta, dict) and "clicks" in meta:
             found = _from_clicks(path, meta, size, images, flow, frames)
@@ -242,6 +245,25 @@ def _from_tracks(path: Path, folders: Sequence[Path], frames: Sequence[FrameName
     return Imported(_label_map(classes), labels, "SAM 2 tracks")
 
 
+def _from_one_mask(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]) -> Imported:
+    """One image of object ids, or of black and white, of the frame of its name; of the first if it is called otherwise.
+
+    White that is blurred at its edges is one object, not many.
+    """
+    image = read_image(path, "mask")
+    ids = np.array(image)
+    if ids.ndim == 3 and np.array_equal(ids[..., 0], ids[..., 1]) and np.array_equal(ids[..., 0], ids[..., 2]):
+        ids = ids[..., 0]
+    if ids.ndim != 2:
+        raise SemfieldError(
+            f"{path} is a {image.mode} image in colours: give a mask of object ids, or of black and white."
+        )
+    if image.mode != "P" and ids.max(initial=0) == 255:
+        ids = (ids > 127).astype(np.int32)
+    number = match_names([path.name], frames, str(path))[0]
+    return _of_objects(path.parent, {number or 0: _fitted(ids.astype(np.int32), size, str(path))}, "a mask")
+
+
 def _from_object_ids(path: Path, pngs: Sequence[Path], frames: Sequence[FrameNames], size: tuple[int, int]) -> Imported:
     """SAM 2 with one PNG of object ids a frame, 0 for none."""
     read: dict[int, np.ndarray] = {}
@@ -250,13 +272,19 @@ def _from_object_ids(path: Path, pngs: Sequence[Path], frames: Sequence[FrameNam
         if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
             raise SemfieldError(f"{png} is a {image.mode} image: PNGs of object ids are grey or have a palette.")
         read[number] = _fitted(np.array(image).astype(np.int32), size, str(png))
+    return _of_objects(path, read, "SAM 2 object ids")
+
+
+def _of_objects(path: Path, read: dict[int, np.ndarray], origin: str) -> Imported:
     objects = sorted({int(v) for ids in read.values() for v in np.unique(ids)} - {0})
+    if read and not objects:
+        raise SemfieldError(f"{path} shows no object: 0 is the background, and all pixels are 0.")
     names = _object_names(path, [str(v) for v in objects])
     distinct = sorted(set(names), key=names.index)
     table = np.zeros(max(objects, default=0) + 1, dtype=np.int64)
     table[objects] = [1 + distinct.index(name) for name in names]
     classes = [BACKGROUND, *_new_classes(distinct, moving=True)]
-    return Imported(_label_map(classes), {n: table[ids] for n, ids in read.items()}, "SAM 2 object ids")
+    return Imported(_label_map(classes), {n: table[ids] for n, ids in read.items()}, origin)
 
 
 # --- COCO ------------------------------------------------------------------------------------------------------------

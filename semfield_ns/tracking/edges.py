@@ -19,9 +19,7 @@ class GuidedFilter:
         smoothness: see `SMOOTHNESS`.
     """
 
-    def __init__(
-        self, rgb: UInt8[np.ndarray, "H W 3"], radius: int = RADIUS, smoothness: float = SMOOTHNESS
-    ) -> None:
+    def __init__(self, rgb: UInt8[np.ndarray, "H W 3"], radius: int = RADIUS, smoothness: float = SMOOTHNESS) -> None:
         self._radius = radius
         self._colors = rgb.astype(np.float32) / 255
         self._mean = self._average(self._colors)

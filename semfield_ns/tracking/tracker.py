@@ -18,9 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semfield_ns.scenes.flow import FlowMap, consistency_gap, estimate_flow
-from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.tracking.edges import GuidedFilter
-from semfield_ns.tracking.features import GRID, FrameFeatures, Rgb
+from semfield_ns.tracking.features import FrameFeatures, Rgb
 from semfield_ns.tracking.matching import Memory, distances, margins
 
 LONGEST = 480
@@ -41,6 +40,7 @@ AGREEING = 1.5
 """px between the start of flow and where the way back ends, at which flow is believed by 1/e"""
 
 Probabilities = Float[np.ndarray, "H W classes"]
+Resized = Float[np.ndarray, "rows columns classes"]
 LabelImage = Int[np.ndarray, "H W"]
 FlowBetween = Callable[[int, int], FlowMap]
 
@@ -162,13 +162,13 @@ class Tracker:
         return estimate_flow(self._small(start), self._small(end))
 
 
-def one_hot(labels: LabelImage, num_classes: int, size: tuple[int, int]) -> Probabilities:
+def one_hot(labels: LabelImage, num_classes: int, size: tuple[int, int]) -> Resized:
     """Labels as probabilities, at another size; all 0 where there is no label."""
     planes = (labels[..., None] == np.arange(num_classes)).astype(np.float32)
     return resized(planes, size, cv2.INTER_AREA)
 
 
-def resized(values: Probabilities, size: tuple[int, ...], interpolation: int) -> Probabilities:
+def resized(values: Probabilities, size: tuple[int, ...], interpolation: int) -> Resized:
     """Values on a grid of another size."""
     # OpenCV leaves out a last axis of one, and takes many channels only where it has to.
     planes = [cv2.resize(plane, size[::-1], interpolation=interpolation) for plane in np.moveaxis(values, -1, 0)]
@@ -203,7 +203,7 @@ def drawn_to_edges(probabilities: Probabilities, rgb: Rgb) -> Probabilities:
     return normalised(np.stack(planes, axis=-1).clip(1e-4, 1))
 
 
-def label_image(probabilities: Probabilities, size: tuple[int, int]) -> LabelImage:
+def label_image(probabilities: Probabilities, size: tuple[int, int]) -> Int[np.ndarray, "rows columns"]:
     """The most likely class of every pixel of a picture of another size."""
     return resized(probabilities, size, cv2.INTER_LINEAR).argmax(-1)
 

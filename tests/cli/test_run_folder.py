@@ -73,7 +73,7 @@ def test_every_command_with_a_run_takes_a_folder(tmp_path):
     prepared(made)(run=tmp_path, output_dir=tmp_path / "out")
     assert seen == [(config, None), (None, config)]
     takers = [name for name in names() if set(RUNS) & set(prepared(command(name)).__annotations__)]
-    assert set(names()) - set(takers) == {"demo", "synthetic", "process", "import-checkpoint"}
+    assert set(names()) - set(takers) == {"demo", "synthetic", "process", "track", "import-checkpoint"}
 
 
 @pytest.mark.parametrize("name", ["--load-config", "--load_config"])

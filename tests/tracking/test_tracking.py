@@ -1,0 +1,165 @@
+"""Labels that follow through a video."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from semfield_ns.metrics.instances import region_similarity
+from semfield_ns.scenes.labels import IGNORE
+from semfield_ns.teachers.base import Teacher
+from semfield_ns.teachers.classical import ClassicalTeacher
+from semfield_ns.tracking.edges import GuidedFilter
+from semfield_ns.tracking.features import SAMPLED, FrameFeatures, fit_basis
+from semfield_ns.tracking.matching import MOST, Memory, distances, margins
+from semfield_ns.tracking.results import mean_iou, worth_correcting
+from semfield_ns.tracking.tracker import Arrival, Tracked, Tracker, label_image
+
+SIZE = 64, 96
+
+
+class Colors(Teacher):
+    """Mean colours of cells of four pixels."""
+
+    name, dim, stride = "colours", 3, 4
+
+    def __init__(self):
+        self.encoded = 0
+
+    def encode(self, images):
+        self.encoded += len(images)
+        planes = images.permute(0, 3, 1, 2)
+        return torch.nn.functional.avg_pool2d(planes, 4).permute(0, 2, 3, 1)
+
+
+def textured(seed, color, size=SIZE):
+    noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(0, 60, (*size, 1)).astype(np.float32), (0, 0), 1.5)
+    return (np.array(color) + 40 * (noise[..., None] / noise.std())).clip(0, 255).astype(np.uint8)
+
+
+def moving_disks(count, disks, speed=1.5):
+    """A video of textured disks (row, first column, colour) that move to the right, with their ids, from 1."""
+    back = textured(0, (60, 110, 60))
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    frames, truth = [], []
+    for time in range(count):
+        rgb, ids = back.copy(), np.zeros(SIZE, np.int64)
+        for number, (row, column, color) in enumerate(disks, start=1):
+            shift = speed * time
+            inside = (y - row) ** 2 + (x - column - shift) ** 2 < 9**2
+            moved = cv2.warpAffine(textured(number, color), np.float32([[1, 0, shift], [0, 1, 0]]), SIZE[::-1])
+            rgb[inside], ids[inside] = moved[inside], number
+        frames.append(rgb)
+        truth.append(ids)
+    return frames, truth
+
+
+DISKS = [(18, 20.0, (200, 60, 60)), (46, 30.0, (60, 60, 210))]
+
+
+def followed(frames, given, classes, teacher=None):
+    tracker = Tracker(frames, given, classes, FrameFeatures(frames, teacher or Colors()))
+    return list(tracker.run())
+
+
+def worst(results, truth, classes):
+    labels = {r.number: label_image(r.probabilities, SIZE) for r in results if isinstance(r, Tracked)}
+    assert sorted(labels) == list(range(len(truth)))
+    return min(region_similarity(labels[n] == i, truth[n] == i) for n in labels for i in range(1, classes))
+
+
+@pytest.mark.parametrize("given", [[0], [11], [5], [0, 11]], ids=["first", "last", "middle", "both ends"])
+def test_objects_are_followed_in_both_directions(given):
+    frames, truth = moving_disks(12, DISKS)
+    results = followed(frames, {n: truth[n] for n in given}, 3)
+    assert worst(results, truth, 3) > 0.85
+    arrivals = [r for r in results if isinstance(r, Arrival)]
+    assert [(a.start, a.number) for a in arrivals] == ([(0, 11)] if len(given) == 2 else [])
+    for arrival in arrivals:
+        assert mean_iou(label_image(arrival.probabilities, SIZE), truth[11]) > 0.85
+
+
+def test_the_same_input_gives_the_same_result():
+    frames, truth = moving_disks(4, DISKS)
+    first, second = (followed(frames, {0: truth[0]}, 3) for _ in range(2))
+    assert all(np.array_equal(a.probabilities, b.probabilities) for a, b in zip(first, second, strict=True))
+
+
+def test_more_than_eight_objects_are_followed():
+    colors = [(255, 0, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255), (255, 255, 255), (0, 0, 0)]
+    colors += [(255, 128, 0), (128, 0, 255)]
+    disks = [(11 + 21 * (i // 3), 12.0 + 24 * (i % 3), color) for i, color in enumerate(colors)]
+    frames, truth = moving_disks(6, disks, speed=1.0)
+    assert worst(followed(frames, {0: truth[0]}, 10, ClassicalTeacher(4)), truth, 10) > 0.7
+
+
+def test_pixels_without_a_label_are_told_by_the_others():
+    frames, truth = moving_disks(4, DISKS)
+    partly = truth[0].copy()
+    partly[:, 60:] = IGNORE
+    partly[14:18] = IGNORE
+    results = followed(frames, {0: partly}, 3)
+    later = {r.number: label_image(r.probabilities, SIZE) for r in results}
+    assert region_similarity(later[2] == 1, truth[2] == 1) > 0.7
+    assert (later[2][:, 80:] == 0).mean() > 0.9
+
+
+def test_features_of_a_long_video_are_not_all_kept():
+    frames, _ = moving_disks(3, DISKS)
+    teacher = Colors()
+    features = FrameFeatures(frames * 30, teacher)
+    for number in range(90):
+        features(number)
+    before = teacher.encoded
+    features(89)
+    assert teacher.encoded == before, "the last one is kept"
+    features(40)
+    assert teacher.encoded == before + 1, "one of long ago is made again"
+    assert before <= 90 + SAMPLED
+
+
+def test_each_map_of_a_teacher_has_the_same_share():
+    torch.manual_seed(0)
+    fine, coarse = torch.randn(20, 20, 4), 7 * torch.randn(20, 20, 100)
+    basis = fit_basis([torch.cat([fine, coarse], -1)], (4, 100), dim=104)
+    changed = torch.cat([fine.flip(0), coarse], -1), torch.cat([fine, coarse.flip(0)], -1)
+    plain = (torch.cat([fine, coarse], -1) - basis.mean) @ basis.directions
+    by_fine, by_coarse = (((c - basis.mean) @ basis.directions - plain).square().mean() for c in changed)
+    torch.testing.assert_close(by_fine, by_coarse, rtol=0.15, atol=0)
+
+
+def test_margins_compare_the_best_of_each_class():
+    # Four cells of each class, so that the mean of the best four is that of all.
+    known = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 4), dim=-1)
+    classes = torch.zeros(8, 3)
+    classes[:4, 0] = classes[4:, 1] = 1
+    asked = torch.tensor([[1.0, 0.0], [0.0, 1.0]] + [[0.7071, 0.7071]] * 6)
+    far_reaching = Memory(known, classes, 1e6)
+    told = margins(asked, [far_reaching], distances(2, 4))
+    assert told[0].tolist() == [MOST, -MOST, -MOST] and told[1].tolist() == [-MOST, MOST, -MOST]
+    assert abs(float(told[2, 0])) < 1e-3 and abs(float(told[2, 1])) < 1e-3, "as near to one as to the other"
+    nothing = Memory(known, torch.zeros(8, 3), 1e6)
+    assert not margins(asked, [nothing], distances(2, 4)).any(), "where nothing is known nothing is told"
+
+
+def test_things_are_expected_near_where_they_were():
+    known = torch.ones(20, 1)
+    classes = torch.zeros(20, 2)
+    classes[:10, 0] = classes[10:, 1] = 1
+    told = margins(torch.ones(20, 1), [Memory(known, classes, 1.0)], distances(1, 20))
+    assert (told[:8, 0] > 0).all() and (told[12:, 1] > 0).all()
+
+
+def test_the_guided_filter_keeps_what_is_constant_and_finds_edges():
+    rgb = np.zeros((40, 60, 3), np.uint8)
+    rgb[:, 30:] = 200
+    guided = GuidedFilter(rgb)
+    np.testing.assert_allclose(guided(np.full((40, 60), 0.3, np.float32)), 0.3, atol=1e-4)
+    blurred = cv2.blur((np.arange(60) >= 28).astype(np.float32)[None].repeat(40, 0), (9, 9))
+    drawn = guided(blurred)[20] > 0.5
+    assert drawn[30:].all() and not drawn[:29].any(), "the edge of the picture, two columns further"
+
+
+def test_proposed_frames_are_uncertain_and_apart():
+    assert worth_correcting({1: 0.9, 5: 0.5, 7: 0.4, 30: 0.7, 31: 0.79}) == [7, 30]
+    assert worth_correcting({1: 0.99}) == []
