@@ -211,6 +211,11 @@ def _mask(path: Path, size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
     return _fitted(read_mask(path).astype(np.uint8), size, str(path)) > 0
 
 
+def named_classes(names: Sequence[str]) -> LabelMap:
+    """The background, and a class for each name."""
+    return _label_map([BACKGROUND, *_new_classes(names)])
+
+
 def _new_classes(names: Sequence[str], moving: bool = False) -> list[SemanticClass]:
     from semfield_ns.rendering.palette import default_palette
 

@@ -1,7 +1,7 @@
 """What tracking leaves: labels of all frames, a video to look at, and how far they can be trusted."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.io import atomic_path, read_image, reason, write_ids, write_json, write_png
 from semfield_ns.scenes.labels import IGNORE, LabelMap
 from semfield_ns.tracking.pictures import Pictures
-from semfield_ns.tracking.tracker import Arrival, LabelImage, Tracker, certainty, label_image
+from semfield_ns.tracking.tracker import Arrival, LabelImage, Tracked, certainty, label_image
 
 UNSURE = 0.8
 """certainty below which a frame is worth correcting"""
@@ -35,14 +35,14 @@ class Trust:
 
 
 def write_labels(
-    tracker: Tracker,
+    results: Iterable[Tracked | Arrival],
     pictures: Pictures,
     given: Mapping[int, LabelImage],
     label_map: LabelMap,
     folder: Path,
     report: Callable[[float], None] = lambda share: None,
 ) -> Trust:
-    """Follows the labels, and writes a PNG of class ids for every frame, named as its picture, and classes.json.
+    """Writes a PNG of class ids for every frame, named as its picture, and classes.json.
 
     classes.json comes last, when everything is there; an earlier result is replaced.
     """
@@ -50,7 +50,7 @@ def write_labels(
     sure: dict[int, float] = {}
     agreement: dict[str, float] = {}
     size = pictures[0].shape[:2]
-    for tracked in tracker.run():
+    for tracked in results:
         name = pictures.files[tracked.number].stem
         if isinstance(tracked, Arrival):
             agreement[name] = mean_iou(label_image(tracked.probabilities, size), given[tracked.number])

@@ -9,7 +9,8 @@ a frame believes more in the nearer one.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, repeat
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -39,10 +40,25 @@ LEAST = 0.05
 AGREEING = 1.5
 """px between the start of flow and where the way back ends, at which flow is believed by 1/e"""
 
+SHARE = 0.75
+"""what another opinion counts in the mean of log-probabilities, where it could not be measured"""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+MEASURED = 3
+"""ways between given frames, at most, on which that is measured"""
+
 Probabilities = Float[np.ndarray, "H W classes"]
 Resized = Float[np.ndarray, "rows columns classes"]
 LabelImage = Int[np.ndarray, "H W"]
 FlowBetween = Callable[[int, int], FlowMap]
+
+
+class Opinion(Protocol):
+    """Somebody else who follows labels from one frame, such as SAM 2."""
+
+    def follow(
+        self, frames: Sequence[Rgb], numbers: Sequence[int], start: int, labels: LabelImage, classes: int
+    ) -> Iterator[Probabilities]:
+        """Probabilities of the frames `numbers`, which are reached from `start` in this order."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,7 @@ class Tracker:
         num_classes: classes; the first is the background, if there is one.
         features: of the frames.
         flow: from one frame to a neighbour, on a picture of at most `LONGEST` px; estimated by default.
+        opinion: another one, which counts as far as it proves right at given frames.
     """
 
     def __init__(
@@ -81,6 +98,7 @@ class Tracker:
         num_classes: int,
         features: FrameFeatures,
         flow: FlowBetween | None = None,
+        opinion: Opinion | None = None,
     ) -> None:
         height, width = frames[0].shape[:2]
         scale = min(1.0, LONGEST / max(height, width))
@@ -93,6 +111,9 @@ class Tracker:
         self._given = {number: one_hot(labels, num_classes, self.size) for number, labels in sorted(given.items())}
         longer = max(features.size)
         self._reach = GIVEN_REACH * longer, RECENT_REACH * longer
+        self._labels, self._opinion = given, opinion
+        self.share = 0.0 if opinion is None else self._measured_share(opinion)
+        """what the other opinion counts"""
 
     def run(self) -> Iterator[Tracked | Arrival]:
         """Every frame once, in the order in which they are found, and given frames when they are reached."""
@@ -115,20 +136,43 @@ class Tracker:
             else:
                 yield Arrival(end, start, found)
         for number, found in self._follow(end, start):
-            share = (number - start) / (end - start)
-            logs = (1 - share) * np.log(forward.pop(number) + 1e-3) + share * np.log(found + 1e-3)
-            yield Tracked(number, normalised(np.exp(logs).astype(np.float32)))
+            before = forward.pop(number).astype(np.float32)
+            yield Tracked(number, geometric_mean(before, found, (number - start) / (end - start)))
 
     def _follow(self, start: int, stop: int) -> Iterator[tuple[int, Probabilities]]:
         """The frames after `start`, up to `stop`, which is not among them; in either direction."""
         step = 1 if stop > start else -1
         current = self._given[start]
         recent: dict[int, Float[Tensor, "cells classes"]] = {}
-        for number in range(start + step, stop, step):
+        numbers = range(start + step, stop, step)
+        others = repeat(None) if not self.share else self._other(start, numbers)
+        for number, other in zip(numbers, others, strict=False):
             current = self._next(number, number - step, current, recent)
+            if other is not None:
+                current = geometric_mean(current, other, self.share)
             recent[number] = self._on_grid(current)
             recent.pop(number - step * RECENT_FRAMES[-1], None)
             yield number, current
+
+    def _other(self, start: int, numbers: Sequence[int]) -> Iterator[Probabilities]:
+        assert self._opinion is not None
+        for found in self._opinion.follow(self._frames, numbers, start, self._labels[start].clip(0), self._classes):
+            yield resized(found, self.size, cv2.INTER_AREA)
+
+    def _measured_share(self, opinion: Opinion) -> float:
+        """The share with which given frames that are reached from the ones before are most likely."""
+        self._opinion, self.share = opinion, 0.0
+        ways = list(pairwise(self._given))
+        likelihood = np.zeros(len(SHARES))
+        for start, end in ways[:: -(-len(ways) // MEASURED)] if ways else ():
+            *_, (_, own) = self._follow(start, end + 1)
+            *_, other = self._other(start, range(start + 1, end + 1))
+            known = self._given[end].sum(-1) > 0.5
+            truth = self._given[end].argmax(-1)[..., None]
+            for place, share in enumerate(SHARES):
+                mixed = np.take_along_axis(geometric_mean(own, other, share), truth, -1)[..., 0]
+                likelihood[place] += float(np.log(mixed[known] + LEAST).mean())
+        return SHARES[int(likelihood.argmax())] if ways else SHARE
 
     def _next(
         self, number: int, before: int, current: Probabilities, recent: Mapping[int, Float[Tensor, "cells classes"]]
@@ -194,6 +238,12 @@ def softmax(logits: Probabilities) -> Probabilities:
 def normalised(values: Probabilities) -> Probabilities:
     """With a sum of 1 over classes."""
     return np.asarray(values / np.maximum(values.sum(-1, keepdims=True), 1e-6), dtype=np.float32)
+
+
+def geometric_mean(first: Probabilities, second: Probabilities, share: float) -> Probabilities:
+    """Of two opinions, of which the second has this share."""
+    logs = (1 - share) * np.log(first + 1e-3) + share * np.log(second + 1e-3)
+    return normalised(np.exp(logs))
 
 
 def drawn_to_edges(probabilities: Probabilities, rgb: Rgb) -> Probabilities:
