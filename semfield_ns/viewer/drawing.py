@@ -1,7 +1,7 @@
 """Tools that draw in the picture: what each browser's pointer is doing."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, Literal, Protocol
@@ -98,8 +98,8 @@ class DrawingTools:
         self._held(client, tool)
         self._voice.tell(
             {
-                "object": "Click on the object: the first point of a stroke.",
-                "background": "Click on the background: the first point of a stroke.",
+                "object": "Drag over the object, or click on it: the first point of a stroke.",
+                "background": "Drag over the background, or click on it: the first point of a stroke.",
                 "box": "Press the mouse button, drag a rectangle around the object, and release.",
                 "eraser": "Click on the stroke to erase.",
             }[tool]
@@ -164,6 +164,20 @@ class DrawingTools:
                 )
         if done:
             self.finish(client)
+
+    def dragged(self, client: Client, way: Sequence[ScreenPoint]) -> None:
+        """A stroke that was dragged: with the release, it is done."""
+        camera = self._camera(client)
+        if camera is None:
+            return
+        with self._lock:
+            drawing = self._drawing(client)
+            if drawing is None or drawing.tool not in ("object", "background"):
+                return
+            if drawing.line is not None and drawing.line.camera != camera:
+                self._commit(client, drawing)
+            drawing.line = (drawing.line or PolyLine(camera)).dragged([pixel(camera, at) for at in way])
+        self.finish(client)
 
     def _sketch(self, client: Client, drawing: _Drawing) -> None:
         assert drawing.line is not None, "sketched after a click"

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 from viser import GuiTabGroupHandle, GuiTabHandle
 from viser._messages import GuiUpdateMessage, RunJavascriptMessage
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.viewer.elements import GRAY, Button, Client, Gui, Switch
+from semfield_ns.viewer.elements import GRAY, Button, Client, Gui, Switch, Text
 from semfield_ns.viewer.files import checked_name
+from semfield_ns.viewer.link import ScreenPoint
 
 TOP = -1.0
 """order of what comes before everything of Nerfstudio's"""
@@ -48,6 +50,37 @@ SCRIPT = """
   document.body.addEventListener("keydown", (event) => {
     if (event.target.closest("[role=slider], [role=listbox], input, textarea")) event.stopPropagation();
   });
+  // The way of a pointer that draws goes to the server by a hidden line of text. viser gets no moves: it takes
+  // the press and the release for a click where the way begins.
+  const paper = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  paper.style.cssText = "position: fixed; inset: 0; width: 100%; height: 100%; pointer-events: none; z-index: 1";
+  paper.innerHTML = '<polyline fill="none" stroke="white" stroke-width="4"/>';
+  document.body.appendChild(paper);
+  const show = (way) => paper.firstChild.setAttribute("points", way.join(" "));
+  let canvas = null, way = [];
+  window.addEventListener("pointerdown", (event) => {
+    if (!page.pencil || event.button !== 0 || event.target.tagName !== "CANVAS") return;
+    [canvas, way] = [event.target, [[event.clientX, event.clientY]]];
+  }, true);
+  window.addEventListener("pointermove", (event) => {
+    if (!canvas) return;
+    event.stopPropagation();
+    const [x, y] = way[way.length - 1];
+    if (Math.hypot(event.clientX - x, event.clientY - y) > 4) way.push([event.clientX, event.clientY]);
+    show(way);
+  }, true);
+  window.addEventListener("pointerup", () => {
+    if (!canvas) return;
+    const box = canvas.getBoundingClientRect();
+    const shares = way.map(([x, y]) => [(x - box.x + 0.5) / box.width, (y - box.y + 0.5) / box.height]);
+    canvas = null;
+    show([]);
+    const input = document.querySelector(`div:has(> div > p > label[for="${page.pencil}"]) input`);
+    if (shares.length < 2 || !input) return;
+    const text = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value");
+    text.set.call(input, JSON.stringify({ time: Date.now(), way: shares }));
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  }, true);
   document.body.addEventListener("mouseover", (event) => {
     const button = event.target.closest("button[id]");
     if (button && page.hints[button.id]) button.title = page.hints[button.id];
@@ -68,11 +101,14 @@ SCRIPT = """
   }, true);
 })();
 """
-"""Keys press buttons, unless somebody types. Buttons have hints. Style sheets can be replaced by name."""
+"""Keys press buttons, unless somebody types. Pointers draw. Buttons have hints. Sheets can be replaced by name."""
 
 HIDDEN_BUTTON = (
     'div:has(> button[id="{id}"]) {{ position: absolute; width: 0; height: 0; overflow: hidden; margin: 0; }}'
 )
+HIDDEN_TEXT = 'div:has(> div > div > p > label[for="{id}"]) {{ display: none; }}'
+MOST_POINTS = 1000
+"""of a way"""
 BESIDE = """
 div:has(> button[id="{id}"]) {{ display: inline-block; width: calc({share}% - {gap}px);
   margin: 0 0 0.5em 10px !important; vertical-align: top; }}
@@ -105,6 +141,7 @@ class Layout:
         self._viewer, self._server = viewer, viewer.viser_server
         self._styles: list[str] = [STYLE]
         self._keys: dict[str, str] = {}
+        self._pencil = Text("way", "")
 
     @property
     def gui(self) -> Gui:
@@ -200,6 +237,17 @@ class Layout:
             self._keys[key] = button.handle._impl.id
             self._styles.append(HIDDEN_BUTTON.format(id=button.handle._impl.id))
 
+    def pencil(self, drawn: Callable[[Client, list[ScreenPoint]], None]) -> None:
+        """Calls a function with the way of each pointer that draws in the picture (`draws`), once it is released."""
+        self._pencil = Text("way", "", lambda client, text: drawn(client, way) if (way := read_way(text)) else None)
+        self._pencil.install(self.gui)
+        self._styles.append(HIDDEN_TEXT.format(id=self._pencil.handle._impl.id))
+
+    def draws(self, client: Client, draws: bool) -> None:
+        """Whether the pointer of a browser draws."""
+        name = json.dumps(self._pencil.handle._impl.id if draws else None)
+        run_in_page(client, f"if (window.semfield) window.semfield.pencil = {name};")
+
     def finish(self, buttons: Iterable[Button]) -> None:
         """Pages get styles, shortcuts and the hints of buttons."""
         hints = {button.handle._impl.id: button.hint for button in buttons if button.handle and button.hint}
@@ -212,6 +260,17 @@ class Layout:
         """The one button that is held down in a browser."""
         style = "" if button is None else HELD.format(id=button.handle._impl.id)
         run_in_page(client, f"window.semfield?.sheet('held', {json.dumps(style)});")
+
+
+def read_way(text: str) -> list[ScreenPoint]:
+    """The way of a pointer, as a page may give it: points of the picture; none where it is something else."""
+    try:
+        points = np.array(json.loads(text)["way"], dtype=np.float64).reshape(-1, 2)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return []
+    if not 1 < len(points) <= MOST_POINTS or not np.isfinite(points).all():
+        return []
+    return [(x, y) for x, y in points.clip(0, 1).tolist()]
 
 
 class RenderName(str):

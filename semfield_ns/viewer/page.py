@@ -17,7 +17,7 @@ from semfield_ns.viewer.elements import Button, Client, Gui, Markdown, Progress,
 from semfield_ns.viewer.first_view import chosen
 from semfield_ns.viewer.history import History
 from semfield_ns.viewer.layout import Layout
-from semfield_ns.viewer.link import EXPOSED, ViewerLink, is_loopback, viser_units
+from semfield_ns.viewer.link import EXPOSED, ScreenPoint, ViewerLink, is_loopback, viser_units
 from semfield_ns.viewer.outputs import OutputChoice
 from semfield_ns.viewer.text import plain
 
@@ -76,6 +76,8 @@ class Page(ViewerLink):
             "Control+Shift+z": self.redo,
             "Control+y": self.redo,
         }
+        self.drawn: Callable[[Client, list[ScreenPoint]], None] = lambda *_: None
+        """called with the way of a pointer that draws (`Layout.draws`)"""
         self._views = dict(views)
         self._above: list[Panel] = []
         self._tabs: dict[str, list[Panel]] = {}
@@ -115,6 +117,7 @@ class Page(ViewerLink):
         layout.calm()
         layout.guard_render_name()
         layout.shortcuts(self.shortcuts)
+        layout.pencil(self.drawn)
         owned = (part for owner in (self, *all_panels) for part in vars(owner).values())
         layout.finish(part for part in owned if isinstance(part, Button))
         super()._setup(viewer)

@@ -65,7 +65,7 @@ class SegmentPanel:
         page.shortcuts |= {"Enter": self.tools.finish, "Escape": self.tools.cancel}
         page.on_ready.append(self._begin)
         page.on_left.append(self.tools.forget)
-        page.depth_of = self._depth
+        page.depth_of, page.drawn = self._depth, self.tools.dragged
 
     def _build(self, model: SceneModel) -> None:
         take = self.tools.take
@@ -127,6 +127,7 @@ class SegmentPanel:
         button = {"object": self.positive, "background": self.negative, "box": self.box, "eraser": self.eraser}
         if self.page.layout is not None:
             self.page.layout.mark(client, None if tool is None else button[tool])
+            self.page.layout.draws(client, tool in ("object", "background"))
         if tool is not None:
             self._show_overlay()
 

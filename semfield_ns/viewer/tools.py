@@ -1,6 +1,7 @@
 """From clicks to prompts, and from prompts to lines in space: pure functions and values."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,11 +37,17 @@ class PolyLine:
 
     def clicked(self, point: Point, now: float) -> tuple["PolyLine", bool]:
         """The line after one more click, and whether it is done."""
-        if self.points and now - self.clicked_at < DOUBLE_CLICK_SECONDS:
-            near = DOUBLE_CLICK_SHARE * max(self.camera.width, self.camera.height)
-            if np.hypot(point[0] - self.points[-1][0], point[1] - self.points[-1][1]) < near:
-                return self, True
+        if self._ends_at(point) and now - self.clicked_at < DOUBLE_CLICK_SECONDS:
+            return self, True
         return replace(self, points=(*self.points, point), clicked_at=now), False
+
+    def dragged(self, way: Sequence[Point]) -> "PolyLine":
+        """The line with the way of a drag at its end. The page tells of a click where that begins as well."""
+        return replace(self, points=(*(self.points[:-1] if self._ends_at(way[0]) else self.points), *way))
+
+    def _ends_at(self, point: Point) -> bool:
+        near = DOUBLE_CLICK_SHARE * max(self.camera.width, self.camera.height)
+        return bool(self.points) and math.dist(point, self.points[-1]) < near
 
     def stroke(self, positive: bool) -> Stroke:
         """The prompt that was drawn: a hundredth of the picture wide."""

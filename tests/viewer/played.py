@@ -110,7 +110,7 @@ class NoEdits(SceneEditor):
 def write_session(session: Session, folder: Path, what: str, which: str, page: Page) -> str:
     with page.lock:
         folder.mkdir(parents=True, exist_ok=True)
-        session.save(folder / f"{what}.json")
+        session.save(folder / "session.json")
     return f"Wrote {what} of {which}"
 
 

@@ -1,5 +1,7 @@
 """The panel in Nerfstudio's real viewer, with browsers that are played."""
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +20,7 @@ from semfield_ns.compat import unreachable_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.prompts import Box, Stroke
 from semfield_ns.sessions.session import Session, read_session
+from semfield_ns.viewer.layout import read_way
 from semfield_ns.viewer.machine import LiveMachine
 from tests.viewer.browser import listens
 from tests.viewer.fuzz import check_that_it_works, exceptions, open_pages, play, served_ball
@@ -86,6 +89,35 @@ def test_clicks_become_strokes_that_undo_takes_back(served: Served, tmp_path: Pa
     assert read_session(tmp_path / "viewer" / "segmentation" / "session.json") == served.session.log
 
 
+def test_a_drag_is_a_stroke(served: Served):
+    """viser tells of a click where the drag begins as well, before or after."""
+    browser, panel, pencil = Browser(served), served.panel, served.page.layout._pencil
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    way = [(0.45, 0.5), (0.48, 0.51), (0.52, 0.5)]
+    for number, click_first in enumerate((True, False), start=1):
+        served.press(panel.positive, browser)
+        wait_for(lambda: "first point of a stroke" in served.said())
+        if click_first:
+            browser.click(*way[0])
+            wait_for(lambda: "(1 so far)" in served.said())
+        served.press(pencil, browser, json.dumps({"time": number, "way": way}))
+        wait_for(lambda n=number: len(served.session.state.prompts) == n)
+        browser.click(*way[0])
+        served.settle()
+        stroke = served.session.state.prompts[-1][2]
+        size = np.array([stroke.camera.width, stroke.camera.height])
+        np.testing.assert_allclose(stroke.points, np.array(way) * size, atol=1e-6)
+    assert browser.got(f'pencil = "{pencil.handle._impl.id}"') and browser.got("pencil = null")
+    assert len(served.session.state.prompts) == 2 and not served.tools._drawings
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", '{"way": 3}', '{"way": [[0, 1]]}', '{"way": [[0, 1], [null, 2]]}', "[" * 9999]
+)
+def test_what_is_no_way_of_a_pointer_draws_nothing(text: str):
+    assert read_way(text) == []
+
+
 def test_results_are_those_of_the_training_cameras_unless_all_are_wanted(served: Served):
     browser, panel = Browser(served), served.panel
     wait_for(lambda: served.viewer.viser_server.get_clients())
@@ -94,6 +126,24 @@ def test_results_are_those_of_the_training_cameras_unless_all_are_wanted(served:
     served.press(panel.views, browser, "All cameras")
     served.press(panel.export_button, browser)
     wait_for(lambda: served.said() == "Wrote masks of all")
+
+
+def test_what_takes_long_shows_how_far_it_is_and_can_be_cancelled(served: Served):
+    browser, page, done = Browser(served), served.page, []
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+
+    def save(*_: Any) -> str:
+        for number in page.watched("Saving", range(1000)):
+            done.append(number)
+            time.sleep(0.02)
+        return "All is saved."
+
+    served.panel._export = save
+    served.press_at_once(served.panel.export_button, browser)
+    wait_for(lambda: re.fullmatch(r"Saving: \d+ of 1000", served.said()) and page.cancel_button.handle.visible)
+    served.press_at_once(page.cancel_button, browser)
+    wait_for(lambda: served.said() == f"Cancelled after {len(done)} of 1000.")
+    assert not page.cancel_button.handle.visible and not page.progress.handle.visible
 
 
 def test_a_render_that_is_interrupted_goes_on_where_it_was(served: Served):
