@@ -241,7 +241,7 @@ def test_play_moves_the_frames_on(page):
 
 def test_one_stroke_is_the_object_and_its_masks_are_saved(page):
     colors = picture(page)
-    top = page.get_by_label("Show", exact=True).bounding_box()["y"]
+    height = page.locator(".semfield-status").bounding_box()["height"]
     press(page, "Stroke on object")
     page.get_by_text("first point of a stroke").wait_for()
     page.mouse.move(BALL[0] - 20, BALL[1])
@@ -256,7 +256,7 @@ def test_one_stroke_is_the_object_and_its_masks_are_saved(page):
     page.get_by_role("button", name="Cancel", exact=True).wait_for()
     page.get_by_text(re.compile(r"Wrote 8 masks to /.*/viewer/segmentation/masks")).first.wait_for(timeout=120_000)
     page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden")
-    assert page.get_by_label("Show", exact=True).bounding_box()["y"] == top, "the panel jumps as the sentence grows"
+    assert page.locator(".semfield-status").bounding_box()["height"] == height, "the panel jumps as the sentence grows"
 
 
 def test_classes_stand_once_and_what_is_hidden_is_pale(page):
