@@ -3,13 +3,18 @@
 Importing this module costs nothing: torch, torchmetrics and the rest are imported by the functions that need them.
 """
 
+import difflib
 import logging
+import multiprocessing
 import os
 import pickle
 import re
+import shutil
+import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +25,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.run_folder import run_config
+from semfield_ns.run_folder import checkpoint_folder, find_scene, run_config
 
 if TYPE_CHECKING:
     from tarfile import TarFile
@@ -34,6 +39,10 @@ TRACEBACK_VARIABLE = "SEMFIELD_TRACEBACK"
 """Set this environment variable to 1 to see the traceback of a `SemfieldError`."""
 
 DOWNLOAD_TIMEOUT_SECONDS = 10.0
+INTERRUPTED = 130
+"""exit code of a program that ends by Ctrl-C"""
+WORTH_SAVING_SECONDS = 60.0
+"""of training, from which on Ctrl-C saves a checkpoint"""
 
 NERFSTUDIO_WARNINGS = (
     ("Using a non-tuple sequence for multidimensional indexing", UserWarning, r"nerfstudio\."),
@@ -58,6 +67,8 @@ def install() -> None:
     """
     if sys.argv and Path(sys.argv[0]).name.startswith("ns-"):
         open_run_folders(sys.argv)
+        provide_ffmpeg()
+        stop_in_one_line()
     for message, category, module in NERFSTUDIO_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category, module=module)
     previous_hook = sys.excepthook
@@ -70,6 +81,91 @@ def install() -> None:
             print(sentence, file=sys.stderr, flush=True)
 
     sys.excepthook = hook
+
+
+class Interrupted(SystemExit):
+    """Ctrl-C. Nerfstudio answers a KeyboardInterrupt with a traceback, and goes on to end well."""
+
+
+def stop_in_one_line() -> None:
+    """From now on Ctrl-C ends the program with one line and exit code 130; worker processes leave it to this one."""
+    if multiprocessing.parent_process() is not None or threading.current_thread() is not threading.main_thread():
+        return
+    main = os.getpid()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != main:
+            raise KeyboardInterrupt
+        print("\nStopped.", file=sys.stderr, flush=True)
+        raise Interrupted(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, handler)
+
+
+@cache
+def save_when_stopped() -> None:
+    """Lets Ctrl-C during a training of ours that has run for more than a minute save a checkpoint."""
+    from nerfstudio.engine.trainer import Trainer
+
+    train = Trainer.train
+
+    def stoppable(self: Any) -> None:
+        begun = time.monotonic()
+        try:
+            train(self)
+        except (Interrupted, KeyboardInterrupt):
+            step = getattr(self, "step", None)
+            long = time.monotonic() - begun > WORTH_SAVING_SECONDS
+            if step is not None and long and _is_ours(self.pipeline):
+                if not (self.checkpoint_dir / f"step-{step:09d}.ckpt").exists():
+                    self.save_checkpoint(step)
+                print(f"To go on: --load-dir {self.checkpoint_dir}", file=sys.stderr, flush=True)
+            raise
+
+    Trainer.train = stoppable  # type: ignore[method-assign]
+
+
+def provide_ffmpeg() -> None:
+    """Puts the ffmpeg of imageio-ffmpeg on the PATH, for us and our children, where there is no other.
+
+    mediapy and Nerfstudio call it by this name, which is not that of the file.
+    """
+    if shutil.which("ffmpeg") is not None:
+        return
+    with suppress(ImportError, OSError, RuntimeError):  # whoever needs it then says what is missing
+        import imageio_ffmpeg
+
+        binary = Path(imageio_ffmpeg.get_ffmpeg_exe())
+        folder = Path(os.environ.get("SEMFIELD_CACHE") or Path.home() / ".cache" / "semfield_ns") / "bin"
+        link = folder / ("ffmpeg.exe" if os.name == "nt" else "ffmpeg")
+        if not link.exists() or not link.samefile(binary):
+            folder.mkdir(parents=True, exist_ok=True)
+            fresh = folder / f".{link.name}.{os.getpid()}"
+            shutil.copy2(binary, fresh) if os.name == "nt" else fresh.symlink_to(binary)
+            os.replace(fresh, link)
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), str(folder)]).strip(os.pathsep)
+
+
+@cache
+def open_moved_runs() -> None:
+    """Lets whoever opens a run by its config.yml find checkpoints and scenes that were moved with it.
+
+    Nerfstudio's `eval_setup`, which all its commands call, looks from the folder that training was started in.
+    """
+    from nerfstudio.configs.experiment_config import ExperimentConfig
+
+    named = ExperimentConfig.get_checkpoint_dir
+
+    def get_checkpoint_dir(self: ExperimentConfig) -> Path:
+        caller = sys._getframe(1)
+        own = named(self)
+        if caller.f_code.co_name != "eval_setup" or not _is_ours(getattr(self, "pipeline", None)):
+            return own
+        config: Path = caller.f_locals["config_path"]
+        find_scene(self, config)
+        return checkpoint_folder(own, config)
+
+    ExperimentConfig.get_checkpoint_dir = get_checkpoint_dir  # type: ignore[method-assign]
 
 
 def open_run_folders(arguments: list[str]) -> None:
@@ -141,13 +237,44 @@ def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str
     path: Path | None = values.get("load_path") or getattr(config, "load_checkpoint", None)
     in_torch_load = any(frame.f_globals.get("__name__") == "torch.serialization" for frame in frames)
     # Nerfstudio asserts that the file exists, and takes the last of a listing that may be empty or fail.
-    in_loader = frames[-1] is loaders[0] and isinstance(error, AssertionError | IndexError | FileNotFoundError)
+    # So do the names of the files in it, which are to have numbers.
+    in_loader = frames[-1] in loaders or frames[-1].f_code.co_name == "<genexpr>"
+    in_loader = in_loader and isinstance(error, AssertionError | IndexError | ValueError | OSError)
+    wrong = _wrong_checkpoint_path(path, getattr(config, "load_dir", None)) if in_loader or in_torch_load else None
+    if wrong is not None:
+        return wrong
     if in_loader or (in_torch_load and isinstance(error, FileNotFoundError)):
         place = path or f"in {getattr(config, 'load_dir', None)}"
         return f"There is no checkpoint {place}: train until the first one is saved."
     if in_torch_load and isinstance(error, RuntimeError | EOFError | OSError | KeyError | pickle.UnpicklingError):
         return f"Cannot read the checkpoint {path}: it is damaged or incomplete; delete it and use an older one."
     return None
+
+
+def _wrong_checkpoint_path(checkpoint: Path | None, folder: Path | None) -> str | None:
+    """A sentence for options that name a folder where a file is wanted, or the other way round, or nothing at all."""
+    if folder is not None and folder.is_file():
+        return f"{folder} is a file: give the folder that it is in as --load-dir, or the file as --load-checkpoint."
+    if folder is not None and not folder.exists():
+        return f"There is no folder {folder} of checkpoints{_meant(folder)}."
+    if folder is not None and not any(folder.glob("step-*.ckpt")):
+        below = next(iter(sorted(folder.glob("**/step-*.ckpt"))), None)
+        hint = f": give {below.parent}" if below else ": train until the first one is saved"
+        return f"There is no checkpoint in {folder}{hint}."
+    if checkpoint is not None and checkpoint.is_dir():
+        newest = next(iter(sorted(checkpoint.glob("**/step-*.ckpt"), reverse=True)), None)
+        hint = f"give a checkpoint in it, such as {newest}" if newest else "give a checkpoint, which is a .ckpt file"
+        return f"{checkpoint} is a folder: {hint}."
+    if checkpoint is not None and not checkpoint.exists() and (meant := _meant(checkpoint)):
+        return f"There is no checkpoint {checkpoint}{meant}."
+    return None
+
+
+def _meant(path: Path) -> str:
+    """The path with the nearest name, as a question; nothing if none is near."""
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f": did you mean {path.parent / near[0]}" if near else ""
 
 
 def _unreadable_camera_path(error: BaseException, frames: list[FrameType]) -> str | None:
@@ -157,18 +284,24 @@ def _unreadable_camera_path(error: BaseException, frames: list[FrameType]) -> st
         if path is None or not _is_ours(frame.f_locals.get("pipeline")):
             continue
         rendering = any(later.f_code.co_name == "_render_trajectory_video" for later in frames)
-        if not rendering and isinstance(error, OSError | ValueError | LookupError | TypeError | AttributeError):
-            return f"{path} is not a camera path: make one in the viewer or with semfield camera-path."
+        if not rendering and isinstance(
+            error, OSError | ValueError | LookupError | TypeError | AttributeError | RuntimeError
+        ):
+            what = "has no cameras" if isinstance(error, RuntimeError | IndexError) else "is not a camera path"
+            return f"{path} {what}: make one in the viewer or with semfield camera-path."
     return None
 
 
 def _missing_gpu(error: BaseException, frames: list[FrameType]) -> str | None:
     """A sentence for a training of ours on a machine without a GPU, where Nerfstudio expects one, else None."""
     configs = [frame.f_locals.get("config") for frame in frames if frame.f_code.co_name == "train_loop"]
-    if any(_is_ours(getattr(config, "pipeline", None)) for config in configs) and re.search(
-        "Found no NVIDIA driver|Torch not compiled with CUDA|No CUDA GPUs are available", str(error)
-    ):
+    ours = any(_is_ours(getattr(config, "pipeline", None)) for config in configs)
+    if ours and re.search("Found no NVIDIA driver|Torch not compiled with CUDA|No CUDA GPUs are available", str(error)):
         return "No NVIDIA GPU was found: add --machine.device-type cpu to train on the processor."
+    if ours and re.search(r"\bmps\b|\bMPS\b", str(error)):
+        return (
+            "The device mps (of Macs) is not there, or lacks something that is needed: add --machine.device-type cpu."
+        )
     return None
 
 

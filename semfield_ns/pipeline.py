@@ -23,6 +23,8 @@ from semfield_ns.sessions.segmenter import Segmenter, segment_model
 
 # Whoever loads one of our methods gets here before any checkpoint is read.
 compat.allow_nerfstudio_checkpoints()
+compat.open_moved_runs()
+compat.save_when_stopped()
 
 INFO_KEY = "_semfield_info"
 """Entry of the state dict with what the model said of itself, as JSON text in a uint8 tensor."""

@@ -1,8 +1,12 @@
-"""The config.yml of a run, by the folder that it is in: `outputs/SCENE/METHOD/TIME`, or one above that has no other."""
+"""The config.yml of a run, by the folder that it is in: `outputs/SCENE/METHOD/TIME`, or one above that has no other.
+
+Runs and scenes that were moved together, or that are opened from another folder, are found from the config.yml.
+"""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from semfield_ns.errors import SemfieldError
 
@@ -38,6 +42,50 @@ def run_config(run: Path) -> Path:
     if len(found) > LISTED:
         lines.append(f"  and {len(found) - LISTED} more")
     raise SemfieldError("\n".join([f"There are {len(found)} runs in {run}: give one of them, newest first:", *lines]))
+
+
+def checkpoint_folder(named: Path, config: Path) -> Path:
+    """Where the checkpoints of a run are: where its config says, or beside it if that is nowhere.
+
+    Args:
+        named: by the configuration, from the folder that training was started in.
+        config: the config.yml.
+
+    Raises:
+        SemfieldError: they are in neither place.
+    """
+    for folder in (named, config.parent / named.name):
+        if folder.is_dir():
+            return folder
+    raise SemfieldError(
+        f"The checkpoints of {config} are neither in {named} nor in {config.parent / named.name}: put that folder "
+        "beside the config.yml, or train until the first one is saved."
+    )
+
+
+def find_scene(settings: Any, config: Path) -> None:
+    """Finds the scene of a run again that is not where the configuration says, and changes the configuration.
+
+    Args:
+        settings: Nerfstudio's configuration of the run.
+        config: the config.yml that it was read from.
+
+    Raises:
+        SemfieldError: the scene is not below any of the folders that the config.yml is in either.
+    """
+    manager = settings.pipeline.datamanager
+    for owner in (manager, getattr(manager, "dataparser", None)):
+        data = getattr(owner, "data", None)
+        if data is None or Path(data) == Path() or Path(data).exists():
+            continue
+        places = [folder / data for folder in config.resolve().parents] if not Path(data).is_absolute() else []
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            raise SemfieldError(
+                f"The scene {data} of the run {config.parent} is not there any more: put it back, or write where it is "
+                f'now as "data" in {config}.'
+            )
+        setattr(owner, "data", found)  # noqa: B010
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:

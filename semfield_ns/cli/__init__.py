@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from semfield_ns.compat import INTERRUPTED, provide_ffmpeg
+
 GROUPS = {
     "Start": ("demo", "synthetic", "process", "track"),
     "Use a run": ("view", "segment", "objects", "edit", "export", "evaluate", "camera-path"),
@@ -15,8 +17,6 @@ GROUPS = {
 """the commands as people look for them; each is the function of that name in the module of that name"""
 ELSEWHERE = {"train": "ns-train", "render": "ns-render", "eval": "ns-eval"}
 """commands that people expect here, and that are Nerfstudio's"""
-INTERRUPTED = 130
-"""exit code of a program that ends by Ctrl-C"""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -25,6 +25,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: the command line without the program's name; that of the process if None.
     """
+    provide_ffmpeg()
     try:
         _run(list(sys.argv[1:] if args is None else args))
     except KeyboardInterrupt:

@@ -49,7 +49,10 @@ def demo(
         seed: Seed of the scene and of the training.
     """
     if shutil.which("ffmpeg") is None:
-        raise SemfieldError("The demo ends with a video, and ffmpeg is not on the PATH: install ffmpeg and try again.")
+        raise SemfieldError(
+            "The demo ends with a video, and there is no ffmpeg on the PATH, nor that of imageio-ffmpeg: "
+            "install ffmpeg and try again."
+        )
     width = width or (320 if "splat" in method else 160)
     plan = DemoPlan(output_dir, scene, method, width, labels, max_iterations, seconds, fps, seed)
     StepRunner(plan.markers).run_all(plan.steps())

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.run_folder import run_config
+from semfield_ns.run_folder import find_scene, run_config
 
 
 def read_run(load_config: Path) -> Any:
@@ -25,6 +25,7 @@ def read_run(load_config: Path) -> Any:
         raise SemfieldError(
             f"{load_config} cannot be read as the config.yml of a run: give the file of that name that training wrote."
         )
+    find_scene(config, load_config)
     several = getattr(config.pipeline.datamanager, "scene_folders", None)
     if several is not None and (names := list(several())):
         files = ", ".join(f"{name.replace('/', '_')}.yml" for name in names)

@@ -82,8 +82,8 @@ def path_views(file: Path) -> "list[NamedView]":
     content: Any = read_json(file)
     try:
         cameras = get_path_from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise SemfieldError(
-            f"{file} is not a camera path: make one in the viewer or with semfield camera-path."
+            f"{file} is not a camera path, or has no cameras: make one in the viewer or with semfield camera-path."
         ) from error
     return [NamedView(f"{index:05d}", ViewCamera.of(cameras, index)) for index in range(len(cameras))]

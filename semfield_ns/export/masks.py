@@ -144,7 +144,9 @@ class VideoWriter:
                 writer = mediapy.VideoWriter(temporary, size, fps=self.fps, crf=18)
                 self._writers.append(self._files.enter_context(writer))
         except (RuntimeError, OSError) as error:
-            raise SemfieldError(f"Videos cannot be written ({reason(error)}): ffmpeg has to be installed.") from error
+            raise SemfieldError(
+                f"Videos cannot be written ({reason(error)}): install ffmpeg, or imageio-ffmpeg."
+            ) from error
 
     def finish(self) -> list[Path]:
         """The videos, as soon as they are closed."""

@@ -7,7 +7,7 @@ from PIL import Image
 from semfield_ns.errors import SemfieldError
 from semfield_ns.process.flow import flow_file
 from semfield_ns.process.labels import carried, coco_mask, grow, import_labels, write_template
-from semfield_ns.process.names import FrameNames
+from semfield_ns.process.names import FrameNames, PickedFrames
 from semfield_ns.scenes.flow import write_flow
 from semfield_ns.scenes.labels import IGNORE
 
@@ -170,3 +170,98 @@ def test_the_template_names_frames_and_is_a_file_of_clicks(tmp_path):
     meta = json.loads((tmp_path / "clicks.json").read_text())
     assert list(meta["clicks"]) == ["0000", "0006", "0013", "0019"]
     assert "0013" in (tmp_path / "README.txt").read_text()
+
+
+# --- what tools leave out, round or rename ---------------------------------------------------------------------------
+
+
+def coco(tmp_path, *annotations, name="0001.png", categories=({"id": 1, "name": "ball"},), size=SIZE):
+    image = {"id": 1, "file_name": name, "width": size[0], "height": size[1]}
+    listed = [{"id": i, "image_id": 1, "category_id": 1} | entry for i, entry in enumerate(annotations)]
+    meta = {"images": [image], "categories": list(categories), "annotations": listed}
+    (tmp_path / "coco.json").write_text(json.dumps(meta))
+    return read(tmp_path / "coco.json", tmp_path)
+
+
+@pytest.mark.parametrize("outline", [{}, {"segmentation": []}, {"segmentation": None}])
+def test_boxes_without_an_outline_are_no_background(tmp_path, outline):
+    inner = {"segmentation": [[12, 12, 16, 12, 16, 16, 12, 16]], "bbox": [12, 12, 4, 4]}
+    found = coco(tmp_path, {"bbox": [10.5, 10, 9.5, 10]} | outline, inner)
+    ids = found.labels[1]
+    assert (ids[12:16, 12:16] == 1).all() and ids[0, 0] == 0
+    assert ids[10, 10] == IGNORE and (ids == IGNORE).sum() == 100 - 16
+    assert "1 boxes without an outline" in found.origin
+
+
+@pytest.mark.parametrize(
+    "polygon", [[10, 10, 30, 10, 30, 25, 10, 25], [10.4, 3.2, 30.9, 8.1, 17.5, 25.6], [-5, -5, 60, 2, 9, 50]]
+)
+def test_polygons_are_drawn_as_pycocotools_does(polygon):
+    from pycocotools import mask as tool
+
+    truth = tool.decode(tool.merge(tool.frPyObjects([polygon], *SIZE[::-1]))) > 0
+    assert (coco_mask([polygon], *SIZE[::-1]) == truth).all()
+
+
+def test_background_may_be_any_category_and_names_may_repeat(tmp_path):
+    categories = [{"id": 0, "name": "ball"}, {"id": 1, "name": "ball"}, {"id": 2, "name": "background"}]
+    found = coco(tmp_path, {"segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}, categories=categories)
+    assert found.label_map.names == ["ball", "background"]
+    assert found.labels[1][0, 0] == 0 and found.labels[1][-1, -1] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [[[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], {"size": [3, 3], "counts": [9]}, {"size": [30, 40], "counts": [9]}],
+)
+def test_outlines_that_are_none(tmp_path, wrong):
+    with pytest.raises(SemfieldError, match="is not valid COCO"):
+        coco(tmp_path, {"segmentation": wrong, "bbox": [0, 0, 1, 1]})
+
+
+def test_labels_of_another_shape_are_refused(tmp_path, box):
+    save(tmp_path / "ids" / "0001.png", box[:, :30])
+    with pytest.raises(SemfieldError, match=r"0001\.png has 30x30 pixels, the frames 40x30.*cropped or turned"):
+        read(tmp_path / "ids", tmp_path)
+    with pytest.raises(SemfieldError, match="cropped or turned"):
+        coco(tmp_path, {"segmentation": [[0, 0, 9, 0, 9, 9]]}, size=(30, 40))
+
+
+def test_cvat_in_folders_of_its_own(tmp_path, box):
+    inner = tmp_path / "unpacked" / "task"
+    palette = Image.fromarray(box, "P")
+    palette.putpalette([250, 50, 83, 0, 0, 0])  # the colours, in the order of another program
+    (inner / "SegmentationClass" / "part").mkdir(parents=True)
+    palette.save(inner / "SegmentationClass" / "part" / "0002.png")
+    (inner / "labelmap.txt").write_text("background:0,0,0::\nperson:250,50,83::\n")
+    assert (read(tmp_path / "unpacked", tmp_path).labels[2] == 1 - box).all()
+
+
+def test_more_objects_than_a_byte_counts(tmp_path):
+    save(tmp_path / "ids" / "0001.png", np.arange(1200, dtype=np.uint16).reshape(30, 40))
+    found = read(tmp_path / "ids", tmp_path)
+    assert len(found.label_map) == 1200 and found.label_map.ignore_index == 65535
+    assert len(np.unique(found.labels[1])) == 1200
+
+
+def test_numbers_count_alike_in_all_importers(tmp_path, box):
+    """A video of 8 frames of which each is picked: a full set that counts from 1 is one frame late by its numbers."""
+    frames = PickedFrames(tuple(FrameNames(n, n, "") for n in range(8)), (), 8)
+    for n in range(1, 9):
+        moved = np.roll(box, n - 1, axis=1)
+        save(tmp_path / "ids" / f"frame_{n:05d}.png", moved)
+        save(tmp_path / "tracks" / "1" / f"frame_{n:05d}.png", moved * 255)
+        save(tmp_path / "classes" / f"frame_{n:05d}.png", moved)
+        save(tmp_path / "cvat" / "SegmentationClass" / f"frame_{n:05d}.png", moved)
+    listed = {"classes": [{"id": 0, "name": "background"}, {"id": 1, "name": "ball"}]}
+    (tmp_path / "classes" / "classes.json").write_text(json.dumps(listed))
+    (tmp_path / "cvat" / "labelmap.txt").write_text("background:0,0,0::\nball:250,50,83::\n")
+    for kind in ("ids", "tracks", "classes", "cvat"):
+        found = read(tmp_path / kind, tmp_path, frames)
+        assert sorted(found.labels) == list(range(8))
+        assert all((found.labels[n] == np.roll(box, n, axis=1)).all() for n in range(8))
+        for file in sorted((tmp_path / kind).rglob("frame_*.png")):
+            if file.stem[-1] not in "34":
+                file.unlink()
+        with pytest.raises(SemfieldError, match=r"frame_00003\.png may be .* or .*--frame-names"):
+            read(tmp_path / kind, tmp_path, frames)
