@@ -25,9 +25,9 @@ from semfield_ns.tracking.matching import Memory, distances, margins
 
 LONGEST = 480
 """px: the longer side of pictures that flow is estimated on, and of probabilities"""
-FLOW, DOUBTFUL_FLOW = 0.25, 0.0
+FLOW, DOUBTFUL_FLOW = 0.5, 0.1
 """what the log-probabilities of the frame before count, where flow agrees there and back, and where it does not"""
-GIVEN, RECENT = 0.5, 0.25
+GIVEN, RECENT = 0.25, 0.25
 """what the margins by features of given frames and of recent frames count"""
 GIVEN_REACH, RECENT_REACH = 0.31, 0.075
 """how far things are looked for, as a share of the longer side (standard deviation)"""
