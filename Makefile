@@ -1,5 +1,5 @@
 # Each target makes .venv and installs into it first, if needed. Another Python: make test PYTHON=python3.12
-# Not from PyPI, and asked for where they are missed: ffmpeg (videos), chromium (viewer tests).
+# Not from PyPI: chromium, without which the tests that open a browser are skipped.
 
 PYTHON ?= python3
 VENV := .venv
