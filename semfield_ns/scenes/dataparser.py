@@ -1,5 +1,7 @@
 """Any scene as Nerfstudio's commands want it: cameras with times, normalised, and which labels may be read."""
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from semfield_ns.scenes.labels import SemanticClass
 from semfield_ns.scenes.lenses import undistorted_frames
 from semfield_ns.scenes.scene import Frame, Scene
 from semfield_ns.scenes.schedule import labelled_frames
+
+logger = logging.getLogger("semfield")
 
 _NEAR_AT = 1 / 0.9  # the LLFF and Nvidia rule: 0.9 of the nearest content is at depth 1
 _EVAL_EVERY = 8
@@ -92,6 +96,8 @@ class SemfieldDataParser(DataParser):
         if config.depth_unit_scale_factor is not None and scene.depth_kind == "metric":
             scene = replace(scene, depth_unit_scale=config.depth_unit_scale_factor)
         frames = select_frames(scene, split, config.labels, config.dynamic_masks, config.eval_frames)
+        if split == "train":
+            frames = of_one_size(frames)
         if split == "train" and config.estimate_flow:
             frames = ensure_flows(frames)
         frames = [shrink(frame, config.downscale_factor) for frame in frames]
@@ -175,11 +181,30 @@ def shrink(frame: Frame, factor: int) -> Frame:
     """The frame at 1/factor of its resolution (rounded down to whole pixels)."""
     if factor == 1:
         return frame
-    width, height = max(1, frame.width // factor), max(1, frame.height // factor)
+    return resized(frame, max(1, frame.height // factor), max(1, frame.width // factor))
+
+
+def resized(frame: Frame, height: int, width: int) -> Frame:
+    """The frame at another resolution."""
     x, y = width / frame.width, height / frame.height
     return replace(
         frame, width=width, height=height, fx=frame.fx * x, cx=frame.cx * x, fy=frame.fy * y, cy=frame.cy * y
     )
+
+
+def of_one_size(frames: Sequence[Frame]) -> list[Frame]:
+    """The frames at the size that most of them have; pictures and all that belongs to their pixels follow when read.
+
+    Where the shape differs, pixels stop being squares, which the focal lengths say. Optical flow in files is between
+    pictures of the sizes that they had, and is left out.
+    """
+    sizes = Counter(frame.size for frame in frames)
+    if len(sizes) < 2:
+        return list(frames)
+    height, width = max(sizes, key=lambda size: (sizes[size], size))
+    listed = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
+    logger.info("Training images have %d sizes (%s): all are brought to %dx%d.", len(sizes), listed, width, height)
+    return [replace(resized(frame, height, width), flow_fwd_path=None, flow_bwd_path=None) for frame in frames]
 
 
 # --- normalisation ---------------------------------------------------------------------------------------------------

@@ -233,3 +233,27 @@ def test_captures_that_have_to_be_converted_are_named(tmp_path, files, advice):
         (tmp_path / name).write_text("")
     with pytest.raises(SemfieldError, match=advice):
         read_scene(tmp_path)
+
+
+def test_frames_of_several_sizes_are_brought_to_one(tmp_path):
+    root = write_transforms_scene(tmp_path)
+    small, tall = picture(1)[::2, ::2], np.repeat(picture(2), 2, axis=0)
+
+    def change(meta):
+        for frame in meta["frames"]:
+            for key in list(frame):
+                if key.endswith("_path") and key != "file_path":
+                    frame.pop(key)
+        for index, image in ((1, small), (2, tall)):
+            save_png(root / f"images/{index:03d}.png", image)
+            (h, w), frame = image.shape[:2], meta["frames"][index]
+            frame.update(w=w, h=h, fl_x=FOCAL * w / WIDTH, fl_y=FOCAL * h / HEIGHT, cx=w / 2, cy=h / 2)
+        meta.pop("semantics")
+
+    edit(root, change)
+    outputs = SemfieldDataParserConfig(data=root, estimate_flow=False).setup().get_dataparser_outputs("train")
+    cameras, data = outputs.cameras, SceneDataset(outputs)
+    assert set(cameras.width.flatten().tolist()) == {WIDTH} and set(cameras.height.flatten().tolist()) == {HEIGHT}
+    assert cameras.fx.flatten().tolist() == pytest.approx([FOCAL] * 4) == cameras.fy.flatten().tolist()
+    for index in range(4):
+        assert abs(data[index]["image"].numpy() - picture(index) / 255).mean() < 0.08
