@@ -38,7 +38,8 @@ def camera_path(
         output: JSON file to write.
         kind: train: the training camera as time goes by. bullet-time: time stands still, the camera moves along the
             training path. freeze-time: the camera stands still, time goes by. spiral: a small spiral around the mean
-            training camera as time goes by.
+            training camera as time goes by. Of a scene whose camera only turned, other viewpoints are not known, and no
+            path leaves its place.
         seconds: Length of the video.
         fps: Frames per second of the video.
         at: From 0 to 1: the moment at which time stands still in bullet-time, or the place on the training path where
@@ -62,6 +63,8 @@ def camera_path(
         at=at,
     )
     write_json(output, path)
+    if np.ptp(c2w[:, :3, 3], axis=0).max() < 1e-6:
+        print("The camera of this scene stayed in its place: other viewpoints are not known, and no path leaves it.")
     print(f"Wrote {len(path['camera_path'])} cameras to {output}")
 
 

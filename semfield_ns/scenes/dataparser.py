@@ -77,6 +77,7 @@ class SemfieldDataParser(DataParser):
         to_model: (3,4) float64, from the scene's own world to the normalised one
         label_map: LabelMap or None
         labelled: dataset indices of frames with labels that may be read
+        camera_motion: "moving"; "turning" or "still" where all poses are of one place
         depth_kind: "metric", "disparity" or None
         depth_scale: multiplies values of depth files to give normalised units (1 for disparity)
         near, far: depth of the nearest and furthest content in normalised units, or None
@@ -124,6 +125,7 @@ class SemfieldDataParser(DataParser):
                 "to_model": scale * recentre[:3],
                 "label_map": shared_label_map(scene.label_map, config.classes),
                 "labelled": [i for i, frame in enumerate(frames) if frame.semantic_path is not None],
+                "camera_motion": scene.camera_motion,
                 "depth_kind": scene.depth_kind,
                 "depth_scale": scale * scene.depth_unit_scale if scene.depth_kind == "metric" else 1.0,
                 "near": depth.near and depth.near * scale,

@@ -14,6 +14,7 @@ from semfield_ns.io import capital, image_size, npy_shape, npz_shapes
 from semfield_ns.scenes.labels import LabelMap
 
 DepthKind = Literal["metric", "disparity"]
+CameraMotion = Literal["moving", "turning", "still"]
 
 logger = logging.getLogger("semfield")
 
@@ -128,6 +129,8 @@ class Scene:
     """depth of the furthest content, own units"""
     points: Float[np.ndarray, "M 3"] | None = None
     """sparse points, own units"""
+    camera_motion: CameraMotion = "moving"
+    """turning, still: all poses are of one place, and other viewpoints and depth are not known"""
 
     @property
     def times(self) -> Float[np.ndarray, "T"]:

@@ -2,8 +2,9 @@
 
 Where a scene gives metric depth, only holes are filled. Raw disparity is brought to inverse depth by a straight line a
 frame, fitted to what optical flow and the known poses triangulate on what stands still. Without either, the
-triangulated depth itself is taken. What cannot be triangulated gets the depth of what is beside it; a thing that moves,
-a depth a little nearer than what it hides: the nearest that is seen along its edge, which is where it stands.
+triangulated depth itself is taken; where the camera stays in one place, two layers. What cannot be triangulated gets
+the depth of what is beside it; a thing that moves, a depth a little nearer than what it hides: the nearest that is seen
+along its edge, which is where it stands.
 """
 
 from collections.abc import Sequence
@@ -134,8 +135,19 @@ def _from_flow(frames: Sequence[VideoFrame], place: int, near: float, far: float
     known = (weight * (1 / near - 1 / far) ** 2 > MIN_PARALLAX**2) & _still(frames[place])
     known &= (inverse > 0.5 / far) & (inverse < 2 / near)
     depth = 1 / inverse.clamp(1 / far, 1 / near)
+    if not bool(known.any()):
+        return _layers(frames[place], near, far)
     typical = torch.full_like(depth, 2 / (1 / near + 1 / far))
     return complete(torch.where(known, depth, typical), known, frames[place].moving)
+
+
+def _layers(frame: VideoFrame, near: float, far: float) -> Float[Tensor, "H W"]:
+    """Where the camera stays in its place no depth is known, and none is needed: what moves is before the rest."""
+    behind = (1 / near + 1 / far) / 2
+    inverse = torch.full(frame.size, behind)
+    if frame.moving is not None:
+        inverse[frame.moving] = (1 / near + behind) / 2
+    return 1 / inverse
 
 
 def _still(frame: VideoFrame) -> Bool[Tensor, "H W"]:

@@ -173,6 +173,7 @@ TRANSFORMS_CASES = {
     "depth missing": (remove("depth/003.png"), "depth/003.png is missing"),
     "depth truncated": (truncate("depth/003.png"), "depth/003.png"),
     "depth kind": (in_file(depth_kind="metres"), "'metres'"),
+    "camera motion": (in_file(camera_motion="walks"), "'walks', it must be"),
     "depth unit": (in_file(depth_unit_scale_factor=-1), "depth_unit_scale_factor"),
     "points missing": (in_file(ply_file_path="points.ply"), "points.ply is missing"),
     "points are no PLY": (

@@ -99,6 +99,14 @@ def test_cameras_that_share_times_are_sorted_by_time(tmp_path):
     assert [frame.time_index for frame in scene.train] == [0, 0, 1, 1]
 
 
+def test_what_the_camera_did_is_read_and_written(tmp_path):
+    write_transforms_scene(tmp_path / "scene")
+    assert read_scene(tmp_path / "scene").camera_motion == "moving"
+    edit(tmp_path / "scene", lambda meta: meta.update(camera_motion="turning"))
+    scene = read_scene(tmp_path / "scene")
+    assert read_scene(write_transforms(scene, tmp_path / "written")).camera_motion == scene.camera_motion == "turning"
+
+
 @pytest.mark.parametrize("layout", [write_transforms_scene, write_nvidia_scene, write_llff_scene])
 def test_write_transforms_round_trip(tmp_path, layout):
     scene = read_scene(layout(tmp_path / "scene"))

@@ -1,5 +1,7 @@
 """Depth of every pixel, and trajectories from flow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,13 @@ def test_a_moving_thing_of_unknown_depth_stands_before_what_it_hides():
     assert abs(float(own.min()) - float(depth[30, 0])) < 0.5
     assert torch.equal(found[5:15, 40:50], torch.full((10, 10), 2.0))
     assert torch.equal(complete(depth, torch.ones_like(moving), moving), depth)
+
+
+def test_from_one_place_what_moves_is_before_the_rest():
+    still = replace(make_frame(0, moving_at=8), depth=None)
+    depth = video_depths([still, replace(make_frame(1, moving_at=8), depth=None)], None, 1.0, 4.0)[0]
+    assert len(depth[~still.moving].unique()) == 1
+    assert 1.0 < float(depth[still.moving].max()) < float(depth[~still.moving].min()) < 4.0
 
 
 def test_moving_points_follow_the_flow_and_still_ones_do_not():

@@ -4,7 +4,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from semfield_ns.io import existing_picture, image_size, read_json, write_json
 from semfield_ns.scenes.formats.ply import read_ply_points, write_ply_points
 from semfield_ns.scenes.labels import LabelMap
 from semfield_ns.scenes.order import cameras_by_folder, times_by_name
-from semfield_ns.scenes.scene import DepthKind, Frame, Scene, assemble_scene, with_pictures
+from semfield_ns.scenes.scene import CameraMotion, DepthKind, Frame, Scene, assemble_scene, with_pictures
 
 logger = logging.getLogger("semfield")
 
@@ -51,7 +51,8 @@ def read_transforms(path: Path) -> Scene:
     `val_filenames` and `test_filenames` split the frames (val and test are both held out); without them all frames are
     for training. Frames without their picture are left out where they are few.
     Top level, all optional: `semantics`, `ply_file_path`, `near`, `far`, `depth_kind` ("metric" or "disparity"),
-    `depth_unit_scale_factor` (scene units for one unit of a depth file; Nerfstudio's 0.001 if absent).
+    `depth_unit_scale_factor` (scene units for one unit of a depth file; Nerfstudio's 0.001 if absent), `camera_motion`
+    ("moving", "turning" or "still").
 
     Raises SemfieldError naming the file, and the frame and key, for anything missing, malformed or contradictory.
     """
@@ -76,11 +77,12 @@ def assembled(path: Path, meta: dict[str, Any]) -> Scene:
         train,
         test,
         label_map=LabelMap.from_transforms(meta["semantics"], str(path)) if "semantics" in meta else None,
-        depth_kind=_depth_kind(path, meta) if has_depth else None,
+        depth_kind=_one_of(path, meta, "depth_kind", get_args(DepthKind), "metric") if has_depth else None,
         depth_unit_scale=_positive(path, meta, "depth_unit_scale_factor", _NERFSTUDIO_DEPTH_UNIT) if has_depth else 1.0,
         near=_positive(path, meta, "near", None),
         far=_positive(path, meta, "far", None),
         points=read_ply_points(path.parent / meta["ply_file_path"]) if meta.get("ply_file_path") else None,
+        camera_motion=_one_of(path, meta, "camera_motion", get_args(CameraMotion), "moving"),
     )
 
 
@@ -97,6 +99,8 @@ def write_transforms(scene: Scene, output_dir: Path) -> Path:
     if scene.depth_kind is not None:
         meta |= {"depth_kind": scene.depth_kind, "depth_unit_scale_factor": scene.depth_unit_scale}
     meta |= {key: value for key, value in (("near", scene.near), ("far", scene.far)) if value is not None}
+    if scene.camera_motion != "moving":
+        meta["camera_motion"] = scene.camera_motion
     if scene.points is not None:
         write_ply_points(output_dir / "points3D.ply", scene.points)
         meta["ply_file_path"] = "points3D.ply"
@@ -307,11 +311,12 @@ def _split(path: Path, meta: dict[str, Any], frames: list[Frame]) -> tuple[list[
     return train, [frame for frame in frames if os.path.normpath(frame.image_path) in held_out]
 
 
-def _depth_kind(path: Path, meta: dict[str, Any]) -> DepthKind:
-    kind = meta.get("depth_kind", "metric")
-    if kind not in ("metric", "disparity"):
-        raise SemfieldError(f'{path}: "depth_kind" is {kind!r}, it must be "metric" or "disparity".')
-    return cast(Literal["metric", "disparity"], kind)
+def _one_of(path: Path, meta: dict[str, Any], key: str, allowed: tuple[str, ...], default: str) -> Any:
+    value = meta.get(key, default)
+    if value not in allowed:
+        listed = ", ".join(f'"{name}"' for name in allowed[:-1])
+        raise SemfieldError(f'{path}: "{key}" is {value!r}, it must be {listed} or "{allowed[-1]}".')
+    return value
 
 
 def _positive(path: Path, meta: dict[str, Any], key: str, default: float | None) -> Any:
