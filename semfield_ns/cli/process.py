@@ -128,9 +128,9 @@ def steps(work: "Work") -> list[Step]:
     plan = [
         step("frames", f"Picking frames of {chosen.source}", picking, work.frames),
         step("flow", "Optical flow, forward and backward", learned, work.flows),
-        step("rough", "Finding what moves, from pairs of frames", {}, work.rough_motion),
+        step("rough", "How the camera moves", {"focal": chosen.focal, "turns": 1}, work.rough_motion),
         step("poses", "Camera poses", found_by, work.find_poses, work.registration_file),
-        step("motion", "Finding what moves, with camera poses", given("masks", chosen.masks, chosen), work.find_motion),
+        step("motion", "Finding what moves", given("masks", chosen.masks, chosen) | learned, work.find_motion),
         step(
             "refined",
             "Camera poses, refined with tracked corners",
@@ -195,4 +195,5 @@ def print_summary(work: "Work") -> None:
     if work.settings.labels is None:
         console.print(f"To label some frames first, see {work.root / 'annotate' / 'README.txt'}")
     console.print("To train on it:")
-    console.print(f"  {typed('ns-train')} semantic-flow-tiny --data {work.root}", style="bold")
+    method = "semantic-flow-splat-tiny" if work.registration.one_place else "semantic-flow-tiny"
+    console.print(f"  {typed('ns-train')} {method} --data {work.root}", style="bold")

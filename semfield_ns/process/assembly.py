@@ -11,6 +11,8 @@ from semfield_ns.process.workspace import Workspace
 if TYPE_CHECKING:
     from semfield_ns.scenes.scene import Frame
 
+_SOME_DEPTHS = (1.0, 4.0)
+
 
 def write_scene(work: Workspace) -> None:
     """transforms.json, last, so that it is only there when everything it names is."""
@@ -20,7 +22,8 @@ def write_scene(work: Workspace) -> None:
 
     labels = read_json(work.record("labels"))
     labelled = set(labels["labelled"]) & set(work.kept)
-    covered = {number for number in work.kept if (read_npy(work.depth_file(number)) > 0).any()}
+    one_place = work.registration.one_place
+    covered = set() if one_place else {n for n in work.kept if (read_npy(work.depth_file(n)) > 0).any()}
     points = work.registration.points
     scene = assemble_scene(
         work.root,
@@ -28,6 +31,9 @@ def write_scene(work: Workspace) -> None:
         label_map=LabelMap.from_transforms(labels["semantics"]) if labelled else None,
         depth_kind="metric" if covered else None,
         points=points if len(points) else None,
+        camera_motion=work.registration.figures.get("camera_motion", "moving"),
+        # Of one place any depth fits as well: somewhere between these, which also set the scene's scale.
+        **(dict(zip(("near", "far"), _SOME_DEPTHS, strict=True)) if one_place else {}),
     )
     write_transforms(scene, work.root)
     read_transforms(work.scene_file)
@@ -61,7 +67,7 @@ def _frame(work: Workspace, place: int, labelled: set[int], covered: set[int]) -
     before, after = (kept[p] if 0 <= p < len(kept) else None for p in (place - 1, place + 1))
     return replace(
         frame,
-        dynamic_mask_path=work.mask_file(number),
+        dynamic_mask_path=work.mask_file(number) if work.mask_file(number).is_file() else None,
         flow_bwd_path=None if before is None else flow_file(work.flow, number, before),
         flow_fwd_path=None if after is None else flow_file(work.flow, number, after),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -126,17 +127,33 @@ class FlowWindow:
             if file.is_file():
                 self._flows[i, j] = read_flow(file)
             else:
-                forward, backward = (estimate_flow(self._rgb(a), self._rgb(b)) for a, b in ((i, j), (j, i)))
+                forward, backward = (estimate_flow(self.picture(a), self.picture(b)) for a, b in ((i, j), (j, i)))
                 self._flows[i, j] = forward, consistency_mask(forward, backward)
                 self._flows[j, i] = backward, consistency_mask(backward, forward)
         return self._flows[i, j]
+
+    def along(self, frames: Sequence[int]) -> tuple[FlowMap, Mask]:
+        """Flow from the first of these frames to the last, by way of all of them.
+
+        It stays on things however fast the camera is, and drifts a little.
+        """
+        flow, valid = self.between(frames[0], frames[1])
+        y, x = np.mgrid[: valid.shape[0], : valid.shape[1]].astype(np.float32)
+        for i, j in pairwise(frames[1:]):
+            there, sure = self.between(i, j)
+            u, v = x + flow[..., 0], y + flow[..., 1]
+            channels = (there[..., 0], there[..., 1], sure.astype(np.float32))
+            dx, dy, known = (cv2.remap(c, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) for c in channels)
+            flow, valid = flow + np.stack([dx, dy], axis=-1), valid & (known > 0.99)
+        return flow, valid
 
     def forget(self, before: int) -> None:
         """Free everything that concerns a frame before this one."""
         self._pictures = {i: picture for i, picture in self._pictures.items() if i >= before}
         self._flows = {pair: flow for pair, flow in self._flows.items() if min(pair) >= before}
 
-    def _rgb(self, number: int) -> Rgb:
+    def picture(self, number: int) -> Rgb:
+        """A frame."""
         if number not in self._pictures:
             self._pictures[number] = read_frame(self.images, number)
         return self._pictures[number]

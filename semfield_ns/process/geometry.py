@@ -151,6 +151,22 @@ def fit_depth(camera: Camera, views: Sequence[View], iterations: int = 3, scale:
     return Fit(w, sigma, offsets, residual, count.astype(np.float64), _parallax(rays, views, known, w))
 
 
+def far_away(camera: Camera, views: Sequence[View]) -> Fit:
+    """The same of a camera that stays in its place: every pixel is where the turns lead, at whatever depth."""
+    grid = pixel_grid(camera.height, camera.width)
+    rays = np.concatenate([camera.normalise(grid), np.ones((*grid.shape[:2], 1))], axis=-1)
+    zero = np.zeros(grid.shape[:2])
+    offsets = np.zeros((len(views), *grid.shape))
+    for offset, view in zip(offsets, views, strict=True):
+        turned = rays @ view.relative[:3, :3].T
+        turned[..., 2] = _safe(turned[..., 2])
+        offset[view.valid] = (grid + view.flow - view.camera.project(turned))[view.valid]
+    count = np.sum([view.valid for view in views], axis=0) if views else zero
+    with np.errstate(invalid="ignore"):
+        residual = np.sqrt((offsets * offsets).sum((0, -1)) / np.where(count > 0, count, np.nan))
+    return Fit(zero, np.full(zero.shape, np.inf), offsets, residual, count.astype(np.float64), zero)
+
+
 def _safe(depth: np.ndarray) -> np.ndarray:
     """Depths kept away from 0, where a point is beside the other camera and has no image."""
     return np.where(depth < 0.05, 0.05, depth)

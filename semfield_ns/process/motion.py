@@ -24,7 +24,9 @@ Evidence = Float[np.ndarray, "H W"]
 _SAMPLES = 4000  # of the flow, for the robust fits
 _TOLERANCE = 0.7  # px; noise of flow that is right
 _RELATIVE = 0.01  # and of its length
-_GRADIENT_NOISE = 4.0  # (grey levels per px)^2 below which texture does not tell where a pixel went
+_USUAL = 0.5  # times that noise, which half of what stands still misses by
+GRADIENT_NOISE = 4.0  # (grey levels per px)^2 below which texture does not tell where a pixel went
+_FLEETING = 0.5  # evidence that something stands still whose flow does not last
 _SMOOTHING = 4.0  # px at a width of 480: evidence is averaged over its neighbourhood
 _SMALLEST = 2e-4  # of the image: smaller islands are noise
 _COVERED = 0.1  # share of a thing seen to move, from which all of it does
@@ -33,28 +35,19 @@ _SURE, _UNLIKELY = 0.5, -0.6  # evidence beyond which the colours may not overru
 # --- two frames without poses ----------------------------------------------------------------------------------------
 
 
-def fit_camera_motion(
-    flow: FlowMap, valid: Mask, seed: int = 0
-) -> tuple[Float[np.ndarray, "3 3"] | None, Float[np.ndarray, "3 3"] | None]:
-    """(fundamental matrix, homography) that most of the valid flow follows; None where there is too little of it."""
+def epipolar_geometry(flow: FlowMap, valid: Mask, seed: int = 0) -> Float[np.ndarray, "3 3"] | None:
+    """The fundamental matrix that most of the valid flow follows; None where there is too little of it."""
     places = np.flatnonzero(valid)
     if len(places) < 50:
-        return None, None
+        return None
     places = np.random.default_rng(seed).choice(places, min(_SAMPLES, len(places)), replace=False)
     start = pixel_grid(*valid.shape).reshape(-1, 2)[places]
-    end = start + flow.reshape(-1, 2)[places]
     cv2.setRNGSeed(seed)
-    fundamental, _ = cv2.findFundamentalMat(start, end, cv2.USAC_MAGSAC, 1.0, 0.999, 2000)
-    homography, _ = cv2.findHomography(start, end, cv2.USAC_MAGSAC, 2.0, maxIters=2000, confidence=0.999)
-    return None if fundamental is None else fundamental[:3], homography
-
-
-def homography_distance(homography: Float[np.ndarray, "3 3"], flow: FlowMap) -> Float[np.ndarray, "H W"]:
-    """Px between where the flow leads and where the homography does."""
-    start = pixel_grid(*flow.shape[:2])
-    mapped = np.concatenate([start, np.ones((*flow.shape[:2], 1))], axis=-1) @ homography.T
-    scale = np.where(np.abs(mapped[..., 2:]) < 1e-9, 1e-9, mapped[..., 2:])
-    return np.linalg.norm(mapped[..., :2] / scale - (start + flow), axis=-1)
+    try:
+        found, _ = cv2.findFundamentalMat(start, start + flow.reshape(-1, 2)[places], cv2.USAC_MAGSAC, 1.0, 0.999, 2000)
+    except cv2.error:  # its way to say that the matches suit none
+        return None
+    return None if found is None else found[:3]
 
 
 def unexplained(flow: FlowMap, valid: Mask) -> Evidence:
@@ -62,7 +55,7 @@ def unexplained(flow: FlowMap, valid: Mask) -> Evidence:
 
     Distance from a dominant plane does not count, however large: what stands before a wall is what poses hang on.
     """
-    fundamental, _ = fit_camera_motion(flow, valid)
+    fundamental = epipolar_geometry(flow, valid)
     if fundamental is None:
         return np.zeros(valid.shape)
     start = pixel_grid(*valid.shape)
@@ -76,20 +69,6 @@ def joined(evidence: Sequence[Evidence]) -> Evidence:
     stack = np.stack(evidence)
     known = (stack != 0).sum(0)
     return np.where(known > 0, stack.sum(0) / np.maximum(known, 1), 0.0)
-
-
-def looks_like_rotation(homography: Float[np.ndarray, "3 3"], width: int, height: int) -> float:
-    """How far, relative, a homography is from that of a camera that only turns, for the focal length that suits best.
-
-    Such a one is K R K^-1: with the right K what remains is orthonormal.
-    """
-    scaled = homography / np.cbrt(np.linalg.det(homography))
-    best = np.inf
-    for focal in np.geomspace(0.4, 4.0, 40) * max(width, height):
-        k = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-        turn = np.linalg.inv(k) @ scaled @ k
-        best = min(best, float(np.abs(turn.T @ turn - np.eye(3)).max()))
-    return best
 
 
 # --- several posed frames --------------------------------------------------------------------------------------------
@@ -120,7 +99,7 @@ def not_static(fit: Fit, views: Sequence[View], tensor: Float[np.ndarray, "3 H W
     x, y = fit.offsets[..., 0], fit.offsets[..., 1]
     xx, xy, yy = tensor
     strength = strongest(tensor)
-    seen = (xx * x * x + 2 * xy * x * y + yy * y * y) / (strength + _GRADIENT_NOISE)
+    seen = (xx * x * x + 2 * xy * x * y + yy * y * y) / (strength + GRADIENT_NOISE)
     length = np.stack([np.linalg.norm(view.flow, axis=-1) for view in views])
     known = np.stack([view.valid for view in views])
     noise = _TOLERANCE**2 + (_RELATIVE * length) ** 2
@@ -129,10 +108,28 @@ def not_static(fit: Fit, views: Sequence[View], tensor: Float[np.ndarray, "3 H W
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # pixels without a view
         distance = np.nan_to_num(np.nanmedian(each, axis=0))
+    # Where most of the picture misses by more, the poses do, or the rows of the picture were taken one after the other.
+    sure = (fit.count > 0) & (strength > GRADIENT_NOISE)
+    distance = distance / max(1.0, float(np.median(distance[sure])) / _USUAL) if sure.any() else distance
     # A point behind the camera is no point: what follows the camera, or overtakes it, seems to be there.
     distance = np.where(fit.inverse_depth < -3 * fit.sigma * _TOLERANCE, np.maximum(distance, 2.0), distance)
     evidence = np.where(fit.count > 0, np.clip(distance - 1, -1, 1), 0.0)
-    return evidence, np.where(fit.count > 0, strength / (strength + _GRADIENT_NOISE), 0.1)
+    return evidence, np.where(fit.count > 0, strength / (strength + GRADIENT_NOISE), 0.1)
+
+
+def doubted(evidence: Evidence, views: Sequence[View]) -> Evidence:
+    """The evidence without that of motion where flow does not last: it is lost in half of the views or more.
+
+    For pictures of which too much seems to move. Of ripples and reflections flow is a guess, another one each time. But
+    limbs in a dance are lost as soon, so this is not for all pictures.
+    """
+    if not views:
+        return evidence
+    grid = pixel_grid(*evidence.shape)
+    inside = [((grid + v.flow > 0) & (grid + v.flow < grid.shape[1::-1])).all(axis=-1) for v in views]
+    share = np.sum([view.valid for view in views], axis=0) / np.maximum(np.sum(inside, axis=0), 1)
+    lasting = np.clip(2 * share - 1, 0, 1)
+    return np.where(evidence > 0, lasting * evidence - (1 - lasting) * _FLEETING, evidence)
 
 
 # --- evidence to mask ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ an order in which what users change most often, the labels, is late.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,21 @@ from semfield_ns.io import capital, read_image, read_json, write_json, write_npy
 from semfield_ns.process import depth as depths
 from semfield_ns.process import motion
 from semfield_ns.process.assembly import write_scene
-from semfield_ns.process.diagnosis import diagnose, no_path
+from semfield_ns.process.diagnosis import LEAST_PARALLAX, diagnose, gather, registered
 from semfield_ns.process.flow import FlowWindow, flow_file, flow_tool, read_frame, write_flows
 from semfield_ns.process.frames import Report, frame_name, open_source, write_frames
-from semfield_ns.process.geometry import Fit, View, fit_depth, relative_pose, sampson_distance
+from semfield_ns.process.geometry import Fit, View, far_away, fit_depth, relative_pose, sampson_distance
 from semfield_ns.process.given_poses import import_poses
 from semfield_ns.process.labels import Imported, import_labels, write_template
 from semfield_ns.process.models import ModelCard
-from semfield_ns.process.registration import match_images
-from semfield_ns.process.structure import refine, register
+from semfield_ns.process.registration import Registration, match_images
+from semfield_ns.process.structure import TooFewRegistered, refine, register
+from semfield_ns.process.turning import solve
 from semfield_ns.process.workspace import Workspace, read_mask
 from semfield_ns.scenes.flow import Mask, read_flow
 
 _OFFSETS = (-4, -2, -1, 1, 2, 4)  # frames whose flow a pixel's depth and motion are measured from
+_OFFSETS_OF_TURNS = (-8, -4, -2, -1, 1, 2, 4, 8)  # the same of a camera in one place, where slow motion adds up
 
 
 class Work(Workspace):
@@ -56,10 +59,17 @@ class Work(Workspace):
         write_json(self.record("flow"), {"card": tool.card.to_json(), "agreeing": agreeing})
 
     def rough_motion(self, report: Report) -> None:
-        """What moves, as far as two frames tell, to be kept out of the registration; and how the camera moves."""
+        """Whether the camera goes anywhere.
+
+        And then what moves, as far as two frames tell, to be kept out of the registration.
+        """
         self.begin(self.rough_mask_file(0).parent)
-        count = len(self.picked.frames)
-        for number in range(count):
+        settings, count = self.settings, len(self.picked.frames)
+        matches = gather(self.images, self.flow, count)
+        turning = solve(matches, count, self.picked.size, settings.focal)
+        found = diagnose(matches, turning)
+        registered(turning, found, given=settings.focal is not None).save(self.turning_file)
+        for number in range(count) if found.camera_motion == "moving" else ():
             others = [other for other in (number - 1, number + 1) if 0 <= other < count]
             evidence = [motion.unexplained(*read_flow(flow_file(self.flow, number, other))) for other in others]
             mask = motion.to_quick_mask(motion.smoothed(motion.joined(evidence)), read_frame(self.images, number))
@@ -67,24 +77,36 @@ class Work(Workspace):
             mask &= mask.mean() < 0.6
             write_png(self.rough_mask_file(number), mask.astype(np.uint8) * 255)
             report((number + 1) / count)
-        write_json(self.record("rough"), diagnose(self))
+        write_json(self.record("rough"), found.to_json())
 
     def find_poses(self, report: Report) -> None:
         """Register the frames, or take the poses that are given."""
         self.begin(self.refined_file)
-        settings, count = self.settings, len(self.picked.frames)
+        settings = self.settings
         if settings.poses is not None:
             total = read_json(self.record("frames"))["source"]["count"] or 0
             found = import_poses(settings.poses, self.names, self.picked.size, total, self.images)
+        elif settings.static:
+            found = register(self.images, self._image_names(), None, self.structure, settings.rig, settings.threads)
         else:
-            masks = None if settings.static else [read_mask(self.rough_mask_file(n)) for n in range(count)]
-            if not settings.static and (why := no_path(self)):
-                raise SemfieldError(
-                    f"{settings.source}: {why} Walk sideways or around the scene while filming, or import poses "
-                    "(--poses)."
-                )
-            found = register(self.images, self._image_names(), masks, self.structure, settings.rig, settings.threads)
+            found = self._path_or_turns()
         found.save(self.registration_file)
+
+    def _path_or_turns(self) -> Registration:
+        """The path of the camera; where there is none, or none can be found, its turns."""
+        settings, turns = self.settings, Registration.load(self.turning_file)
+        if read_json(self.record("rough"))["camera_motion"] != "moving":
+            return turns
+        masks = [read_mask(self.rough_mask_file(n)) for n in range(len(self.picked.frames))]
+        try:
+            found = register(self.images, self._image_names(), masks, self.structure, settings.rig, settings.threads)
+        except TooFewRegistered as error:
+            return replace(turns, card=replace(turns.card, note=str(error)))
+        parallax = found.figures["median_parallax_deg"]
+        if parallax >= LEAST_PARALLAX:
+            return found
+        why = f"The path that was found shows hardly any parallax ({parallax:.2f}°), which is no more than noise."
+        return replace(turns, card=replace(turns.card, note=why))
 
     def _image_names(self) -> list[str]:
         return [f"{frame_name(n)}.png" for n in range(len(self.picked.frames))]
@@ -96,7 +118,7 @@ class Work(Workspace):
         for done, (number, mask) in enumerate(self._moving()):
             write_png(self.motion_file(number), mask.astype(np.uint8) * 255)
             report((done + 1) / len(self.kept))
-        write_json(self.record("motion"), {"frames": self.kept})
+        write_json(self.record("motion"), {"frames": self.kept, "told": True})
 
     def _moving(self) -> Iterator[tuple[int, Mask]]:
         if self.settings.masks is not None:
@@ -124,6 +146,9 @@ class Work(Workspace):
     def refine_poses(self, report: Report) -> None:
         """The poses again, without what is now known to move, and with corners followed through the video."""
         self.begin(self.refined_file)
+        if self.registration.one_place:
+            self.registration.save(self.refined_file)
+            return
         moving = {number: read_mask(self.motion_file(number)) for number in self.kept}
         settings = self.registration.figures["settings"]
         found = refine(self.images, self._image_names(), moving, self.structure, self.settings.rig, settings, report)
@@ -132,6 +157,10 @@ class Work(Workspace):
     def find_depth(self, report: Report) -> None:
         """Depth of each posed frame."""
         self.begin(self.root / "depth")
+        if self.registration.one_place:
+            unknown = ModelCard("depth", "unknown: the pictures are all of one place", "1", "Apache-2.0")
+            write_json(self.record("depth"), {"card": unknown.to_json(), "coverage": 0.0})
+            return
         settings = self.settings
         tool = depths.depth_tool(settings.models, settings.depth_model, settings.device, photos=settings.static)
         errors, coverage = [], []
@@ -167,16 +196,19 @@ class Work(Workspace):
         """Each posed frame with its views of the frames around it and the depth that explains them."""
         registration, kept = self.registration, self.kept
         window = FlowWindow(self.images, self.flow)
+        offsets = _OFFSETS_OF_TURNS if registration.one_place else _OFFSETS
         for place, number in enumerate(kept):
-            window.forget(kept[max(0, place + min(_OFFSETS))])
+            window.forget(kept[max(0, place + min(offsets))])
             views = []
-            for offset in _OFFSETS:
+            for offset in offsets:
                 if 0 <= place + offset < len(kept):
                     other = kept[place + offset]
-                    flow, valid = window.between(number, other)
+                    way = kept[place : place + offset + 1] if offset > 0 else kept[place + offset : place + 1][::-1]
+                    flow, valid = window.along(way) if registration.one_place else window.between(number, other)
                     turn = relative_pose(registration.poses[number], registration.poses[other])
                     views.append(View(flow, valid, turn, registration.cameras[other]))
-            yield number, views, fit_depth(registration.cameras[number], views)
+            fit = far_away if registration.one_place else fit_depth
+            yield number, views, fit(registration.cameras[number], views)
 
     def labels(self, report: Report) -> None:
         """Labels of the frames, if any are given, and what is needed to make some."""
@@ -203,26 +235,32 @@ class Work(Workspace):
 
         self.begin(self.root / "masks")
         settings, labels = self.settings, read_json(self.record("labels"))
-        movers = [entry["id"] for entry in labels.get("semantics", {}).get("classes", []) if entry["dynamic"]]
+        named_movers = [entry["id"] for entry in labels.get("semantics", {}).get("classes", []) if entry["dynamic"]]
         masks = {number: read_mask(self.motion_file(number)) for number in self.kept}
         labelled = [number for number in labels["labelled"] if number in masks]
         for number in labelled:
-            named = np.isin(np.array(read_image(self.label_file(number))), movers)
-            masks[number] = motion.completed(masks[number], named)
-        if settings.masks is None:
+            ids = np.array(read_image(self.label_file(number)))
+            named = np.isin(ids, named_movers)
+            still = ~named & (ids != labels["semantics"]["ignore_index"])
+            masks[number] = motion.completed(masks[number], named) & ~still
+        if settings.masks is not None:
+            card = ModelCard("motion masks", f"imported from {settings.masks.name}", "given", "that of its maker")
+        elif not read_json(self.record("motion"))["told"]:
+            card = ModelCard("motion masks", "none: what moves cannot be told", "1", "Apache-2.0")
+            masks = {}
+        else:
             sharp = sharpen(settings.models, settings.sam_model, self.images, masks, labelled, settings.device)
             masks, card = sharp.masks, sharp.card
-        else:
-            card = ModelCard("motion masks", f"imported from {settings.masks.name}", "given", "that of its maker")
         for done, (number, mask) in enumerate(masks.items()):
             write_png(self.mask_file(number), mask.astype(np.uint8) * 255)
             report((done + 1) / len(masks))
-        together = np.concatenate([self._epipolar_errors(number, masks[number]) for number in self.kept])
+        errors = [] if self.registration.one_place else [self._epipolar_errors(n, mask) for n, mask in masks.items()]
+        together = np.concatenate([np.zeros(0), *errors])
         record = {
             "card": card.to_json(),
             "epipolar_error_px": float(np.median(together)) if len(together) else None,
             "epipolar_error_90_px": float(np.percentile(together, 90)) if len(together) else None,
-            "moving_share": float(np.mean([mask.mean() for mask in masks.values()])),
+            "moving_share": float(np.mean([mask.mean() for mask in masks.values()])) if masks else None,
         }
         write_json(self.record("masks"), record)
 

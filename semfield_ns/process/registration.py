@@ -34,6 +34,11 @@ class Registration:
     """for the report"""
     card: ModelCard
 
+    @property
+    def one_place(self) -> bool:
+        """Whether the camera only turned, or stood: there is then no depth, and no view from elsewhere."""
+        return bool(self.figures.get("camera_motion", "moving") != "moving")
+
     def depths(self, number: int) -> tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K"]]:
         """Pixels and z-depths of the sparse points that a frame sees, in front of it and inside the image."""
         points = self.points[self.seen.get(number, [])]

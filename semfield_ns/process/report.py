@@ -25,6 +25,11 @@ _COLUMNS = 4
 _WIDTH = 300  # px of a thumbnail
 _MASK_COLOR = np.array([235, 60, 60])
 
+_KINDS = {
+    "moving": "moving, the camera followed a path",
+    "turning": "turning, the camera stayed in its place",
+    "still": "still, the camera neither moved nor turned",
+}
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2em auto; padding: 0 1em; color: #222 }
 img { max-width: 100%; border-radius: 4px } table { border-collapse: collapse } td, th { padding: .2em 1em .2em 0;
@@ -39,10 +44,13 @@ def write_report(work: "Workspace") -> None:
     shown = _spread(work.kept)
     sheets: dict[str, tuple[str, Callable[[int], Rgb]]] = {"frames": ("Frames", lambda n: read_frame(work.images, n))}
     if not work.settings.static:
-        sheets["masks"] = ("Motion masks", lambda n: overlay(read_frame(work.images, n), work.mask(n)))
+        if work.mask_file(shown[0]).is_file():
+            sheets["masks"] = ("Motion masks", lambda n: overlay(read_frame(work.images, n), work.mask(n)))
         longest = _longest_flow(work, shown)
         sheets["flow"] = ("Flow to the next frame", lambda n: _flow_picture(work, n, longest))
-    sheets["depth"] = ("Depth (near is warm, unknown is black)", lambda n: depths.preview(read_npy(work.depth_file(n))))
+    if not work.registration.one_place:
+        title = "Depth (near is warm, unknown is black)"
+        sheets["depth"] = (title, lambda n: depths.preview(read_npy(work.depth_file(n))))
     labels = read_json(work.record("labels"))
     if labels["labelled"]:
         colors = np.array([entry["color"] for entry in labels["semantics"]["classes"]], dtype=np.uint8)
@@ -50,7 +58,8 @@ def write_report(work: "Workspace") -> None:
     for name, (_, picture) in sheets.items():
         numbers = _spread(labels["labelled"]) if name == "labels" else shown
         write_png(folder / f"{name}.png", contact_sheet([picture(number) for number in numbers]))
-    camera_path(work, folder / "cameras.png")
+    if not work.registration.one_place:
+        camera_path(work, folder / "cameras.png")
     text = page(work, {name: title for name, (title, _) in sheets.items()})
     write_text(work.report_file, text)
 
@@ -152,6 +161,8 @@ def page(work: "Workspace", sheets: dict[str, str]) -> str:
     lines = [f"<title>{escape(work.root.name)}</title><style>{_STYLE}</style><h1>{escape(settings.source.name)}</h1>"]
     size = f"{picked.size[0]} x {picked.size[1]}"
     lines.append(f"<p>{len(work.kept)} of {len(picked.frames)} picked frames with a pose, {size} pixels.</p>")
+    kind = _KINDS[work.registration.figures.get("camera_motion", "moving")]
+    lines.append(f"<p>Kind of scene: {kind}.</p>")
     lines += [f'<p class="warning">{escape(text)}</p>' for text in summary.warnings(work)]
     figures = ((name, _number(value), summary.MEANINGS[name]) for name, value in summary.figures(work).items())
     lines.append("<h2>Figures</h2>" + _table(figures))
@@ -159,7 +170,8 @@ def page(work: "Workspace", sheets: dict[str, str]) -> str:
     lines.append("<h2>Models</h2>" + _table(models, ("step", "model", "revision", "licence", "")))
     for name, title in sheets.items():
         lines.append(f'<h2>{escape(title)}</h2><img src="{name}.png" alt="{escape(title)}">')
-    lines.append('<h2>Camera path</h2><img src="cameras.png" alt="camera path">')
+    if not work.registration.one_place:
+        lines.append('<h2>Camera path</h2><img src="cameras.png" alt="camera path">')
     rows = ((f"{n:04d}", f.index, f"{f.time:.3f}", f"{f.sharpness:.3f}") for n, f in enumerate(picked.frames))
     table = _table(rows, ("frame", "number in the source", "time", "sharpness"))
     lines.append(f"<h2>Frames</h2><details><summary>all</summary>{table}</details>")

@@ -26,8 +26,14 @@ _EXHAUSTIVE = 120  # frames up to which each is matched with each
 _OVERLAP = 20  # neighbours that a frame is matched with in longer videos
 _MASK_MARGIN = 5  # px around moving things where no feature is taken: its patch would see them
 _GOOD_ERROR = 1.0  # px; a worse reprojection error makes the next attempt worth its time
+_WORST_ERROR = 2.0  # px; what is placed all at once is registered whether it fits or not
+_GLOBAL = "all frames at once"
 _SPACE = 4  # MiB a frame, for at most 8192 features of 152 bytes, and their matches
 _LEAST_SHARE = 0.5  # of the frames that must be registered
+
+
+class TooFewRegistered(SemfieldError):
+    """Structure from motion found no path that most frames are on."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ def register(
 ) -> Registration:
     """Poses of the images by incremental structure from motion and robust bundle adjustment.
 
-    Tries the settings of ATTEMPTS until all images are registered with less than a pixel of error, and keeps the best.
+    Tries the settings of ATTEMPTS until all images are registered with less than a pixel of error, and keeps the best;
+    where that leaves too many out, all images are placed at once (global structure from motion).
 
     Args:
         images: folder.
@@ -82,7 +89,8 @@ def register(
         work: folder for the database and the model, emptied first.
         rig: the cameras.
         threads: of pycolmap.
-    Raises: SemfieldError saying how many frames were registered and what to try, or that the disk is all but full.
+    Raises: TooFewRegistered saying how many frames were registered and what to try; SemfieldError where the disk is all
+        but full.
     """
     pycolmap = load_pycolmap()
     shutil.rmtree(work, ignore_errors=True)
@@ -90,23 +98,28 @@ def register(
     if masks is not None:
         for name, mask in zip(names, masks, strict=True):
             _write_feature_mask(work / "masks" / f"{name}.png", mask)
-    best: tuple[Any, Attempt] | None = None
+    best: tuple[Any, str] | None = None
     for attempt in ATTEMPTS:
         found = _reconstruct(pycolmap, images, names, work, attempt, rig, threads)
         if found is not None and (best is None or _goodness(found) > _goodness(best[0])):
-            best = found, attempt
+            best = found, attempt.name
         if best is not None and best[0].num_reg_images() == len(names) and mean_error(best[0]) < _GOOD_ERROR:
             break
+    enough = max(FEWEST, _LEAST_SHARE * len(names))
+    if best is None or best[0].num_reg_images() < enough:
+        found = _all_at_once(pycolmap, images, work, rig, threads)
+        if found is not None and found.num_reg_images() >= enough and mean_error(found) < _WORST_ERROR:
+            best = found, _GLOBAL
     registered = best[0].num_reg_images() if best else 0
-    if best is None or registered < max(FEWEST, _LEAST_SHARE * len(names)):
-        raise SemfieldError(
+    if best is None or registered < enough:
+        raise TooFewRegistered(
             f"{registered} of {len(names)} frames could be registered. Walk sideways or around the scene "
             "while filming, keep what moves to less than half of the picture, avoid blur; or take more frames "
             "(--num-frames), give the focal length (--focal), or import poses (--poses)."
         )
     (work / "model").mkdir()
     best[0].write(work / "model")
-    return _finished(pycolmap, best[0], names, work, rig, best[1].name)
+    return _finished(pycolmap, best[0], names, work, rig, best[1])
 
 
 def refine(
@@ -158,6 +171,7 @@ def _finished(
     cameras, poses, xyz, seen = read_model(model, names)
     first = next(iter(cameras.values()))
     figures = {
+        "camera_motion": "moving",
         "registered": len(poses),
         "frames": len(names),
         "reprojection_error_px": mean_error(model),
@@ -170,7 +184,8 @@ def _finished(
         "distortion_k1": float(first.distortion[0]),
         "settings": settings,
     }
-    card = ModelCard("poses", "pycolmap, incremental structure from motion", pycolmap.__version__, "BSD-3-Clause")
+    method = f"pycolmap, {'global' if settings == _GLOBAL else 'incremental'} structure from motion"
+    card = ModelCard("poses", method, pycolmap.__version__, "BSD-3-Clause")
     return Registration(cameras, poses, xyz, seen, figures, card)
 
 
@@ -259,6 +274,24 @@ def _reconstruct(
         raise SemfieldError(
             f"Structure from motion failed in {work} ({reason(error)}): is there space left on the disk?"
         ) from error
+    return max(models.values(), key=_goodness, default=None)
+
+
+def _all_at_once(pycolmap: Any, images: Path, work: Path, rig: Rig, threads: int) -> Any:
+    """The largest model by global structure from motion, of the matches of the last attempt; None if there is none."""
+    output = work / "global"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    mapping = pycolmap.GlobalPipelineOptions()
+    mapping.num_threads = threads
+    mapping.random_seed = 0
+    mapping.mapper.bundle_adjustment.refine_focal_length = rig.focal is None
+    mapping.mapper.min_tri_angle_deg = ATTEMPTS[-1].least_angle
+    with _quiet(pycolmap):
+        try:
+            models = pycolmap.global_mapping(work / "database.db", images, output, options=mapping)
+        except (RuntimeError, ValueError):  # no pair of frames to begin with
+            return None
     return max(models.values(), key=_goodness, default=None)
 
 

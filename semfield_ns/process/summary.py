@@ -9,6 +9,7 @@ from semfield_ns.process.workspace import Workspace
 _LITTLE_PARALLAX = 1.0  # degrees
 _FIGURES = {
     "rough": {"shift": "shift_of_width"},
+    "motion": {"agreement": "motion_agreement"},
     "flow": {"agreeing": "flow_agreeing_share"},
     "masks": {
         "epipolar_error_px": "epipolar_error_px",
@@ -22,6 +23,11 @@ MEANINGS = {
     "registered": "frames with a pose",
     "frames": "frames that were picked",
     "reprojection_error_px": "by which points miss their features, on average; good below 1",
+    "camera_motion": "whether the camera went somewhere (moving), only turned (turning), or stood (still)",
+    "turn_deg": "widest turn of the camera",
+    "turns_explain": "share of the pixels followed far that arrive where the turns lead",
+    "in_between": "of those that arrive there or near, the share that is only near; 0.3 and more shows a path",
+    "zoom": "longest focal length by the shortest",
     "points": "sparse points",
     "mean_track_length": "frames that see a point, on average",
     "median_parallax_deg": "widest angle under which cameras see a point; good above 3",
@@ -30,10 +36,11 @@ MEANINGS = {
     "focal_certain": "whether the pictures tell it",
     "distortion_k1": "radial distortion of the lens",
     "settings": "of structure from motion that worked",
-    "shift_of_width": "motion of the picture over a twelfth of the video, as a share of the width",
+    "shift_of_width": "farthest that still pixels were followed to, as a share of the width",
     "flow_agreeing_share": "pixels whose flow to the next frame and back ends where it began",
     "epipolar_error_px": "between flow of static pixels and their epipolar lines, median; good below 0.6",
     "epipolar_error_90_px": "the same, 90th percentile",
+    "motion_agreement": "how well image features tell what the flow says moves, 0 to 1, in frames not learned from",
     "moving_share": "pixels that move, mean of the frames",
     "depth_known_share": "pixels with a depth",
     "depth_relative_error_at_points": "of depth against the sparse points, median; good below 0.03",
@@ -68,16 +75,17 @@ def warnings(work: Workspace) -> list[str]:
 
 def _of_poses(work: Workspace) -> list[str]:
     measured, count = work.registration.figures, len(work.picked.frames)
-    found = []
+    found = [one_place(work)] if work.registration.one_place else []
     if len(work.kept) < count:
         found.append(f"{count - len(work.kept)} of {count} frames could not be registered and were left out.")
     parallax = measured.get("median_parallax_deg")
     if parallax is not None and parallax < _LITTLE_PARALLAX:
         found.append(f"Little parallax (median {parallax:.2f}°): depth and camera path are uncertain. Walk further.")
     if not measured.get("focal_certain", True):
+        bent = "" if work.registration.one_place else ", and depth may be stretched"
         found.append(
             f"The camera hardly turns, so the pictures do not tell its focal length: {measured['focal_px']:.0f} px is "
-            "a guess, and depth may be stretched. Give it with --focal if you know it."
+            f"a guess{bent}. Give it with --focal if you know it."
         )
     if (measured.get("reprojection_error_px") or 0) > 1.2:
         found.append(
@@ -88,12 +96,29 @@ def _of_poses(work: Workspace) -> list[str]:
     return found
 
 
+def one_place(work: Workspace) -> str:
+    """What a scene whose pictures are all of one place is good for, and why it is one."""
+    registration = work.registration
+    did = "stood still" if registration.figures["camera_motion"] == "still" else "only turned"
+    why = f"No path of the camera could be found, so it is taken to have turned: {registration.card.note}"
+    return (
+        f"{why if registration.card.note else f'The camera {did}.'} Depth and other viewpoints are not known; labels, "
+        "tracking, semantic videos and edits work in the video's own views. For others, walk while filming."
+    )
+
+
 def _of_motion(work: Workspace) -> list[str]:
     if work.settings.static:
         return []
     masks, found = read_json(work.record("masks")), []
+    told = read_json(work.record("motion"))
+    if not told["told"]:
+        found.append(
+            f"What moves cannot be told: {told['share']:.0%} of the picture would, too much to be believed "
+            "without better evidence. Training goes on without motion masks; give some with --masks if you have them."
+        )
     if (masks["epipolar_error_px"] or 0) > 0.6:
         found.append(f"Flow misses the epipolar lines by {masks['epipolar_error_px']:.2f} px in the median.")
-    if masks["moving_share"] > 0.5:
+    if (masks["moving_share"] or 0) > 0.5:
         found.append(f"{masks['moving_share']:.0%} of the picture moves: little is left to register the camera.")
     return found

@@ -68,6 +68,7 @@ class Workspace:
         self.structure = self.hidden / "colmap"
         self.registration_file = self.hidden / "poses.npz"
         self.refined_file = self.hidden / "refined.npz"
+        self.turning_file = self.hidden / "turning.npz"
         self.scene_file = self.root / "transforms.json"
         self.report_file = self.root / "report" / "index.html"
 

@@ -98,3 +98,17 @@ def walk(count: int = 10, step: float = 0.12, turn: float = 0.0, moving: bool = 
             cv2.circle(picture, (190 - 2 * i, 140 - 9 * i), 9, (40, 200, 40), -1)
         pictures.append(picture)
     return pictures
+
+
+def turning(count: int, step: float) -> list[np.ndarray]:
+    """Pictures (240 x 180) of a far wall by a camera that turns, with a disc before it that rises."""
+    pictures = []
+    for i, picture in enumerate(sliding(count, 0.0, (400, 300))):
+        lens = np.array([[300.0, 0, 120], [0, 300, 90], [0, 0, 1]])
+        rotation = cv2.Rodrigues(np.array([0.0, step * (i - count / 2), 0.0]))[0]
+        wide = np.array([[300.0, 0, 200], [0, 300, 150], [0, 0, 1]])
+        seen = cv2.warpPerspective(picture, lens @ rotation @ np.linalg.inv(wide), (240, 180))
+        cv2.circle(seen, (120, 140 - 8 * i), 22, (230, 40, 40), -1)
+        cv2.circle(seen, (120, 140 - 8 * i), 10, (40, 200, 40), -1)
+        pictures.append(seen)
+    return pictures

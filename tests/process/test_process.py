@@ -17,7 +17,7 @@ from semfield_ns.process.plan import Work
 from semfield_ns.process.registration import Registration
 from semfield_ns.process.structure import Rig, register
 from semfield_ns.scenes.formats.transforms import read_transforms
-from tests.process.helpers import walk, write_video
+from tests.process.helpers import turning, walk, write_video
 
 FRAMES = [FrameNames(n, 2 * n, "") for n in range(5)]
 
@@ -163,6 +163,18 @@ def test_the_result_of_ns_process_data_is_taken_as_it_is(scene, tmp_path):
     assert len(read.train) == 10 and len(read.points) == len(theirs.points) and read.depth_kind == "metric"
     assert np.allclose([f.c2w for f in read.train], [f.c2w for f in theirs.train])
     assert read.train[3].dynamic_mask_path and read.train[3].flow_fwd_path
+
+
+@pytest.mark.slow
+def test_a_camera_that_turns_makes_a_scene_of_one_place(tmp_path, capsys):
+    video, folder = write_video(tmp_path / "turn.mp4", turning(10, 0.012)), tmp_path / "scene"
+    process(video, folder, models="classical", threads=1)
+    read = read_transforms(folder / "transforms.json")
+    assert read.camera_motion == "turning" and read.depth_kind is None and read.points is None
+    assert all(np.allclose(frame.c2w[:3, 3], 0) and frame.depth_path is None for frame in read.train)
+    assert len(read.train) == 10 and all(frame.dynamic_mask_path for frame in read.train)
+    for text in (capsys.readouterr().out, (folder / "report" / "index.html").read_text()):
+        assert "The camera only turned. Depth and other viewpoints are not known" in text
 
 
 def test_held_out_views_of_other_cameras_are_not_taken_for_frames(tmp_path):
