@@ -17,7 +17,7 @@ from semfield_ns import io
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import capital, read_image, read_json, write_json, write_npy, write_png
 from semfield_ns.process import depth as depths
-from semfield_ns.process import motion
+from semfield_ns.process import motion, movers
 from semfield_ns.process.assembly import write_scene
 from semfield_ns.process.diagnosis import LEAST_PARALLAX, diagnose, gather, registered
 from semfield_ns.process.flow import FlowWindow, flow_file, flow_tool, read_frame, write_flows
@@ -112,22 +112,57 @@ class Work(Workspace):
         return [f"{frame_name(n)}.png" for n in range(len(self.picked.frames))]
 
     def find_motion(self, report: Report) -> None:
-        """What moves, seen over several posed frames; or the masks that are given."""
+        """What moves, told by the whole video; or the masks that are given."""
         self.begin(self.motion_file(0).parent, self.refined_file)
         self._bridge_gaps()
-        for done, (number, mask) in enumerate(self._moving()):
-            write_png(self.motion_file(number), mask.astype(np.uint8) * 255)
-            report((done + 1) / len(self.kept))
-        write_json(self.record("motion"), {"frames": self.kept, "told": True})
-
-    def _moving(self) -> Iterator[tuple[int, Mask]]:
         if self.settings.masks is not None:
-            yield from self._given_masks(self.settings.masks)
-            return
+            masks, record = self._given_masks(self.settings.masks), {"told": True}
+        else:
+            masks, record = self._moving(report)
+        for number, mask in masks:
+            write_png(self.motion_file(number), mask.astype(np.uint8) * 255)
+        write_json(self.record("motion"), {"frames": self.kept} | record)
+
+    def _moving(self, report: Report) -> tuple[Iterator[tuple[int, Mask]], dict[str, Any]]:
+        """Masks of the frames, none of anything where it cannot be told; and how sure that is."""
+        kept, evidence, doubted = self.kept, [], []
         for number, views, fit in self._fits():
-            rgb = read_frame(self.images, number)
-            evidence, weight = motion.not_static(fit, views, motion.texture(rgb))
-            yield number, motion.to_mask(motion.smoothed(evidence, weight), rgb)
+            each, weight = motion.not_static(fit, views, motion.texture(read_frame(self.images, number)))
+            evidence.append(movers.reduced(motion.smoothed(each, weight)))
+            doubted.append(movers.reduced(motion.smoothed(motion.doubted(each, views), weight)))
+            report(0.5 * len(evidence) / len(kept))
+        ahead, back = (
+            [movers.reduced_flow(*read_flow(flow_file(self.flow, *pair))) for pair in pairs]
+            for pairs in (list(pairwise(kept)), [(j, i) for i, j in pairwise(kept)])
+        )
+        features = self._features()
+        stands = self.registration.figures.get("camera_motion") != "turning"
+        told = movers.tell(evidence, ahead, back, features)
+        if not told.believed(stands):
+            told = movers.tell(doubted, ahead, back, features)
+        believed = told.believed(stands)
+
+        def masks() -> Iterator[tuple[int, Mask]]:
+            for done, (number, each) in enumerate(zip(kept, told.evidence, strict=True)):
+                rgb = read_frame(self.images, number)
+                whole = cv2.resize(each, self.picked.size, interpolation=cv2.INTER_LINEAR)
+                yield number, motion.to_mask(whole, rgb) & believed
+                report(0.5 + 0.5 * (done + 1) / len(kept))
+
+        record = {"told": believed, "share": told.share}
+        return masks(), record if features is None else record | {"agreement": told.agreement}
+
+    def _features(self) -> movers.Grid | None:
+        """What the frames look like, unless weights are not wanted, or not at hand."""
+        choice, names = self.settings.models, self._image_names()
+        if choice == "classical":
+            return None
+        try:
+            return movers.image_features([self.images / names[number] for number in self.kept])
+        except SemfieldError:
+            if choice == "learned":
+                raise
+            return None
 
     def _given_masks(self, folder: Path) -> Iterator[tuple[int, Mask]]:
         images = match_images(sorted(folder.rglob("*.png")), self.names, str(folder))
@@ -251,6 +286,8 @@ class Work(Workspace):
         else:
             sharp = sharpen(settings.models, settings.sam_model, self.images, masks, labelled, settings.device)
             masks, card = sharp.masks, sharp.card
+            if "agreement" in read_json(self.record("motion")):
+                card = replace(card, name=f"{card.name}, image features of lite")
         for done, (number, mask) in enumerate(masks.items()):
             write_png(self.mask_file(number), mask.astype(np.uint8) * 255)
             report((done + 1) / len(masks))
