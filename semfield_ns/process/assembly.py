@@ -11,7 +11,7 @@ from semfield_ns.process.workspace import Workspace
 if TYPE_CHECKING:
     from semfield_ns.scenes.scene import Frame
 
-_SOME_DEPTHS = (1.0, 4.0)
+_SOME_NEAR, _SOME_FAR = 1.0, 4.0  # of one place any depth fits as well; these set the scale of the scene
 
 
 def write_scene(work: Workspace) -> None:
@@ -32,8 +32,8 @@ def write_scene(work: Workspace) -> None:
         depth_kind="metric" if covered else None,
         points=points if len(points) else None,
         camera_motion=work.registration.figures.get("camera_motion", "moving"),
-        # Of one place any depth fits as well: somewhere between these, which also set the scene's scale.
-        **(dict(zip(("near", "far"), _SOME_DEPTHS, strict=True)) if one_place else {}),
+        near=_SOME_NEAR if one_place else None,
+        far=_SOME_FAR if one_place else None,
     )
     write_transforms(scene, work.root)
     read_transforms(work.scene_file)
