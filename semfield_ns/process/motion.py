@@ -26,6 +26,7 @@ _TOLERANCE = 0.7  # px; noise of flow that is right
 _RELATIVE = 0.01  # and of its length
 _USUAL = 0.5  # times that noise, which half of what stands still misses by
 GRADIENT_NOISE = 4.0  # (grey levels per px)^2 below which texture does not tell where a pixel went
+_FAR = 0.1  # of the inverse depth of what is near: so much less than 0 may be an error of the poses
 _FLEETING = 0.5  # evidence that something stands still whose flow does not last
 _SMOOTHING = 4.0  # px at a width of 480: evidence is averaged over its neighbourhood
 _SMALLEST = 2e-4  # of the image: smaller islands are noise
@@ -108,11 +109,14 @@ def not_static(fit: Fit, views: Sequence[View], tensor: Float[np.ndarray, "3 H W
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # pixels without a view
         distance = np.nan_to_num(np.nanmedian(each, axis=0))
-    # Where most of the picture misses by more, the poses do, or the rows of the picture were taken one after the other.
+    # Where most of the picture misses by more, the poses do, or its rows were exposed one after the other.
     sure = (fit.count > 0) & (strength > GRADIENT_NOISE)
     distance = distance / max(1.0, float(np.median(distance[sure])) / _USUAL) if sure.any() else distance
-    # A point behind the camera is no point: what follows the camera, or overtakes it, seems to be there.
-    distance = np.where(fit.inverse_depth < -3 * fit.sigma * _TOLERANCE, np.maximum(distance, 2.0), distance)
+    # A point behind the camera is no point: what follows the camera, or overtakes it, seems to be there. Where poses
+    # are not exact, so does what is very far, by a little.
+    near = float(np.percentile(fit.inverse_depth[sure], 90)) if sure.any() else 0.0
+    behind = -np.maximum(3 * fit.sigma * _TOLERANCE, _FAR * max(near, 0.0))
+    distance = np.where(fit.inverse_depth < behind, np.maximum(distance, 2.0), distance)
     evidence = np.where(fit.count > 0, np.clip(distance - 1, -1, 1), 0.0)
     return evidence, np.where(fit.count > 0, strength / (strength + GRADIENT_NOISE), 0.1)
 

@@ -1,4 +1,8 @@
+from dataclasses import replace
+
+import cv2
 import numpy as np
+import pytest
 
 from semfield_ns.process import motion
 from semfield_ns.process.geometry import fit_depth
@@ -41,6 +45,21 @@ def test_posed_frames_show_motion_where_there_is_texture_to_see_it():
     assert (evidence[35:55, 55:85] > 0.5).mean() > 0.9
     assert (evidence[85:105, 55:85] > 0).mean() < 0.1 and weight[85:105].max() < 0.3
     assert (evidence[5:25] > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("error", [-0.02, 0.02])
+def test_poses_that_are_a_little_off_make_nothing_move_that_is_far(error):
+    depth = np.full((HEIGHT, WIDTH), 1000.0)
+    depth[90:] = 3.3
+    views = []
+    for x in (-1.0, 1.0, 2.0):
+        view = view_of(depth, pose(0.0), pose(x))
+        off = np.eye(4)
+        off[:3, :3] = cv2.Rodrigues(np.array([0.0, error * x, 0.0]))[0]
+        views.append(replace(view, relative=off @ view.relative))
+    rgb = texture(0, HEIGHT, WIDTH)
+    evidence, _ = motion.not_static(fit_depth(camera(), views), views, motion.texture(rgb))
+    assert (evidence[5:80, 20:140] > 0).mean() < 0.05
 
 
 def test_a_mask_follows_the_edges_of_a_thing():
