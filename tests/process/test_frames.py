@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.io import natural_key
 from semfield_ns.process.frames import (
     Candidate,
     blurred,
