@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "editing": {"scenes"},
     "scene_model": {"scenes", "segmentation", "editing", "gaussians"},
     "sessions": {"scenes", "rendering", "segmentation", "scene_model"},
-    "process": {"scenes", "rendering", "teachers", "labelling"},
+    "process": {"scenes", "rendering", "teachers", "labelling", "tracking"},
     "pipeline": {"compat", "scene_model", "sessions"},
     "semantic_flow": {
         *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "editing", "scene_model", "pipeline")

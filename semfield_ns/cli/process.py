@@ -28,6 +28,7 @@ def process(
     models: Literal["auto", "classical", "learned"] = "auto",
     static: bool = False,
     labels: Path | None = None,
+    follow_labels: bool = False,
     poses: Path | None = None,
     masks: Path | None = None,
     frame_names: Literal["auto", "picked", "picked-from-1", "original", "original-from-0", "original-from-1"] = "auto",
@@ -54,7 +55,9 @@ def process(
         models: learned: RAFT, SAM 2 and Depth Anything, from local weights. classical: methods without weights. auto:
             learned wherever the weights are available.
         static: The images are photos of a scene in which nothing moves: no times, flow or motion masks.
-        labels: Labels of some frames: CVAT masks, COCO, Label Studio brush PNGs, SAM 2 tracks, or clicks.
+        labels: Labels of some frames: a mask of the first frame, CVAT masks, COCO, Label Studio brush PNGs, SAM 2
+            tracks, or clicks.
+        follow_labels: Follow the labels to all other frames, as semfield track does; what is not sure stays unlabelled.
         poses: Camera poses from elsewhere: transforms.json, COLMAP, VGGT, MegaSaM or ViPE.
         masks: Folder of motion masks from elsewhere: one PNG for each frame, not 0 where things move.
         frame_names: What names and numbers in files of labels, poses and masks mean, where they fit in two ways: those
@@ -94,6 +97,7 @@ def process(
             poses=poses,
             masks=masks,
             labels=labels,
+            follow_labels=follow_labels,
             frame_names=frame_names,
             depth_model=depth_model,
             sam_model=sam_model,
@@ -120,6 +124,7 @@ def steps(work: "Work") -> list[Step]:
     learned = {"models": chosen.models} | static
     picking: dict[str, Any] = {"source": digest(chosen.source), "frames": chosen.num_frames, "size": chosen.longest}
     picking |= {"start": chosen.start, "end": chosen.end}
+    followed = {"followed": 1} if chosen.follow_labels and chosen.labels is not None else {}
     found_by = {"focal": chosen.focal, "lens": chosen.lens} | given("poses", chosen.poses, chosen) | static
 
     def step(name: str, title: str, inputs: dict[str, Any], run: Any, output: Path | None = None) -> Step:
@@ -139,7 +144,7 @@ def steps(work: "Work") -> list[Step]:
             work.refined_file,
         ),
         step("depth", "Depth", {"model": chosen.depth_model} | learned, work.find_depth),
-        step("labels", "Labels", given("labels", chosen.labels, chosen), work.labels),
+        step("labels", "Labels", given("labels", chosen.labels, chosen) | followed, work.labels),
         step("masks", "Motion masks of whole objects", {"model": chosen.sam_model} | learned, work.complete_masks),
         step("scene", "The scene", {}, work.write_scene, work.scene_file),
         step("report", "The report", {}, work.write_report, work.report_file),

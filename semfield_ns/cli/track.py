@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 RATE = 24.0
 """frames a second where the source has none"""
-SMALL = 640
-"""px, of frames that are enlarged"""
 
 
 def track(
@@ -117,12 +115,10 @@ def _followed(
     pictures: "Pictures", given: "Mapping[int, LabelImage]", classes: int, teacher: str, opinion: "Opinion | None"
 ) -> "Iterator[Tracked | Arrival]":
     from semfield_ns.teachers.registry import build_teacher
-    from semfield_ns.tracking.features import FrameFeatures
+    from semfield_ns.tracking.features import FrameFeatures, suited_to
     from semfield_ns.tracking.tracker import Tracker
 
-    # Small frames are enlarged before features are taken: a cell of a large one covers less of a thing.
-    fine = teacher == "lite" and max(pictures[0].shape) <= SMALL
-    features = FrameFeatures(pictures, build_teacher("lite-fine" if fine else teacher))
+    features = FrameFeatures(pictures, build_teacher(suited_to(teacher, max(pictures[0].shape))))
     tracker = Tracker(pictures, given, classes, features, opinion=opinion)
     if opinion is not None:
         print(f"SAM 2 counts {tracker.share:.0%}" + (", as measured on labelled frames." if len(given) > 1 else "."))

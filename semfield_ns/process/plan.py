@@ -21,6 +21,7 @@ from semfield_ns.process import motion, movers
 from semfield_ns.process.assembly import write_scene
 from semfield_ns.process.diagnosis import LEAST_PARALLAX, diagnose, gather, registered
 from semfield_ns.process.flow import FlowWindow, flow_file, flow_tool, read_frame, write_flows
+from semfield_ns.process.followed import follow_labels
 from semfield_ns.process.frames import Report, frame_name, open_source, write_frames
 from semfield_ns.process.geometry import Fit, View, far_away, fit_depth, relative_pose, sampson_distance
 from semfield_ns.process.given_poses import import_poses
@@ -252,10 +253,13 @@ class Work(Workspace):
         record: dict[str, Any] = {"labelled": []}
         if self.settings.labels is not None:
             found: Imported = import_labels(self.settings.labels, self.names, self.picked.size, self.images, self.flow)
+            if self.settings.follow_labels:
+                files = [self.images / name for name in self._image_names()]
+                found = follow_labels(found, files, lambda share: report(0.9 * share))
             for done, (number, ids) in enumerate(sorted(found.labels.items())):
                 values = np.where(ids < 0, found.label_map.ignore_index, ids)
                 write_png(self.label_file(number), values.astype(np.uint8 if values.max() < 256 else np.uint16))
-                report((done + 1) / len(found.labels))
+                report(0.9 + 0.1 * (done + 1) / len(found.labels))
             record = {
                 "labelled": sorted(found.labels),
                 "semantics": found.label_map.to_transforms(),

@@ -44,7 +44,7 @@ MEANINGS = {
     "moving_share": "pixels that move, mean of the frames",
     "depth_known_share": "pixels with a depth",
     "depth_relative_error_at_points": "of depth against the sparse points, median; good below 0.03",
-    "labels_carried_by_flow": "frames whose labels come from clicks on other frames",
+    "labels_carried_by_flow": "frames whose labels come from other frames",
 }
 
 

@@ -41,6 +41,7 @@ class Settings:
     poses: Path | None = None
     masks: Path | None = None
     labels: Path | None = None
+    follow_labels: bool = False
     frame_names: Meaning = "auto"
     depth_model: str = DEPTH_MODEL
     sam_model: str = SAM_MODEL

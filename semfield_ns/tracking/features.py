@@ -17,8 +17,16 @@ DIM = 64
 SAMPLED = 16
 """frames, spread over the video, whose features say how features vary"""
 
+SMALL = 640
+"""px: smaller frames are enlarged before features are taken, as a cell of a large one covers less of a thing"""
+
 Rgb = UInt8[np.ndarray, "H W 3"]
 Grid = Float[Tensor, "rows columns dim"]
+
+
+def suited_to(teacher: str, longest: int) -> str:
+    """The teacher of this name that suits frames whose longer side has so many px."""
+    return "lite-fine" if teacher == "lite" and longest <= SMALL else teacher
 
 
 class Basis(NamedTuple):

@@ -253,9 +253,14 @@ def drawn_to_edges(probabilities: Probabilities, rgb: Rgb) -> Probabilities:
     return normalised(np.stack(planes, axis=-1).clip(1e-4, 1))
 
 
+def resized_probabilities(probabilities: Probabilities, size: tuple[int, int]) -> Resized:
+    """For a picture of another size."""
+    return resized(probabilities, size, cv2.INTER_LINEAR)
+
+
 def label_image(probabilities: Probabilities, size: tuple[int, int]) -> Int[np.ndarray, "rows columns"]:
     """The most likely class of every pixel of a picture of another size."""
-    return resized(probabilities, size, cv2.INTER_LINEAR).argmax(-1)
+    return resized_probabilities(probabilities, size).argmax(-1)
 
 
 def certainty(probabilities: Probabilities) -> float:

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from semfield_ns.io import write_png
 from semfield_ns.metrics.instances import region_similarity
+from semfield_ns.process.followed import follow_labels
+from semfield_ns.process.labels import Imported, named_classes
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.classical import ClassicalTeacher
@@ -163,3 +166,20 @@ def test_the_guided_filter_keeps_what_is_constant_and_finds_edges():
 def test_proposed_frames_are_uncertain_and_apart():
     assert worth_correcting({1: 0.9, 5: 0.5, 7: 0.4, 30: 0.7, 31: 0.79}) == [7, 30]
     assert worth_correcting({1: 0.99}) == []
+
+
+def test_labels_of_a_scene_are_followed_where_that_is_sure(tmp_path):
+    frames, truth = moving_disks(5, DISKS)
+    files = [tmp_path / f"{number:04d}.png" for number in range(5)]
+    for file, rgb in zip(files, frames, strict=True):
+        write_png(file, rgb)
+    label_map = named_classes(["red", "blue"])
+    given = Imported(label_map, {2: truth[2]}, "a mask")
+    found = follow_labels(given, files, teacher="classical")
+    assert sorted(found.labels) == list(range(5)) and found.carried == 4
+    assert found.labels[2] is truth[2] and found.label_map is label_map
+    for number in (0, 4):
+        ids = found.labels[number]
+        known = ids != IGNORE
+        assert 0.7 < known.mean() < 1 and (ids[known] == truth[number][known]).mean() > 0.98
+        assert all((ids == i).sum() > 0.5 * (truth[number] == i).sum() for i in (1, 2))
