@@ -89,12 +89,11 @@ def tell(
         features: image features, if any.
     """
     together = carried(evidence, flows, back)
-    odds = [_FLOW_ODDS * each for each in together]
-    agreement = 0.0
+    found, agreement = together, 0.0
     if features is not None:
         looks, agreement = judged(together, features)
-        odds = [flow + look for flow, look in zip(odds, looks, strict=True)]
-    found = [np.tanh(each / 2) for each in odds]
+        odds = [_FLOW_ODDS * flow + look for flow, look in zip(together, looks, strict=True)]
+        found = [np.tanh(each / 2) for each in odds]
     return Told(found, float(np.mean([(each > 0).mean() for each in found])), agreement)
 
 
