@@ -149,7 +149,7 @@ def screenshot(page: Any, clip: dict[str, int] = VIEW) -> np.ndarray:
 
 def picture(
     page: Any,
-    patience: float = 60.0,
+    patience: float = 120.0,
     clip: dict[str, int] = VIEW,
     still: float = 3.0,
     unlike: np.ndarray | None = None,
