@@ -142,18 +142,25 @@ class DrawingTools:
 
     # --------------------------------------------------------------------------------------------------- strokes
 
+    def _stroking(self, client: Client, camera: ViewCamera) -> _Drawing | None:
+        """What a browser draws if that is strokes, ready for points of this view. Called with the lock held."""
+        drawing = self._drawing(client)
+        if drawing is None or drawing.tool not in ("object", "background"):
+            return None
+        if drawing.line is not None and drawing.line.camera != camera:
+            # The view was changed in the middle of a stroke: what comes is another one.
+            self._commit(client, drawing)
+        return drawing
+
     def _clicked(self, client: Client, at: ScreenPoint) -> None:
         """One click of a stroke."""
         camera = self._camera(client)
         if camera is None:
             return
         with self._lock:
-            drawing = self._drawing(client)
-            if drawing is None or drawing.tool not in ("object", "background"):
+            drawing = self._stroking(client, camera)
+            if drawing is None:
                 return
-            if drawing.line is not None and drawing.line.camera != camera:
-                # The view was changed in the middle of a stroke: what comes is another one.
-                self._commit(client, drawing)
             line, done = (drawing.line or PolyLine(camera)).clicked(pixel(camera, at), time.monotonic())
             drawing.line = line
             if not done:
@@ -171,11 +178,9 @@ class DrawingTools:
         if camera is None:
             return
         with self._lock:
-            drawing = self._drawing(client)
-            if drawing is None or drawing.tool not in ("object", "background"):
+            drawing = self._stroking(client, camera)
+            if drawing is None:
                 return
-            if drawing.line is not None and drawing.line.camera != camera:
-                self._commit(client, drawing)
             drawing.line = (drawing.line or PolyLine(camera)).dragged([pixel(camera, at) for at in way])
         self.finish(client)
 
