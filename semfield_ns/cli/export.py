@@ -118,7 +118,7 @@ def _open(
 
     from semfield_ns.cli.segment import path_views
     from semfield_ns.export.sources import ClassViews, FolderViews, SessionViews, at_time
-    from semfield_ns.export.world import affine
+    from semfield_ns.export.world import scene_to_model
     from semfield_ns.sessions.masks import open_run, scene_views
 
     if segmentation is not None:
@@ -144,10 +144,7 @@ def _open(
     drawn = segmenter is not None and bool(segmenter.session.state.objects)
     found: LabelledViews = SessionViews(segmenter, chosen) if drawn else ClassViews(pipeline.model, chosen)
     outputs = pipeline.datamanager.train_dataset._dataparser_outputs
-    # In doubles where they are known: coordinates of maps are large.
-    exact = outputs.metadata.get("to_model")
-    to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale)) if exact is None else affine(exact)
-    return found, to_model, Path(pipeline.datamanager.config.dataparser.data), config, pipeline.model
+    return found, scene_to_model(outputs), Path(pipeline.datamanager.config.dataparser.data), config, pipeline.model
 
 
 def splat_to_model(to_model: Any, splat_world: Literal["scene", "colmap"] | Path, scene: Path) -> Any:

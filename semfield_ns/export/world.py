@@ -22,6 +22,17 @@ def affine(transform: Any, scale: float = 1.0) -> Affine:
     return result
 
 
+def scene_to_model(outputs: Any) -> Affine:
+    """From the scene's own world into the model's, by what a data parser gave; in doubles where it gives them.
+
+    Coordinates of maps are so large that floats lose their millimetres.
+    """
+    exact = outputs.metadata.get("to_model")
+    if exact is not None:
+        return affine(exact)
+    return affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
+
+
 def move(points: Float[np.ndarray, "*batch 3"], map_: Affine) -> Float[np.ndarray, "*batch 3"]:
     """Points through an affine map."""
     return points @ map_[:3, :3].T + map_[:3, 3]

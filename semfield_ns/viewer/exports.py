@@ -10,7 +10,8 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.export.clouds import CloudWriter
 from semfield_ns.export.masks import CocoWriter, VideoWriter
 from semfield_ns.export.sources import SessionViews
-from semfield_ns.export.world import affine
+from semfield_ns.export.views import with_files
+from semfield_ns.export.world import scene_to_model
 from semfield_ns.io import write_json
 from semfield_ns.sessions.masks import Which, scene_views, write_masks
 from semfield_ns.sessions.segmenter import Segmenter
@@ -50,19 +51,19 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
         write_masks(segmenter, views, folder, watch=partial(page.watched, "Saving"))
         return f"Wrote {len(views)} masks to {page.told(folder / 'masks')}"
     found = SessionViews(segmenter, views)
+    labels = with_files(found.labels)
     target = folder / what
     with ExitStack() as files:
         writer: VideoWriter | CocoWriter | CloudWriter
         if what == "video":
-            writer = VideoWriter(target, found.labels, FRAMES_A_SECOND, files)
+            writer = VideoWriter(target, labels, FRAMES_A_SECOND, files)
         elif what == "coco":
-            writer = CocoWriter(target, found.labels)
+            writer = CocoWriter(target, labels)
         else:
             outputs = pipeline.datamanager.train_dataset._dataparser_outputs
-            to_model = affine(outputs.dataparser_transform, float(outputs.dataparser_scale))
-            writer = CloudWriter(target, found.labels, to_model)
+            writer = CloudWriter(target, labels, scene_to_model(outputs))
         for view in page.watched("Saving", found):
             writer.add(view)
         written = writer.finish()
-    write_json(target / "labels.json", [asdict(label) for label in found.labels])
+    write_json(target / "labels.json", [asdict(label) for label in labels])
     return f"Wrote {', '.join(path.name for path in written)} to {page.told(target)}"
