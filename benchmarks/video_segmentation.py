@@ -1,13 +1,12 @@
 """A baseline with a learned video model: SAM 2 follows the class masks of the labelled frames. Needs its weights."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 
-from semfield_ns.errors import SemfieldError
+from semfield_ns.tracking.sam import loaded
 
 LabelImage = Int[np.ndarray, "H W"]
 MODEL = "facebook/sam2.1-hiera-tiny"
@@ -35,7 +34,7 @@ def video_labels(
     Raises:
         SemfieldError: the weights are not on this machine; the message explains how to get them.
     """
-    model, processor = _load(weights)
+    model, processor = loaded(weights, "Sam2VideoModel", "Sam2VideoProcessor", "cpu")
     given = {}
     for frame in labelled:
         image = labels[frame]
@@ -78,22 +77,3 @@ def _nearer(frame: int, labelled: Sequence[int], reverse: bool) -> bool:
     if not before or not after:
         return reverse == (not before)
     return (min(after) < min(before)) == reverse
-
-
-def _load(weights: str) -> tuple[Any, Any]:
-    from pathlib import Path
-
-    try:
-        from huggingface_hub import snapshot_download
-        from transformers import Sam2VideoModel, Sam2VideoProcessor
-
-        folder = weights if Path(weights).is_dir() else snapshot_download(weights, local_files_only=True)
-        model = Sam2VideoModel.from_pretrained(folder).eval().requires_grad_(False)
-        return model, Sam2VideoProcessor.from_pretrained(folder)
-    except ImportError as error:
-        raise SemfieldError(f"SAM 2 needs the package {error.name}: pip install 'semfield-ns[process]'.") from error
-    except (OSError, ValueError) as error:
-        raise SemfieldError(
-            f"The weights of SAM 2 ({weights}) are not on this machine: run `hf download {weights}` where there is a "
-            "network."
-        ) from error

@@ -44,7 +44,12 @@ def local_folder(weights: str) -> Path:
         ) from error
 
 
-def _loaded(weights: str, model: str, processor: str, device: str) -> tuple[Any, Any]:
+def loaded(weights: str, model: str, processor: str, device: str) -> tuple[Any, Any]:
+    """A model of transformers and its processor, by the names of their classes, from weights on this machine.
+
+    Raises:
+        SemfieldError: they are not there, or are those of something else.
+    """
     folder = local_folder(weights)
     try:
         import transformers
@@ -69,7 +74,7 @@ class Sam2:
     """
 
     def __init__(self, weights: str = SAM2, device: str = "cpu") -> None:
-        self._model, self._processor = _loaded(weights, "Sam2VideoModel", "Sam2VideoProcessor", device)
+        self._model, self._processor = loaded(weights, "Sam2VideoModel", "Sam2VideoProcessor", device)
         self._device = device
 
     def follow(
@@ -135,7 +140,7 @@ class Sam3:
     """
 
     def __init__(self, weights: str = SAM3, device: str = "cpu") -> None:
-        self._model, self._processor = _loaded(weights, "Sam3VideoModel", "Sam3VideoProcessor", device)
+        self._model, self._processor = loaded(weights, "Sam3VideoModel", "Sam3VideoProcessor", device)
         self._device = device
 
     @torch.no_grad()
