@@ -105,3 +105,9 @@ def test_the_largest_of_several_colmap_models_in_natural_order(tmp_path, caplog)
     assert [frame.image_path.name for frame in scene.train] == ["img 1.png", "img 2.png", "img 10.png"]
     assert "2 COLMAP models; the largest is used" in caplog.text
     assert np.isfinite(scene.train[1].c2w).all()
+
+
+def test_digits_that_are_no_numbers_do_not_stop_the_reading():
+    names = ["m².png", "m10.png", "m٣.png", "m2.png"]
+    times = times_by_name(names, ["0"] * 4, "scene")
+    assert sorted(times) == [0, 1, 2, 3] and times[3] < times[1]
