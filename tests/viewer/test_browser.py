@@ -70,7 +70,7 @@ def test_an_edit_changes_the_picture_and_undo_takes_it_back(page):
     page.get_by_text("New colour", exact=True).first.click()
     before = picture(page)
     press(page, "Recolor what stands still")
-    page.get_by_text("Done.", exact=True).wait_for(timeout=120_000)
+    page.get_by_text("Done: what stands still recoloured.").wait_for(timeout=120_000)
     assert page.get_by_text("recolor what stands still (0.86, 0.16, 0.16)").is_visible()
     edited = picture(page, patience=180, unlike=before)
     page.keyboard.press("Control+z")
