@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +27,15 @@ class Teacher(ABC):
     def parts(self) -> tuple[int, ...]:
         """Channels of each of the maps that a feature joins, one after the other."""
         return (self.dim,)
+
+    @property
+    def shares(self) -> Float[Tensor, "dim"]:
+        """Weights of standardised channels with which each map counts as much as any other.
+
+        Without them, the map with the most channels decides: usually the coarsest, which tells what is there, but not
+        where it ends.
+        """
+        return torch.cat([torch.full((size,), size**-0.5) for size in self.parts])
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the grid of an image; where it is not the ceiling of size / stride, a subclass says so.

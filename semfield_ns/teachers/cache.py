@@ -293,11 +293,12 @@ def scene_features(
             if common:
                 weight = weight @ common_directions(teacher.dim, max_dim)
             else:
-                axes, variances = moments.principal_axes(max_dim, std)
-                weight = weight @ axes / (variances if white else variances[:1]).clamp(min=1e-6).sqrt()
+                shares = teacher.shares.double()
+                axes, variances = moments.principal_axes(max_dim, std / shares)
+                weight = weight * shares @ axes / (variances if white else variances[:1]).clamp(min=1e-6).sqrt()
         return {"weight": weight.float().numpy(), "bias": -(mean @ weight).float().numpy()}
 
-    kind = f"{'common' if common else 'whitened' if white else 'natural'}-{max_dim}"
+    kind = f"{'common' if common else 'whitened' if white else 'natural'}-{max_dim}-shared"
     projection = cache.fitted(kind, keys, fit)
     weight, bias = (torch.from_numpy(projection[name]) for name in ("weight", "bias"))
     return mapped_stack(

@@ -40,21 +40,17 @@ class Basis(NamedTuple):
         return F.normalize((grid - self.mean) @ self.directions, dim=-1)
 
 
-def fit_basis(grids: Sequence[Grid], parts: Sequence[int], dim: int = DIM) -> Basis:
-    """Principal components of standardised channels, in which each map of the teacher has the same share.
-
-    Without that, the map with the most channels decides: usually the coarsest, which tells what is there, but not where
-    it ends.
+def fit_basis(grids: Sequence[Grid], shares: Float[Tensor, "channels"], dim: int = DIM) -> Basis:
+    """Principal components of standardised channels.
 
     Args:
         grids: features of some frames.
-        parts: channels of each map of the teacher.
+        shares: weights of the standardised channels (`Teacher.shares`).
         dim: of the result, at most.
     """
     samples = torch.cat([grid.flatten(0, 1) for grid in grids])
     mean = samples.mean(0)
-    share = torch.cat([torch.full((size,), size**-0.5) for size in parts])
-    weight = share / (samples.std(0) + 1e-6)
+    weight = shares / (samples.std(0) + 1e-6)
     centred = (samples - mean) * weight
     _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     return Basis(mean, weight[:, None] * vectors.flip(1)[:, :dim])
@@ -77,7 +73,7 @@ class FrameFeatures:
         """rows and columns"""
         numbers = sorted({int(n) for n in np.linspace(0, len(frames) - 1, min(SAMPLED, len(frames)))})
         encoded = {number: self._encoded(number) for number in numbers}
-        self._basis = fit_basis(list(encoded.values()), teacher.parts)
+        self._basis = fit_basis(list(encoded.values()), teacher.shares)
         self._kept = {number: self._basis.apply(grid) for number, grid in encoded.items()}
 
     def __call__(self, number: int) -> Grid:

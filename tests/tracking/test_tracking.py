@@ -124,7 +124,8 @@ def test_features_of_a_long_video_are_not_all_kept():
 def test_each_map_of_a_teacher_has_the_same_share():
     torch.manual_seed(0)
     fine, coarse = torch.randn(20, 20, 4), 7 * torch.randn(20, 20, 100)
-    basis = fit_basis([torch.cat([fine, coarse], -1)], (4, 100), dim=104)
+    shares = torch.tensor([4.0] * 4 + [100.0] * 100).rsqrt()
+    basis = fit_basis([torch.cat([fine, coarse], -1)], shares, dim=104)
     changed = torch.cat([fine.flip(0), coarse], -1), torch.cat([fine, coarse.flip(0)], -1)
     plain = (torch.cat([fine, coarse], -1) - basis.mean) @ basis.directions
     by_fine, by_coarse = (((c - basis.mean) @ basis.directions - plain).square().mean() for c in changed)

@@ -1,4 +1,4 @@
-"""Nerfstudio's viewer on a trained run, in headless Chromium."""
+"""Nerfstudio's viewer on a run that takes seconds a picture, in headless Chromium; on others, test_browser_front."""
 
 import os
 import re
@@ -39,19 +39,13 @@ def page(viewer: str):
         yield page
 
 
-def test_outputs_time_and_classes_change_the_picture(page):
+def test_outputs_and_time_change_the_picture(page):
     colors = picture(page)
     show_output(page, "Classes")
     semantics = picture(page, unlike=colors)
 
     slider(page, "Frame").press("End")
-    later = picture(page, unlike=semantics)
-
-    open_tab(page, "Classes")
-    page.get_by_label("ground", exact=True).uncheck()
-    without = picture(page, unlike=later)
-    page.get_by_label("ground (hidden)", exact=True).check()
-    assert difference(later, picture(page, unlike=without)) < difference(later, without) / 2
+    picture(page, unlike=semantics)
 
 
 def test_a_picture_that_takes_long_gets_sharper_and_says_so(page):
