@@ -199,7 +199,7 @@ def start_of(
     load_field: Path | None = None,
     budget: int = 2**32,
 ) -> Start:
-    """Gaussians to begin with, from the frames of the camera that has most.
+    """Gaussians to begin with, from the frames of the camera that has most; of photos of one moment, from all.
 
     Args:
         dataset: training frames.
@@ -212,7 +212,7 @@ def start_of(
     times = dataset.cameras.times
     assert times is not None, "cameras of a video have times"
     known, steps = torch.unique(times[:, 0], return_inverse=True)
-    video = longest_video(dataset.metadata["camera_ids"])
+    video = list(range(len(dataset))) if len(known) == 1 else longest_video(dataset.metadata["camera_ids"])
     frames: Sequence[VideoFrame] = MadeOnDemand(
         len(video),
         lambda place: read_frame(dataset, video[place], int(steps[video[place]])),

@@ -13,6 +13,9 @@ from torch import Tensor
 from semfield_ns.semantic_flow_splat.tracks import covered, follow_all, grid, spread
 from semfield_ns.semantic_flow_splat.video import VideoFrame, at_pixels
 
+VIDEO_FRAMES, PHOTOS = 6, 24
+"""pictures, at most, that still Gaussians come from: photos are taken from all around"""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -48,7 +51,7 @@ def start(
     generator = torch.Generator().manual_seed(seed)
     still: list[tuple[Tensor, ...]] = []
     stride = _stride(frames, max_gaussians)
-    for place in spread(len(frames), 6):
+    for place in spread(len(frames), VIDEO_FRAMES if num_steps > 1 else PHOTOS):
         still.append(_still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0))
     groups = follow_all(frames, depths, stride, num_steps)
     still_parts = [torch.cat(parts) for parts in zip(*still, strict=True)]

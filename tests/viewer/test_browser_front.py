@@ -188,6 +188,19 @@ def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
     assert difference(masks, picture(page, unlike=removed)) < difference(masks, removed) / 2
 
 
+def test_an_edit_changes_the_picture_and_undo_takes_it_back(page):
+    before = picture(page)
+    open_tab(page, "Edit")
+    page.get_by_text("New colour", exact=True).first.click()
+    press(page, "Recolor what stands still")
+    page.get_by_text("Done: what stands still recoloured.").wait_for(timeout=60_000)
+    assert page.get_by_text("recolor what stands still (0.86, 0.16, 0.16)").is_visible()
+    edited = picture(page, unlike=before)
+    page.keyboard.press("Control+z")
+    page.get_by_text("No edits.").wait_for(timeout=30_000)
+    settled(page, lambda shown: difference(before, shown) < difference(before, edited) / 2)
+
+
 def test_what_is_wrong_is_said_where_one_looks(page):
     open_tab(page, "Edit")
     page.get_by_role("textbox", name="Edit").click()
