@@ -30,8 +30,9 @@ def attach(pipeline: Any) -> None:
     if video is not None:
         playback = PlaybackPanel(video, page)
         page.add(playback)
-        page.row.insert(0, playback.play)
-        page.shortcuts[" "] = playback.toggle
+        if playback.moves:
+            page.row.insert(0, playback.play)
+            page.shortcuts[" "] = playback.toggle
         if type(video).splats is not MovingSceneModel.splats:
             page.add(DrawingPanel(video, page))
     page.add(segment, "Segment")

@@ -28,6 +28,8 @@ class PlaybackPanel:
         self.link = link
         cameras = model.time_cameras(0.05)
         self._times = [0.0 if camera.times is None else float(camera.times.reshape(-1)[0]) for camera in cameras]
+        self.moves = len(self._times) > 1
+        """whether there is anything to play"""
         last = max(len(self._times), 2)
         self.frame = Slider("Frame", 1, (1, last), 1, lambda _, value: self.show(value - 1), hint="Of the video")
         self.play = Button("Play", self.toggle, hint="Space")
@@ -39,7 +41,9 @@ class PlaybackPanel:
         link.on_time.append(self.follow)
 
     def install(self, gui: Gui) -> None:
-        """Adds them to the page."""
+        """Adds them to the page; nothing where there is one moment only."""
+        if not self.moves:
+            return
         install(gui, self.frame, self.where)
         with gui.add_folder("Playback", expand_by_default=False):
             install(gui, self.speed, self.loop)
@@ -59,6 +63,8 @@ class PlaybackPanel:
 
     def follow(self) -> None:
         """Shows which frame it is, whoever has set the time."""
+        if not self.moves:
+            return
         step = self.step
         self.frame.value = round(step) + 1
         seconds = step / max(float(self.speed.value), 1.0)

@@ -1,0 +1,105 @@
+"""Photos of an attached run made into Gaussians, by a training whose length is bounded."""
+
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semfield_ns.cli.progress import shown
+from semfield_ns.cli.steps import run_child, tool
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+    from nerfstudio.cameras.cameras import Cameras
+    from torch import Tensor
+
+    from semfield_ns.gsn.model import GSNModel
+    from semfield_ns.scene_model import SceneModel
+
+TIMESTAMP = "baked"
+OPTIONS = {
+    # Photos are of one moment: no brightness over time, and no features along trajectories.
+    "pipeline.model.num-shades": 0,
+    "pipeline.model.flow-attention": False,
+    "pipeline.model.harmonics-degree": 1,
+    "pipeline.datamanager.encoder": "auto",
+}
+COMPARED, COMPARED_SIDE = 2, 200
+"""held-out photos that the unbaked model is compared on, and their longer side, px: it takes seconds for each"""
+
+
+def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int) -> Path:
+    """Fits Gaussians to the photos of an attached run, and says what that gains.
+
+    Args:
+        model: of the attached run.
+        config: its config.yml.
+        output_dir: the run goes to OUTPUT_DIR/SCENE/METHOD/baked; an earlier one is replaced.
+        steps: of the training.
+
+    Returns:
+        The config.yml of the new run.
+
+    Raises:
+        SemfieldError: the training fails.
+    """
+    import torch
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    from semfield_ns.gsn.baking import write_posed_scene
+
+    start = time.perf_counter()
+    scene, cuda = model.library.scenes[model.shown], torch.cuda.is_available()
+    method = "semantic-flow-splat" if cuda else "semantic-flow-splat-tiny"
+    folder = Path(output_dir).resolve() / scene.name / method / TIMESTAMP
+    shutil.rmtree(folder, ignore_errors=True)
+    with shown("Finding depth") as progress:
+
+        def watch(numbers: Sequence[int]) -> Iterable[int]:
+            for done, number in enumerate(numbers, start=1):
+                yield number
+                progress(done / len(numbers))
+
+        posed = write_posed_scene(scene, folder / "scene", watch)
+    found = time.perf_counter()
+    command = [tool("ns-train"), method, "--output-dir", str(folder.parents[2]), "--timestamp", TIMESTAMP]
+    command += ["--experiment-name", scene.name, "--machine.device-type", "cuda" if cuda else "cpu"]
+    command += ["--vis", "tensorboard", "--viewer.quit-on-train-completion", "True", "--max-num-iterations", str(steps)]
+    command += ["--logging.local-writer.max-log-size", "0", "--data", str(posed.parent)]
+    command += [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
+    with shown("Fitting Gaussians") as progress:
+        run_child(command, folder / "baking.log", progress, "The fitting of Gaussians")
+    fitted = time.perf_counter()
+    baked = folder / "config.yml"
+    print(f"Baked: {baked}")
+    if scene.held_out:
+        pipeline = eval_setup(baked, test_mode="test")[1]
+        chosen = range(0, len(scene.held_out), -(-len(scene.held_out) // COMPARED))
+        photos = [model.library.image(model.shown, scene.held_out[place]) for place in chosen]
+        before = _psnr(model, [scene.cameras[scene.held_out[place]] for place in chosen], photos)
+        held_out = pipeline.datamanager.eval_dataset
+        assert held_out is not None, "the scene holds photos out"
+        after = _psnr(pipeline.model, [held_out.cameras[place] for place in chosen], photos)
+        print(f"Held-out photos: {after:.1f} dB, {after - before:+.1f} dB against the run without Gaussians")
+    print(f"Seconds: {found - start:.1f} for depth, {fitted - found:.1f} for Gaussians")
+    return baked
+
+
+def _psnr(model: "SceneModel", cameras: "Sequence[Cameras]", photos: "Sequence[UInt8[Tensor, 'H W 3']]") -> float:
+    """Mean over photos, in dB, at a reduced size."""
+    import cv2
+    import torch
+
+    from semfield_ns.metrics.images import psnr
+
+    total = 0.0
+    for camera, photo in zip(cameras, photos, strict=True):
+        small = deepcopy(camera.reshape((1,)))
+        small.rescale_output_resolution(min(1.0, COMPARED_SIDE / max(photo.shape[:2])))
+        with torch.no_grad():
+            found = model.raw_outputs_for_camera(small)["rgb"].clamp(0, 1).cpu()
+        truth = cv2.resize(photo.numpy(), found.shape[1::-1], interpolation=cv2.INTER_AREA)
+        total += float(psnr(found, torch.from_numpy(truth).float() / 255))
+    return total / len(photos)

@@ -1,0 +1,67 @@
+"""Photos made into Gaussians."""
+
+import numpy as np
+import pytest
+import torch
+
+from semfield_ns.cli.attach import attach
+from semfield_ns.gsn.baking import write_posed_scene
+from semfield_ns.gsn.library import load_scene
+from semfield_ns.io import read_npy, read_rgb
+from semfield_ns.scenes.formats import read_scene
+from semfield_ns.scenes.synthetic import write_scene
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A static synthetic scene, with exact depth beside the pictures."""
+    folder = tmp_path_factory.mktemp("static")
+    return write_scene("static", folder, seed=7, num_frames=12, width=128, height=96, samples_per_axis=1)
+
+
+def test_photos_get_depth_that_is_right(scene, tmp_path):
+    posed = load_scene(scene, "static", hold_out=True)
+    seen = []
+
+    def watch(numbers):
+        for number in numbers:
+            seen.append(number)
+            yield number
+
+    baked = read_scene(write_posed_scene(posed, tmp_path, watch).parent)
+    assert seen == list(range(len(posed.train)))
+    assert len(baked.train) == len(posed.train) and len(baked.test) == len(posed.held_out)
+    assert {frame.time for frame in baked.train} == {0.0}, "photos are of one moment"
+    original = read_scene(scene)
+    frames = {frame.image_path.name: frame for frame in (*original.train, *original.test)}
+    known, errors = [], []
+    for frame, index in zip(baked.train, posed.train, strict=True):
+        source = posed.frames[index]
+        assert np.array_equal(read_rgb(frame.image_path), read_rgb(source.image_path))
+        assert np.allclose(frame.c2w, source.c2w), "in the scene's own coordinates"
+        truth = read_npy(frames[source.image_path.name].depth_path)
+        found = read_npy(frame.depth_path)
+        known.append((found > 0).mean())
+        errors.append(np.abs(found / truth - 1)[found > 0])
+    assert np.mean(known) > 0.4
+    assert np.median(np.concatenate(errors)) < 0.02
+    assert np.quantile(np.concatenate(errors), 0.9) < 0.08
+
+
+@pytest.mark.slow
+def test_baked_photos_are_a_run_of_gaussians(scene, tmp_path, monkeypatch, capsys):
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
+    attach(scene, output_dir=tmp_path / "outputs", preview=0, bake=True, bake_steps=60)
+    said = capsys.readouterr().out
+    assert "Held-out photos: " in said and "semfield view" in said
+    found = list((tmp_path / "outputs").glob("*/semantic-flow-splat*/baked/config.yml"))
+    assert len(found) == 1
+    pipeline = eval_setup(found[0], test_mode="test")[1]
+    assert len(pipeline.model.time_cameras()) == 1
+    dataset = pipeline.datamanager.eval_dataset
+    raw = pipeline.model.raw_outputs_for_camera(dataset.cameras[0:1])
+    error = (raw["rgb"] - dataset.get_image_float32(0)[..., :3]).square().mean()
+    assert -10 * torch.log10(error) > 20
+    assert raw["features"].isfinite().all()
