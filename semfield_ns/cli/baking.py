@@ -24,13 +24,14 @@ OPTIONS = {
     "pipeline.model.num-shades": 0,
     "pipeline.model.flow-attention": False,
     "pipeline.model.harmonics-degree": 1,
+    "pipeline.model.loss-weights.ssim": 0.2,
     "pipeline.datamanager.encoder": "auto",
 }
 COMPARED, COMPARED_SIDE = 2, 200
 """held-out photos that the unbaked model is compared on, and their longer side, px: it takes seconds for each"""
 
 
-def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int) -> Path:
+def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int, seed: int = 42) -> Path:
     """Fits Gaussians to the photos of an attached run, and says what that gains.
 
     Args:
@@ -38,6 +39,7 @@ def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int) -
         config: its config.yml.
         output_dir: the run goes to OUTPUT_DIR/SCENE/METHOD/baked; an earlier one is replaced.
         steps: of the training.
+        seed: of the training.
 
     Returns:
         The config.yml of the new run.
@@ -66,6 +68,7 @@ def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int) -
     found = time.perf_counter()
     command = [tool("ns-train"), method, "--output-dir", str(folder.parents[2]), "--timestamp", TIMESTAMP]
     command += ["--experiment-name", scene.name, "--machine.device-type", "cuda" if cuda else "cpu"]
+    command += ["--machine.seed", str(seed)]
     command += ["--vis", "tensorboard", "--viewer.quit-on-train-completion", "True", "--max-num-iterations", str(steps)]
     command += ["--logging.local-writer.max-log-size", "0", "--data", str(posed.parent)]
     command += [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from semfield_ns.gsn.library import PosedScene
 from semfield_ns.io import read_rgb, write_npy, write_png
 from semfield_ns.scenes.formats.transforms import write_transforms
+from semfield_ns.scenes.lenses import resampled, undistorted
 from semfield_ns.scenes.scene import Frame, assemble_scene
 from semfield_ns.scenes.stereo import PosedPicture, confirmed, neighbours, plane_sweep
 
@@ -26,15 +28,19 @@ Watch = Callable[[Sequence[int]], Iterable[int]]
 def write_posed_scene(scene: PosedScene, folder: Path, watch: Watch = lambda numbers: numbers) -> Path:
     """Writes the photos of a scene, at the size that they are loaded in, with their depth.
 
-    Depth that no other view confirms is unknown: 0. All photos are of one moment; the same are held out.
+    Photos are undistorted. Depth that no other view confirms is unknown: 0. All photos are of one moment; the same are
+    held out.
 
     Args:
-        scene: of photos, without lens distortion.
+        scene: of photos.
         folder: of the scene to write.
         watch: goes through the photos whose depth is found.
 
     Returns:
         The transforms.json, in the scene's own coordinates.
+
+    Raises:
+        SemfieldError: a photo cannot be undistorted.
     """
     train = [_posed(scene, index).reduced(LONGEST) for index in scene.train]
     depths = [
@@ -43,9 +49,9 @@ def write_posed_scene(scene: PosedScene, folder: Path, watch: Watch = lambda num
     ]
 
     def written(index: int) -> Frame:
-        frame, image = scene.frames[index], folder / "images" / f"{index:04d}.png"
-        write_png(image, _rgb(scene, index))
-        return replace(frame, image_path=image, time=0.0, camera_id=f"{index:04d}")
+        (frame, rgb), image = _pinhole(scene, index), folder / "images" / f"{index:04d}.png"
+        write_png(image, rgb)
+        return replace(frame, image_path=image, time=0.0, camera_id=f"{index:04d}", lens=None)
 
     def with_depth(number: int) -> Frame:
         frame = written(scene.train[number])
@@ -67,13 +73,15 @@ def write_posed_scene(scene: PosedScene, folder: Path, watch: Watch = lambda num
     return write_transforms(posed, folder)
 
 
-def _rgb(scene: PosedScene, index: int) -> np.ndarray:
-    frame = scene.frames[index]
-    return read_rgb(frame.image_path, f"{frame.where}, image", frame.size)
+def _pinhole(scene: PosedScene, index: int) -> tuple[Frame, UInt8[np.ndarray, "H W 3"]]:
+    """A photo as a pinhole sees it."""
+    frame = undistorted(scene.frames[index])
+    rgb = read_rgb(frame.image_path, f"{frame.where}, image", frame.size)
+    return frame, resampled(rgb, frame, cv2.INTER_LINEAR)
 
 
 def _posed(scene: PosedScene, index: int) -> PosedPicture:
-    """A photo in the coordinates of the normalised scene."""
-    frame = scene.frames[index]
+    """The same, in the coordinates of the normalised scene."""
+    frame, rgb = _pinhole(scene, index)
     pose = scene.cameras.camera_to_worlds[index].double().numpy()
-    return PosedPicture(_rgb(scene, index), pose, (frame.fx, frame.fy, frame.cx, frame.cy))
+    return PosedPicture(rgb, pose, (frame.fx, frame.fy, frame.cx, frame.cy))

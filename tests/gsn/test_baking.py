@@ -1,5 +1,8 @@
 """Photos made into Gaussians."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +49,20 @@ def test_photos_get_depth_that_is_right(scene, tmp_path):
     assert np.mean(known) > 0.4
     assert np.median(np.concatenate(errors)) < 0.02
     assert np.quantile(np.concatenate(errors), 0.9) < 0.08
+
+
+def test_photos_are_undistorted(scene, tmp_path):
+    shutil.copytree(scene, tmp_path, dirs_exist_ok=True)
+    content = json.loads((scene / "transforms.json").read_text())
+    for frame in content["frames"]:
+        frame |= {"k1": -0.1, "k2": 0.01}
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    posed = load_scene(tmp_path, "bent")
+    baked = read_scene(write_posed_scene(posed, tmp_path / "baked").parent)
+    assert all(not frame.distortion.any() and frame.lens is None for frame in (*baked.train, *baked.test))
+    frame, source = baked.train[0], posed.frames[posed.train[0]]
+    assert frame.fx != source.fx
+    assert not np.array_equal(read_rgb(frame.image_path), read_rgb(source.image_path))
 
 
 @pytest.mark.slow
