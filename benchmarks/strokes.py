@@ -17,12 +17,27 @@ from typing import Any
 import torch
 import tyro
 
-from semfield_ns.evaluation.strokes import evaluate_strokes
+from semfield_ns.evaluation.strokes import PictureFeatures, evaluate_strokes
 from semfield_ns.gsn.runs import attach, newest_checkpoint
+from semfield_ns.gsn.tokens import TokenStore, matching_tokens
 from semfield_ns.io import read_npz, write_json, write_npz, write_png
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.views import FeatureView
+from semfield_ns.segmentation.views import FeatureView, surface_points
 from semfield_ns.sessions.views import ModelViews
+
+TEACHERS = ("classical", "lite", "lite-fine", "lite-fine+classical")
+"""of which the relative rule is judged"""
+
+
+def describe(model: Any) -> dict[str, PictureFeatures]:
+    """The features of pictures by each teacher that needs no hub, balanced as for matching."""
+
+    def features(store: TokenStore) -> PictureFeatures:
+        frames = model.library.scenes[model.shown].frames
+        numbers = {frame.image_path: number for number, frame in enumerate(frames)}
+        return lambda path, size: store.upright(model.shown, numbers[path], size)
+
+    return {name: features(matching_tokens(model.library, name, 4, 1 << 30, "cpu")) for name in TEACHERS}
 
 
 class StoredViews(ModelViews):
@@ -39,13 +54,14 @@ class StoredViews(ModelViews):
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
         """See `ViewProvider`."""
+        cameras = camera.cameras()
         path = self.folder / f"{hashlib.sha256(repr(camera).encode()).hexdigest()[:16]}.npz"
         if path.is_file():
-            stored = {name: torch.from_numpy(value) for name, value in read_npz(path).items()}
-            return FeatureView(camera, **stored)
-        view = super().render_view(camera)
-        write_npz(path, **{name: getattr(view, name).cpu().numpy() for name in ("rgb", "features", "points")})
-        return view
+            return self.view_of({name: torch.from_numpy(value) for name, value in read_npz(path).items()}, cameras)
+        raw = self.model.raw_outputs_for_camera(cameras)
+        kept = {"rgb": raw["rgb"], "features": raw["features"], "surface": surface_points(raw, cameras)}
+        write_npz(path, **{name: value.cpu().numpy() for name, value in kept.items()})
+        return self.view_of(kept, cameras)
 
 
 def main(
@@ -69,7 +85,9 @@ def main(
         config = attach(load_config, scene, output_dir)
         folder = output_dir / scene.name
         weights = hashlib.sha256(newest_checkpoint(config).read_bytes()).hexdigest()[:16]
-        found = evaluate_strokes(config, range(seeds), max_views, partial(StoredViews, folder=folder / weights))
+        found = evaluate_strokes(
+            config, range(seeds), max_views, partial(StoredViews, folder=folder / weights), describe
+        )
         write_json(folder / "strokes.json", [asdict(sample) for sample in found.samples])
         for name, picture in found.pictures.items():
             write_png(folder / "pictures" / f"{name}.png", (picture * 255).byte().numpy())

@@ -122,6 +122,15 @@ class SceneModel(Model):
         """Of the training image that this very camera took: "rgb" and "features", as far as they are known."""
         return {}
 
+    def surface_outputs(
+        self, points: Float[Tensor, "H W 3"], camera: Cameras
+    ) -> Mapping[str, Float[Tensor, "H W channels"]]:
+        """The "features" that the pictures have where they show these points of a camera's view, where they are known.
+
+        Strokes are compared by these, in the place of rendered features.
+        """
+        return {}
+
     def picture_outputs(self, path: Path, size: tuple[int, int]) -> Mapping[str, Float[Tensor, "H W channels"]]:
         """The "rgb" and "features" of any picture of the shown scene, held out or not, as far as they are known.
 

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gaussians": set(),
     "teachers": {"scenes", "rendering"},
     "labelling": {"scenes", "teachers"},
-    "tracking": {"scenes", "teachers"},
+    "tracking": {"scenes", "teachers", "rendering"},
     "segmentation": {"scenes", "teachers", "rendering"},
     "editing": {"scenes"},
     "scene_model": {"scenes", "segmentation", "editing", "gaussians"},

@@ -5,7 +5,9 @@ Every method gets the same strokes:
 - this run: the session's segmentation of the rendered held-out view, as in the viewer;
 - upper reference: the same with the teacher's features of the held-out picture itself, which nobody has who looks from
   a new place;
-- reference, matching only: its features matched with the strokes' prototypes and nothing else;
+- reference, matching only: its features matched with those of the strokes and nothing else;
+- relative rule: nothing but whether features of the held-out picture are nearer to those of the positive stroke than to
+  those of the negative one, for any number of teachers;
 - nearest view, warped: the raw teacher's mask of the nearest training picture, carried by the rendered depth;
 - nearest view, copied: the same mask, pixel for pixel.
 """
@@ -28,9 +30,10 @@ from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame
 from semfield_ns.segmentation.appearance import appearances
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.matching import similarity
 from semfield_ns.segmentation.prompts import Stroke
 from semfield_ns.segmentation.simulation import simulate_strokes
-from semfield_ns.segmentation.views import FeatureView, Pictures
+from semfield_ns.segmentation.views import FeatureView
 from semfield_ns.sessions.masks import NamedView, open_run, scene_views
 from semfield_ns.sessions.segmenter import Segmenter
 from semfield_ns.sessions.session import Session
@@ -42,6 +45,7 @@ MATCHED = "the same, matching only"
 WARPED = "nearest training view, warped"
 COPIED = "nearest training view, copied"
 METHODS = (THIS_RUN, WARPED, COPIED, UPPER, MATCHED)
+"""of every run with a teacher; rows of the relative rule come after them"""
 
 AREA = (0.02, 0.8)
 """share of a view that an object has where strokes are drawn on it"""
@@ -52,6 +56,8 @@ MAX_TARGETS = 4
 BUDGET = 4 << 30
 
 Mask = Bool[np.ndarray, "H W"]
+PictureFeatures = Callable[[Path, tuple[int, int]], Float[Tensor, "H W F"]]
+"""A teacher's features of a picture of the scene, at a size (height, width)."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class StrokeEvaluation:
     def methods(self) -> list[str]:
         """Those that were judged, in the order of pictures and table: only runs with a teacher have references."""
         judged = {sample.method for sample in self.samples}
-        return [method for method in METHODS if method in judged]
+        return [method for method in METHODS if method in judged] + sorted(judged - {*METHODS})
 
     def table(self) -> str:
         """A Markdown table: means over views and objects; IoU with the standard deviation over the seeds."""
@@ -133,11 +139,8 @@ class PictureViews(ModelViews):
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
         view = self._rendered(camera)
-        return replace(view, rgb=self._picture(camera)["rgb"].to(view.rgb), features=self.features(camera))
-
-    def pictures(self) -> Pictures | None:
-        """None: the picture itself is known."""
-        return None
+        rgb = self._picture(camera)["rgb"].to(view.rgb)
+        return replace(view, rgb=rgb, features=self.features(camera), photo=True)
 
     def features(self, camera: ViewCamera) -> Float[Tensor, "H W F"]:
         """The teacher's features of the picture that a camera took, of unit norm."""
@@ -153,6 +156,7 @@ def evaluate_strokes(
     seeds: Sequence[int] = range(5),
     max_views: int = 100,
     provide: Callable[[SceneModel], ModelViews] = ModelViews,
+    describe: Callable[[SceneModel], Mapping[str, PictureFeatures]] = lambda model: {},
 ) -> StrokeEvaluation:
     """Draws simulated strokes into training views of a run's scene, and judges the held-out views.
 
@@ -161,6 +165,7 @@ def evaluate_strokes(
         seeds: of the training view and of the strokes.
         max_views: held-out views of the scene, at most.
         provide: makes the renderer of views of a model.
+        describe: teachers by name, for the relative rule.
 
     Raises:
         SemfieldError: there is no held-out view, or no truth.
@@ -180,7 +185,7 @@ def evaluate_strokes(
     pictures = None
     if "features" in model.picture_outputs(Path(str(train[0].image)), (8, 8)):
         pictures = PictureViews(model, run.view, {view.camera: view.image for view in (*train, *test)})
-    found = StrokeEvaluation([], {})
+    found, teachers = StrokeEvaluation([], {}), describe(model)
     for seed in track(list(seeds), description="Strokes", transient=True):
         for target in targets(truths, train):
             drawn = choose_view(train, truths, target, seed)
@@ -194,8 +199,9 @@ def evaluate_strokes(
                     continue
                 masks = []
                 predicted = predict(view)
-                for method in (name for name in METHODS if name in predicted):
-                    mask, scores = predicted[method]
+                for name, features in teachers.items():
+                    predicted[f"relative rule, {name}"] = relative_rule(features, drawn, strokes, view)
+                for method, (mask, scores) in predicted.items():
                     figures = compare(mask, scores, truth)
                     found.samples.append(Sample(method, str(target), seed, view.name, figures))
                     masks.append(torch.from_numpy(mask).float()[..., None].expand(-1, -1, 3))
@@ -224,7 +230,9 @@ def _predictor(
     def references(camera: ViewCamera, pictures: PictureViews) -> dict[str, tuple[Mask, np.ndarray]]:
         upper = Segmenter(session, pictures, BUDGET)
         drawn = strokes[0].camera
-        (looks,) = appearances([strokes], {drawn: upper.view(drawn)}, pictures.text_features)
+        known = pictures.pictures()
+        scene = None if known is None else known.features.flatten(0, 2)
+        (looks,) = appearances([strokes], {drawn: upper.view(drawn)}, pictures.text_features, scene)
 
         def matched(other: ViewCamera) -> Float[Tensor, "H W"]:
             features = pictures.features(other)
@@ -247,6 +255,18 @@ def _predictor(
         return found | {UPPER: (result.masks[0].cpu().numpy(), result.scores[0].cpu().numpy())}
 
     return predict
+
+
+def relative_rule(
+    features: PictureFeatures, drawn: NamedView, strokes: Sequence[Stroke], view: NamedView
+) -> tuple[Mask, np.ndarray]:
+    """Mask and scores of a held-out picture: which of two strokes its features are nearer to."""
+    there = features(Path(str(drawn.image)), (drawn.camera.height, drawn.camera.width))
+    positive, negative = (there[stroke.pixels(*there.shape[:2]).to(there.device)] for stroke in strokes)
+    size = view.camera.height, view.camera.width
+    flat = features(Path(str(view.image)), size).flatten(0, 1)
+    scores = similarity(flat, positive, negative).view(size).cpu().numpy()
+    return scores > 0.5, scores
 
 
 def true_ids(data: Path, views: Sequence[NamedView]) -> dict[str, np.ndarray]:

@@ -53,8 +53,7 @@ class Distilled(NamedTuple):
 
     def upright(self, scene: int, image: int, size: tuple[int, int]) -> Float[Tensor, "H W F"]:
         """The teacher's features of a whole image."""
-        grid = self.tokens.stack(scene, [image])
-        return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+        return self.tokens.upright(scene, image, size)
 
 
 class Further(nn.Module):

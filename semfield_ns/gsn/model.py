@@ -31,7 +31,7 @@ from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views, same_camera
-from semfield_ns.gsn.tokens import TokenProjection, TokenStore
+from semfield_ns.gsn.tokens import TokenProjection, TokenStore, matching_teacher, matching_tokens
 from semfield_ns.metrics.images import image_quality, psnr
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.scene_model import Parts, SceneModel, finished
@@ -40,7 +40,7 @@ from semfield_ns.segmentation.views import Pictures
 from semfield_ns.teachers.registry import teacher_dim
 
 _MEGABYTE = 1 << 20
-MAX_PICTURES, PICTURE_CELLS = 48, 48
+MAX_PICTURES, PICTURE_CELLS = 48, 40
 """how many pictures are asked what a view shows, and cells of their longer side"""
 
 
@@ -66,6 +66,9 @@ class GSNModelConfig(ModelConfig):
     weights as in dinov2:FOLDER, a class of your own as in my_module:MyTeacher."""
     more_teachers: tuple[str, ...] = ()
     """Further teachers, each with a feature head of its own: their features are called features_KIND."""
+    matching_teacher: str = "auto"
+    """2-D features of the scene's pictures by which strokes find things. `auto`: those of `teacher`, unless that is
+    classical; then lite-fine+classical, where the weights of lite are at hand."""
     teacher_stride: int = 4
     """Pixels a token of the classical teacher."""
     projection: Literal["shared", "scene"] = "shared"
@@ -121,6 +124,7 @@ class GSNModel(SceneModel):
             for name, teacher in zip(names, config.more_teachers, strict=True):
                 parts = self.further[name] = Further(teacher_dim(teacher), dim)
                 self.distilled.append(self._distilled(f"features_{name}", teacher, parts.projection, parts.colors))
+        self.matching = self._matching_tokens() if dim else None
         self.maps = BoundedCache(config.map_budget * _MEGABYTE)
         self.scene_names = [scene.name for scene in self.library.scenes]
         self.stage = 1
@@ -143,6 +147,15 @@ class GSNModel(SceneModel):
             self.kwargs["device"],
         )
         return Distilled(output, projection, colors, tokens)
+
+    def _matching_tokens(self) -> TokenStore | None:
+        """Features of pictures that strokes are compared by; None where they are those of the first teacher."""
+        config = self.config
+        name = matching_teacher(config.teacher) if config.matching_teacher == "auto" else config.matching_teacher
+        if name == config.teacher:
+            return None
+        budget = config.token_budget * _MEGABYTE
+        return matching_tokens(self.library, name, config.teacher_stride, budget, self.kwargs["device"])
 
     @property
     def tokens(self) -> TokenStore | None:
@@ -365,7 +378,27 @@ class GSNModel(SceneModel):
         image = F.interpolate(image, size=size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
         if not self.knows_features:
             return {"rgb": image}
-        return {"rgb": image, "features": self.distilled[0].upright(self.shown, index, size)}
+        return {"rgb": image, "features": self._matched(index, size)}
+
+    def _matched(self, index: int, size: tuple[int, int]) -> Float[Tensor, "H W F"]:
+        """The features of a picture of the shown scene that strokes are compared by."""
+        store = self.distilled[0].tokens if self.matching is None else self.matching
+        return store.upright(self.shown, index, size)
+
+    @torch.no_grad()
+    def surface_outputs(self, points: Float[Tensor, "H W 3"], camera: Cameras) -> dict[str, Float[Tensor, "H W F"]]:
+        """The mean "features" of the source views that show these points; empty where rendered ones are to be used."""
+        if self.matching is None or not self.knows_features:
+            return {}
+        posed, total = self.library.scenes[self.shown], points.new_zeros(())
+        for index in self.sources_for(self.shown, camera.camera_to_worlds.reshape(-1, 3, 4)[0, :, 3]):
+            view = ViewCamera.of(posed.cameras, index)
+            pixels, _, visible = view.project(points)
+            position = 2 * pixels / pixels.new_tensor([view.width, view.height]) - 1
+            grid = self.matching.stack(self.shown, [index])
+            found = F.grid_sample(grid, position[None].nan_to_num(), padding_mode="border", align_corners=False)
+            total = total + found[0].permute(1, 2, 0) * visible[..., None]
+        return {"features": F.normalize(total, dim=-1)}
 
     @torch.no_grad()
     def pictures(self) -> Pictures | None:
@@ -380,7 +413,7 @@ class GSNModel(SceneModel):
         first = cameras[0]
         side = PICTURE_CELLS / max(first.width, first.height)
         size = max(2, round(first.height * side)), max(2, round(first.width * side))
-        features = torch.stack([self.distilled[0].upright(self.shown, index, size) for index in chosen])
+        features = torch.stack([self._matched(index, size) for index in chosen])
         return Pictures(cameras, F.normalize(features, dim=-1), posed.near, posed.far)
 
     def present(self, raw: dict[str, Tensor], camera: Cameras | None = None) -> dict[str, Tensor]:

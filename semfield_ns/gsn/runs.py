@@ -252,8 +252,9 @@ def compute_tokens(model: GSNModel, config: Path) -> bool:
             content["pipeline"] |= {f"_model.{name}.{key}": value.cpu() for key, value in state.items()}
         with atomic_path(checkpoint) as temporary:
             torch.save(content, temporary)
-    for each in model.distilled:
-        each.tokens.extract([(model.shown, index) for index in model.library.scenes[model.shown].train])
+    stores = [each.tokens for each in model.distilled]
+    for store in stores if model.matching is None else [*stores, model.matching]:
+        store.extract([(model.shown, index) for index in model.library.scenes[model.shown].train])
     return True
 
 

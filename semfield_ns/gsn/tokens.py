@@ -16,13 +16,32 @@ from torch import Tensor, nn
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
+from semfield_ns.io import image_size, read_rgb
 from semfield_ns.teachers.base import Teacher, TextTeacher
 from semfield_ns.teachers.cache import FeatureCache, Picture, TokenGrid
+from semfield_ns.teachers.lite import packaged_weights
 from semfield_ns.teachers.pca import Moments
-from semfield_ns.teachers.registry import build_teacher, supports_text
+from semfield_ns.teachers.registry import build_teacher, supports_text, teacher_dim
+
+MATCHING_DIM, MATCHING_SIDE = 64, 480
+"""channels of the features that strokes are compared by, and px of the pictures that they are taken from"""
 
 _SCENE_IMAGES = 32  # that a projection of one scene is fitted on, at most
 _COLOUR_TOKENS = 500  # an image, that the colours of features are fitted on
+
+
+def matching_teacher(teacher: str) -> str:
+    """The teacher by whose features of pictures strokes find things, for a model that was distilled from a teacher.
+
+    The classical one knows colours and no things: the pretrained one that needs no hub joins it, where it is installed.
+    """
+    if teacher != "classical":
+        return teacher
+    try:
+        packaged_weights()
+    except SemfieldError:
+        return teacher
+    return f"lite-fine+{teacher}"
 
 
 class TokenProjection(nn.Module):
@@ -48,15 +67,17 @@ class TokenProjection(nn.Module):
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
-    def fit(self, moments: Moments, standardise: bool = True) -> None:
+    def fit(self, moments: Moments, shares: Tensor | None = None, standardise: bool = True) -> None:
         """Sets the projection from the moments of features.
 
         Args:
             moments: of the features of training images.
+            shares: [teacher], what standardised channels are multiplied by (`Teacher.shares`); 1 by default.
             standardise: give each channel unit variance first; the official code does not.
         """
         mean, std = moments.standardisation()
         std = std if standardise else torch.ones_like(std)
+        std = std if shares is None else std / shares
         basis, _ = moments.principal_axes(self.basis.shape[1], std)
         self.set(mean, std, F.pad(basis, (0, self.basis.shape[1] - basis.shape[1])))
 
@@ -93,6 +114,9 @@ class TokenStore:
         per_scene: fit a projection on the training images of every scene instead (the official code).
         budget: bytes.
         device: where grids are kept.
+        balanced: standardise the channels of scenes, with the same share for each map of the teacher (unlike the
+            official code).
+        longest_side: px at which pictures are described, at most; as the library has them by default.
     """
 
     def __init__(
@@ -104,8 +128,11 @@ class TokenStore:
         per_scene: bool,
         budget: int,
         device: torch.device | str,
+        balanced: bool = False,
+        longest_side: int | None = None,
     ) -> None:
         self.library, self.projection, self.per_scene = library, projection, per_scene
+        self.balanced, self.longest_side = balanced, longest_side
         self.name, self.stride, self.device = teacher, stride, device
         self.grids = BoundedCache(budget)
         self._of_scenes: dict[int, TokenProjection] = {}
@@ -134,7 +161,15 @@ class TokenStore:
     def picture(self, scene: int, index: int) -> Picture:
         """An image, as the cache wants it."""
         frame = self.library.scenes[scene].frames[index]
-        return Picture(frame.image_path, frame.size, lambda: self.library.image(scene, index).float() / 255)
+        if self.longest_side is None:
+            return Picture(frame.image_path, frame.size, lambda: self.library.image(scene, index).float() / 255)
+        what = f"{frame.where}, image"
+        height, width = image_size(frame.image_path, what)
+        factor = min(1.0, self.longest_side / max(height, width))
+        size = max(1, round(factor * height)), max(1, round(factor * width))
+        return Picture(
+            frame.image_path, size, lambda: torch.from_numpy(read_rgb(frame.image_path, what, size)).float() / 255
+        )
 
     def describe(self, scene: int, index: int) -> Float[Tensor, "h w teacher"]:
         """The teacher's own features of an image."""
@@ -192,13 +227,15 @@ class TokenStore:
 
     def _fit(self, projection: TokenProjection, pairs: Sequence[tuple[int, int]], standardise: bool) -> None:
         keys = self.extract(pairs)
+        shares = self.teacher.shares if self.balanced else None
 
         def fit() -> dict[str, np.ndarray]:
-            projection.fit(self.cache.moments([self.picture(*pair) for pair in pairs]), standardise)
+            projection.fit(self.cache.moments([self.picture(*pair) for pair in pairs]), shares, standardise)
             buffers = {"mean": projection.mean, "std": projection.std, "basis": projection.basis}
             return {name: value.cpu().numpy() for name, value in buffers.items()}
 
-        arrays = self.cache.fitted(f"axes-{projection.basis.shape[1]}-{standardise}", keys, fit)
+        name = f"axes-{projection.basis.shape[1]}-{standardise}" + "-balanced" * self.balanced
+        arrays = self.cache.fitted(name, keys, fit)
         projection.set(**{name: torch.from_numpy(value) for name, value in arrays.items()})
 
     def projection_of(self, scene: int) -> TokenProjection:
@@ -208,7 +245,8 @@ class TokenStore:
         if scene not in self._of_scenes:
             own = TokenProjection(*self.projection.basis.shape)
             train = self.library.scenes[scene].train
-            self._fit(own, [(scene, index) for index in train[:: -(-len(train) // _SCENE_IMAGES)]], False)
+            few = train[:: -(-len(train) // _SCENE_IMAGES)]
+            self._fit(own, [(scene, index) for index in few], standardise=self.balanced)
             self._of_scenes[scene] = own
         return self._of_scenes[scene]
 
@@ -221,6 +259,27 @@ class TokenStore:
         # Each to float32 before they are joined: autocast knows no way to join float16.
         return torch.stack([self.grid(scene, index).float() for index in indices])
 
+    def upright(self, scene: int, index: int, size: tuple[int, int]) -> Float[Tensor, "H W dim"]:
+        """The tokens of a whole image at another size, interpolated."""
+        grid = self.stack(scene, [index])
+        return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
+
     def _load(self, scene: int, index: int) -> Tensor:
         tokens = self.projection_of(scene).of_grid(self.cache[self.picture(scene, index)])
         return tokens.permute(2, 0, 1).half().contiguous().to(self.device)
+
+
+def matching_tokens(
+    library: SceneLibrary, teacher: str, stride: int, budget: int, device: torch.device | str
+) -> TokenStore:
+    """Features of pictures that strokes are compared by: principal components of each scene's own features.
+
+    Args:
+        library: the scenes.
+        teacher: name of the teacher.
+        stride: pixels a token of the classical teacher.
+        budget: bytes.
+        device: where grids are kept.
+    """
+    projection = TokenProjection(teacher_dim(teacher), MATCHING_DIM)
+    return TokenStore(library, teacher, stride, projection, True, budget, device, True, MATCHING_SIDE)

@@ -25,3 +25,16 @@ def supported_parts(
     if touched.any():
         kept &= touched
     return torch.from_numpy(kept[parts]).to(mask.device)
+
+
+def without_holes(mask: Bool[Tensor, "H W"], most_pixels: int) -> Bool[Tensor, "H W"]:
+    """The mask with its holes of at most so many pixels closed; what reaches the border of the picture is no hole."""
+    import numpy as np
+    from scipy.ndimage import label
+
+    gaps, _ = label(~mask.cpu().numpy())
+    size = np.bincount(gaps.ravel())
+    closed = size <= most_pixels
+    closed[np.unique(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]))] = False
+    closed[0] = True
+    return torch.from_numpy(closed[gaps]).to(mask.device)

@@ -4,10 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from semfield_ns.segmentation.matching import TINY
 from semfield_ns.segmentation.views import FeatureView
 
-FEATURE_SCALE = 1.0
-"""|df|^2 over which a border stops growth"""
+FEATURE_SCALE = 2.0
+"""|df|^2 over which a border stops growth, in those that are usual between neighbouring superpixels"""
 GAP = 3.0
 """distance in space that does, in distances between neighbouring superpixels"""
 
@@ -20,7 +21,8 @@ def edge_weights(view: FeatureView, trust: float = 1.0) -> Float[Tensor, "E"]:
     """
     edges, border = view.regions.edges, view.regions.border
     first, second = view.region_features[edges[:, 0]], view.region_features[edges[:, 1]]
-    exponent = (first - second).square().sum(dim=1) / FEATURE_SCALE
+    unlike = (first - second).square().sum(dim=1)
+    exponent = unlike / (FEATURE_SCALE * unlike.median()).clamp(min=TINY)
     if view.points is not None:
         apart = (view.region_points[edges[:, 0]] - view.region_points[edges[:, 1]]).norm(dim=1)
         exponent = exponent + trust * (apart / (GAP * view.region_spacing)).square()

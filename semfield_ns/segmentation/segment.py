@@ -1,10 +1,11 @@
 """Prompts and a view with features -> scores of objects: the heart of segmentation, in three steps.
 
-1. Every superpixel is compared with the prototypes of the strokes (`matching`).
+1. Every superpixel is compared with the features under the strokes (`matching`), and with what the pictures of the
+   scene say together of its ray (`silhouettes`).
 2. It is looked up in the views that people drew in (`Evidence`), among the superpixels that lie near it in space and
-   look like it: a stroke in one view serves all others. As far as the surface cannot be trusted, the pictures of the
-   scene are asked instead (`silhouettes`).
-3. All are spread over the view's graph of superpixels (`growing`), strokes in this very view held fast.
+   look like it: a stroke in one view serves all others. That counts as far as the surface can be trusted.
+3. All are spread over the view's graph of superpixels (`growing`), strokes in this very view held fast, and drawn to
+   the edges of the picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,39 +16,44 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from semfield_ns.rendering.edges import GuidedFilter
 from semfield_ns.segmentation.appearance import Appearance
 from semfield_ns.segmentation.clustering import squared_distances
 from semfield_ns.segmentation.growing import edge_weights, grow
+from semfield_ns.segmentation.matching import TINY
 from semfield_ns.segmentation.silhouettes import Silhouettes
 from semfield_ns.segmentation.views import FeatureView
 
 SEED_CONFIDENCE = 1000.0
 GROWTH_SCALE = 12.0
 """strength of growing at the slider's right end"""
-DETAIL = 0.25
-"""how much of the difference between a pixel's similarity and its superpixel's is kept"""
+DOUBT = 0.05
+"""score of looks, at least: they alone do not rule out what the pictures see"""
 OUTLINES_CONFIDENCE = 10.0
 """of outlines where the surface cannot be trusted at all; see `Kernel.confidence`"""
+EDGE_RADIUS = 0.015
+"""of the longer side of a picture: neighbourhoods in which scores follow colours"""
 SUPPORTED = 0.3
 """confidence, as a share of the kernel's, from which a place counts as seen in another view"""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """How superpixels of two views are compared: exp(-|dx|^2 / 2 space^2 - |df|^2 / likeness)."""
+    """How superpixels of two views are compared: exp(-|dx|^2 / 2 space^2 - |df|^2 / likeness^2)."""
 
     space: float
     """in distances between neighbouring superpixels"""
     likeness: float
+    """in distances between features of superpixels of one view and the most similar ones of the other: the median"""
     enough: float
     """sum of weights that is as sure as can be"""
     confidence: float
     """of a superpixel that is as sure as can be; that of the prototypes is 1"""
 
 
-SAME_KIND = Kernel(space=5.0, likeness=0.1, enough=0.001, confidence=10.0)
+SAME_KIND = Kernel(space=5.0, likeness=0.7, enough=0.001, confidence=10.0)
 """Somewhere around, and of the same looks: knows what is around the object as well, which few people stroke."""
-SAME_PLACE = Kernel(space=1.5, likeness=1.0, enough=2.0, confidence=10.0)
+SAME_PLACE = Kernel(space=1.5, likeness=2.0, enough=2.0, confidence=10.0)
 """The same piece of surface: tells things apart that look alike."""
 
 Trace = Callable[[Float[Tensor, "N 3"], float | None, float | None], Float[Tensor, "N 3"]]
@@ -100,23 +106,24 @@ def segment(
     """
     height, width = view.rgb.shape[:2]
     regions = view.regions
-    flat = view.features.flatten(0, 1)
-    alike = torch.stack([o.similarity(flat) for o in objects])
     score = torch.stack([o.similarity(view.region_features) for o in objects])
     confidence = torch.ones_like(score)
     supported = torch.zeros_like(score, dtype=torch.bool)
-    likeness = score
     trust = 1.0 if outlines is None else outlines.trust
+    if outlines is not None:
+        # What a place looks like and whether the pictures see an object there are two opinions of equal weight, but the
+        # looks of a rendered place are no truer than its surface.
+        found, known = outlines.scores(objects)
+        own = 0.5 if view.photo else trust / 2
+        score = torch.where(known > 0, score.clamp(min=DOUBT) ** own * found ** (1 - own), score)
+        confidence = confidence + OUTLINES_CONFIDENCE * (1 - trust) * known
+        supported |= (known > 0) & (found > 0.5)
     for other in evidence:
         for kernel in (SAME_KIND, SAME_PLACE):
             found, sure = look_up(view, other, trace, kernel)
             score, confidence = joined(score, confidence, found, kernel.confidence * trust * sure)
         # Of the last kernel, which knows places.
         supported |= (trust * sure > SUPPORTED) & (found > 0.5)
-    if outlines is not None:
-        found, sure = outlines.scores(objects)
-        score, confidence = joined(score, confidence, found, OUTLINES_CONFIDENCE * (1 - trust) * sure)
-        supported |= ((1 - trust) * sure > SUPPORTED) & (found > 0.5)
     if seeds is not None:
         positive = torch.stack([regions.count(mask) for mask in seeds.positive])
         negative = torch.stack([regions.count(mask) for mask in seeds.negative])
@@ -131,9 +138,9 @@ def segment(
             for i in range(len(objects))
         ]
     )
-    labels = regions.labels.flatten()
-    pixels = (grown[:, labels] + DETAIL * (alike - likeness[:, labels])).clamp(0, 1)
-    return pixels.view(-1, height, width), supported[:, labels].view(-1, height, width)
+    drawn = GuidedFilter((view.rgb * 255).byte().cpu().numpy(), max(1, round(EDGE_RADIUS * max(height, width))))
+    pixels = [torch.from_numpy(drawn(each[regions.labels].cpu().numpy())).to(view.rgb) for each in grown]
+    return torch.stack(pixels).clamp(0, 1), supported[:, regions.labels]
 
 
 def joined(score: Tensor, confidence: Tensor, found: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +166,8 @@ def look_up(
         points = points.index_put((moving,), trace(points[moving], view.camera.time, there.camera.time))
     apart = squared_distances(points, there.region_points) / (kernel.space * there.region_spacing).square()
     unlike = squared_distances(view.region_features, there.region_features)
-    weight = torch.exp(-apart / 2 - unlike / kernel.likeness)
+    usual = unlike.amin(dim=1).median().clamp(min=TINY)
+    weight = torch.exp(-apart / 2 - unlike / (kernel.likeness**2 * usual))
     total = weight.sum(dim=1)
     found = (weight @ other.region_scores).T / total.clamp(min=1e-12)
     return found, (total / kernel.enough).clamp(max=1)

@@ -33,6 +33,8 @@ class FeatureView:
     """the visible surface in world coordinates, at the camera's time; None where no depth is known"""
     moving: Bool[Tensor, "H W"] | None = None
     """what moves; None for static scenes"""
+    photo: bool = False
+    """whether colours and features are those of a picture that the camera took"""
 
     @cached_property
     def regions(self) -> Regions:

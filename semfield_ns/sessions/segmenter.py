@@ -26,7 +26,7 @@ from torch import Tensor
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.appearance import Appearance, appearances
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.components import supported_parts
+from semfield_ns.segmentation.components import supported_parts, without_holes
 from semfield_ns.segmentation.parts import part_ids, part_prototypes
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
@@ -41,6 +41,8 @@ COARSE_SIDE = 64
 """pixels of the longer side of a first, coarse mask"""
 MIN_PART_SHARE = 0.0005
 """of a picture: smaller parts of masks are noise"""
+MAX_HOLE_SHARE = 0.002
+"""of a picture: smaller holes in masks are closed"""
 OVERLAY_ALPHA = 0.55
 PART_SHADE, PART_SHADES = 0.22, 4
 """how much darker each further part is, and how many shades there are"""
@@ -199,10 +201,13 @@ class Segmenter:
 
     def _masks(self, scores: Tensor, supported: Tensor, objects: Sequence[ObjectState]) -> Tensor:
         _, masks = choose(scores, [entry.threshold for entry in objects])
-        smallest = round(MIN_PART_SHARE * masks[0].numel())
-        return torch.stack(
-            [supported_parts(mask, where, smallest) for mask, where in zip(masks, supported, strict=True)]
-        )
+        smallest, largest = (round(share * masks[0].numel()) for share in (MIN_PART_SHARE, MAX_HOLE_SHARE))
+        taken = masks.any(dim=0)
+        found = []
+        for mask, where in zip(masks, supported, strict=True):
+            kept = supported_parts(mask, where, smallest)
+            found.append(kept | (without_holes(kept, largest) & ~taken))
+        return torch.stack(found)
 
     def _parts(self, compiled: "Compiled", objects: Sequence[ObjectState]) -> list[Tensor | None]:
         """Prototypes of the parts of every object that is divided, from the views that were drawn in."""
@@ -255,11 +260,14 @@ class Segmenter:
             if not isinstance(prompt, TextQuery) and prompt.camera not in views:
                 views[prompt.camera] = self.view(prompt.camera)
         prompts = [[prompt for _, prompt in entry.prompts] for entry in state.objects]
-        looks = appearances(prompts, views, self.provider.text_features)
+        pictures = self.provider.pictures()
+        scene = None if pictures is None else pictures.features.flatten(0, 2)
+        looks = appearances(prompts, views, self.provider.text_features, scene)
         growth = [entry.growth for entry in state.objects]
         own, evidence = {}, []
         for camera, view in views.items():
-            found = segment(view, looks, seeds_of(view, state.objects), (), self.provider.trace, growth)
+            seeds, outlines = seeds_of(view, state.objects), self.outlines(view)
+            found = segment(view, looks, seeds, (), self.provider.trace, growth, outlines)
             own[camera] = found
             evidence.append(Evidence(view, found[0]))
         return Compiled(looks, evidence, own)

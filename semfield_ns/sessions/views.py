@@ -1,7 +1,7 @@
 """Views of a model, for segmentation."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from cachetools import LRUCache
@@ -11,7 +11,7 @@ from torch import Tensor
 from semfield_ns.rendering.lazy import size_of
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.views import FeatureView, Pictures, view_of_outputs
+from semfield_ns.segmentation.views import FeatureView, Pictures, surface_points, view_of_outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,9 @@ class ModelViews:
 
     def view_of(self, raw: Mapping[str, Tensor], cameras: Cameras) -> FeatureView:
         """The same, of a render. Where the camera is that of a training image, the image and its features are used."""
-        return view_of_outputs({**raw, **self.model.image_outputs(cameras)}, cameras)
+        taken = self.model.image_outputs(cameras)
+        known = taken or self.model.surface_outputs(surface_points(raw, cameras), cameras)
+        return replace(view_of_outputs({**raw, **known}, cameras), photo=bool(taken))
 
     def pictures(self) -> Pictures | None:
         """The pictures of the scene; kept until weights change."""

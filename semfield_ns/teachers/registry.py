@@ -3,7 +3,8 @@
 A name is one of
 - `classical`, `lite`, `lite-fine`, `resnet18`, `dinov2`, `dino`, `clip`, `sam`, `sam2`, `siglip2`;
 - one of the last six with other weights, `dinov2:facebook/dinov2-small` or `dinov2:FOLDER`;
-- a class of your own, `module:Class`, which is made without arguments.
+- a class of your own, `module:Class`, which is made without arguments;
+- several of these, `lite-fine+classical`: their features side by side, on the grid of the first.
 """
 
 import importlib
@@ -13,6 +14,7 @@ import torch
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.teachers.base import Teacher, TextTeacher
+from semfield_ns.teachers.joined import JoinedTeacher
 
 
 class Pretrained(NamedTuple):
@@ -50,6 +52,8 @@ def build_teacher(name: str, stride: int = 4, device: torch.device | str = "cpu"
     Raises:
         SemfieldError: there is no such teacher, or its weights are not found.
     """
+    if "+" in name:
+        return JoinedTeacher([build_teacher(part, stride, device) for part in name.split("+")])
     kind, _, source = name.partition(":")
     if kind in PRETRAINED:
         module, _, made_by = PRETRAINED[kind].made_by.partition(".")
@@ -76,6 +80,8 @@ def teacher_dim(name: str) -> int:
     Raises:
         SemfieldError: as `build_teacher`.
     """
+    if "+" in name:
+        return sum(teacher_dim(part) for part in name.split("+"))
     if name in PRETRAINED:
         return PRETRAINED[name].dim
     return DIMS[name] if name in DIMS else build_teacher(name).dim
@@ -84,7 +90,7 @@ def teacher_dim(name: str) -> int:
 def supports_text(name: str) -> bool:
     """Whether a teacher supports text queries, without looking for its weights; one of somebody's own may."""
     kind = name.partition(":")[0]
-    return kind == "clip" or kind not in KINDS
+    return "+" not in name and (kind == "clip" or kind not in KINDS)
 
 
 def build_text_teacher(name: str, device: torch.device | str = "cpu") -> TextTeacher:

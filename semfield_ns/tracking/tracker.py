@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from semfield_ns.rendering.edges import GuidedFilter
 from semfield_ns.scenes.flow import FlowMap, consistency_gap, estimate_flow
-from semfield_ns.tracking.edges import GuidedFilter
 from semfield_ns.tracking.features import FrameFeatures, Rgb
 from semfield_ns.tracking.matching import Memory, distances, margins
 

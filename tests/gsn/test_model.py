@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
 from semfield_ns.gsn.schedule import TwoStageSchedulerConfig, follow_stages
+from semfield_ns.segmentation.views import surface_points
+from semfield_ns.teachers.base import Teacher
 from tests.gsn.builders import small_pipeline, write_scenes
 
 
@@ -227,3 +229,37 @@ def test_guided_samples_gather_where_the_weights_are():
     uniform = guided_depths(near, far, torch.ones(2, 21), 16)
     steps = (1 / uniform[0]).diff()
     assert torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-5)
+
+
+class Stripes(Teacher):
+    """Position and brightness: features that are not those that the model renders."""
+
+    name, dim, stride = "stripes", 4, 4
+
+    def encode(self, images):
+        rows, columns = self.grid_size(*images.shape[1:3])
+        light = F.interpolate(images.mean(-1)[:, None], size=(rows, columns), mode="area")[:, 0]
+        y, x = torch.meshgrid(torch.linspace(0, 1, rows), torch.linspace(0, 1, columns), indexing="ij")
+        return torch.stack([light, light.square(), x.expand_as(light), y.expand_as(light)], dim=-1)
+
+
+def test_strokes_see_pictures_by_a_teacher_of_their_own(root):
+    pipeline = small_pipeline(root, matching_teacher=f"{__name__}:Stripes")
+    model = pipeline.model
+    model.prepare_tokens()
+    pipeline.eval()
+    posed = model.library.scenes[model.shown]
+    camera = posed.cameras[torch.tensor([posed.train[0]])]
+    taken = model.image_outputs(camera)
+    size = taken["rgb"].shape[:2]
+    torch.testing.assert_close(taken["features"], model.matching.upright(model.shown, posed.train[0], size))
+    assert model.pictures().features.shape[-1] == taken["features"].shape[-1] != model.config.network.feature_dim
+    # What the surface of a view is compared by comes from the pictures that show it.
+    raw = model.raw_outputs_for_camera(camera)
+    found = model.surface_outputs(surface_points(raw, camera), camera)["features"]
+    lengths = found.norm(dim=-1)
+    assert found.shape == taken["features"].shape and bool(((lengths - 1).abs() < 1e-4).logical_or(lengths == 0).all())
+    own = small_pipeline(root, matching_teacher="classical").model
+    own.prepare_tokens()
+    assert own.matching is None and own.surface_outputs(surface_points(raw, camera), camera) == {}
+    assert own.pictures().features.shape[-1] == own.config.network.feature_dim

@@ -9,9 +9,9 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.rendering.projection import project
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.clustering import kmeans, squared_distances
-from semfield_ns.segmentation.components import supported_parts
+from semfield_ns.segmentation.components import supported_parts, without_holes
 from semfield_ns.segmentation.growing import edge_weights, grow
-from semfield_ns.segmentation.matching import REACH, prototypes, similarity
+from semfield_ns.segmentation.matching import nearest, reach, samples, similarity, split
 from semfield_ns.segmentation.prompts import Box, Stroke, TextQuery
 from semfield_ns.segmentation.regions import find_regions, regions_of
 from semfield_ns.segmentation.simulation import simulate_strokes
@@ -121,21 +121,40 @@ def test_distances_are_those_of_cdist():
     torch.testing.assert_close(squared_distances(first, second), torch.cdist(first, second).square(), atol=1e-5, rtol=0)
 
 
-def test_similarity_follows_the_two_rules():
+def test_similarity_is_the_ratio_of_distances_to_both_sides():
     positive, negative = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    angle = torch.tensor([0.0, 0.3, 0.6, 1.2, torch.pi / 2])
+    angle = torch.tensor([0.1, 0.3, 0.6, 1.2, 1.5])
     features = torch.stack([angle.cos(), angle.sin()], dim=1)
-    near, far = (2 - 2 * angle.cos()), (2 - 2 * angle.sin()).clamp(max=REACH)
-    torch.testing.assert_close(similarity(features, positive, negative), far / (near + far), atol=1e-5, rtol=0)
-    alone = similarity(features, positive, negative[:0])
-    # The threshold rule: |f - c|^2 / 64 < 0.006.
-    assert torch.equal(alone > 0.5, near / 64 < 0.006)
+    near, far = ((features - side).norm(dim=1) for side in (positive, negative))
+    found = similarity(features, positive, negative, sharpness=2.0)
+    torch.testing.assert_close(found, far.square() / (near.square() + far.square()), atol=1e-5, rtol=0)
+    # What is beyond reach is background, also without negative strokes.
+    assert torch.equal(similarity(features, positive, negative[:0], reach=0.5) > 0.5, near < 0.5)
+    assert torch.equal(similarity(features, positive, negative, reach=0.2) > 0.5, near < 0.2)
     assert not similarity(features, positive[:0], negative).any()
 
 
-def test_at_most_eleven_prototypes():
-    assert prototypes(unit(500, 8)).shape == (11, 8)
-    assert prototypes(unit(0, 8)).shape == (0, 8)
+def test_the_unit_of_features_does_not_matter():
+    features, positive, negative = unit(200, 8), unit(30, 8, seed=1), unit(20, 8, seed=2)
+    first, second = (
+        similarity(s * features, s * positive, s * negative, reach(s * features, s * positive)) for s in (1, 10)
+    )
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
+
+
+def test_reach_divides_a_scene_into_near_and_far():
+    close, away = unit(1, 16) + 0.05 * unit(300, 16, seed=1), unit(700, 16, seed=2)
+    found = reach(torch.cat([close, away]), close[:40])
+    assert float(nearest(close, close[:40]).max()) < found < float(nearest(away, close[:40]).quantile(0.05))
+    assert split(torch.full((5,), 3.0)) == pytest.approx(3.0, abs=1e-6)
+
+
+def test_the_nearest_few_count():
+    known = torch.tensor([[0.0], [1.0], [2.0], [30.0], [40.0], [50.0]])
+    assert nearest(torch.zeros(1, 1), known, count=3) == pytest.approx(1.0)
+    assert nearest(torch.zeros(1, 1), known[:2]) == pytest.approx(0.5)
+    assert torch.isinf(nearest(torch.zeros(1, 1), known[:0])).all()
+    assert len(samples(known, 4)) == 3 and len(samples(known)) == 6
 
 
 # --- regions, growing, components
@@ -212,6 +231,15 @@ def test_supported_parts_are_kept():
     assert torch.equal(supported_parts(mask, torch.zeros_like(mask)), mask)
     assert torch.equal(supported_parts(mask, torch.zeros_like(mask), min_pixels=5), kept)
     assert not supported_parts(torch.zeros_like(mask), support).any()
+
+
+def test_small_holes_are_closed_and_bays_are_not():
+    mask = torch.ones(9, 12, dtype=torch.bool)
+    mask[2, 2] = mask[5:8, 5:9] = mask[0, 10] = False
+    closed = without_holes(mask, 2)
+    assert closed[2, 2] and not closed[5:8, 5:9].any() and not closed[0, 10]
+    assert without_holes(mask, 12)[5:8, 5:9].all()
+    assert not without_holes(torch.zeros_like(mask), 500).any()
 
 
 # --- simulated strokes

@@ -79,16 +79,24 @@ def test_a_smear_without_depth_is_segmented_by_the_pictures():
     assert with_pictures > 0.5 and with_pictures > iou(mask, truth) + 0.2
 
 
-def test_pictures_are_not_asked_where_the_surface_is_trusted():
+def test_a_photo_is_matched_by_its_own_looks_whatever_its_depth():
     scene = PicturedScene()
     view = scene.render_view(camera(0.25, 3.0))
-    outlines = replace(silhouettes(view, scene.known), trust=1.0)
+    outlines = silhouettes(view, scene.known)
     session = Session()
     session.add_stroke(session.add_object("ball"), camera(), [(38.0, 30.0), (43.0, 31.0)])
     looks = Segmenter(session, scene).compile(session.state).objects
-    without = segment(view, looks, None, (), scene.trace, [0.5])
-    with_trust = segment(view, looks, None, (), scene.trace, [0.5], outlines)
-    assert torch.equal(without[0], with_trust[0]) and torch.equal(without[1], with_trust[1])
+    trusted, doubtful = (replace(outlines, trust=trust) for trust in (1.0, 0.0))
+
+    def scores(view: FeatureView, outlines) -> torch.Tensor:
+        return segment(view, looks, None, (), scene.trace, [0.0], outlines)[0]
+
+    photo = replace(view, photo=True)
+    assert torch.equal(scores(photo, trusted), scores(photo, doubtful))
+    assert torch.equal(scores(photo, trusted), scores(view, trusted))
+    # Of a render whose surface is wrong, only what the pictures say is left.
+    noise = replace(view, features=F.normalize(torch.randn_like(view.features), dim=-1))
+    assert torch.equal(scores(noise, doubtful), scores(view, doubtful))
 
 
 def test_a_view_that_the_pictures_do_not_share_is_left_to_what_was_rendered():

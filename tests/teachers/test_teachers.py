@@ -6,9 +6,11 @@ import torch
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.teachers.base import Teacher
+from semfield_ns.teachers.base import Teacher, equal_shares
 from semfield_ns.teachers.cache import scene_features
 from semfield_ns.teachers.classical import ClassicalTeacher
+from semfield_ns.teachers.joined import JoinedTeacher
+from semfield_ns.teachers.registry import build_teacher, supports_text, teacher_dim
 from semfield_ns.teachers.resnet import ResNetTeacher
 
 
@@ -82,3 +84,33 @@ def test_resnet_without_weights_is_one_sentence(monkeypatch):
     with pytest.raises(SemfieldError, match="classical") as caught:
         ResNetTeacher()
     assert "\n" not in str(caught.value)
+
+
+class Noise(Teacher):
+    """Random maps of a few channels, the same for the same picture."""
+
+    def __init__(self, dim: int, stride: int) -> None:
+        self.dim, self.stride, self.name = dim, stride, f"noise-{dim}-{stride}"
+
+    def encode(self, images):
+        rows, columns = self.grid_size(*images.shape[1:3])
+        generator = torch.Generator().manual_seed(int(images.sum() * 1000) + self.dim)
+        return torch.randn(len(images), rows, columns, self.dim, generator=generator)
+
+
+def test_joined_teachers_are_what_they_are_alone():
+    fine, coarse, image = Noise(3, 2), Noise(5, 4), torch.rand(1, 24, 32, 3)
+    assert torch.equal(JoinedTeacher([fine]).encode(image), fine.encode(image))
+    joined = JoinedTeacher([fine, coarse])
+    found = joined.encode(image)
+    assert found.shape == (1, 12, 16, 8) == (1, *joined.grid_size(24, 32), joined.dim) and joined.parts == (3, 5)
+    assert torch.equal(found[..., :3], fine.encode(image))
+    # Each map has the same share of all squared weights.
+    first, second = equal_shares(joined.parts).square().split([3, 5])
+    assert float(first.sum()) == pytest.approx(1) and float(second.sum()) == pytest.approx(1)
+
+
+def test_teachers_are_joined_by_name():
+    both = build_teacher("classical+classical", 4)
+    assert both.dim == teacher_dim("classical+classical") == 2 * teacher_dim("classical")
+    assert not supports_text("clip+classical")

@@ -9,10 +9,10 @@ from semfield_ns.io import write_png
 from semfield_ns.metrics.instances import region_similarity
 from semfield_ns.process.followed import follow_labels
 from semfield_ns.process.labels import Imported, named_classes
+from semfield_ns.rendering.edges import GuidedFilter
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.classical import ClassicalTeacher
-from semfield_ns.tracking.edges import GuidedFilter
 from semfield_ns.tracking.features import SAMPLED, FrameFeatures, fit_basis
 from semfield_ns.tracking.matching import MOST, Memory, distances, margins
 from semfield_ns.tracking.results import mean_iou, worth_correcting
