@@ -39,21 +39,21 @@ SUPPORTED = 0.3
 
 @dataclass(frozen=True)
 class Kernel:
-    """How superpixels of two views are compared: exp(-|dx|^2 / 2 space^2 - |df|^2 / likeness^2)."""
+    """How superpixels of two views are compared: exp(-|dx|^2 / 2 space^2 - |df|^2 / likeness)."""
 
     space: float
     """in distances between neighbouring superpixels"""
     likeness: float
-    """in distances between features of superpixels of one view and the most similar ones of the other: the median"""
+    """in mean |df|^2 between superpixels of both views"""
     enough: float
     """sum of weights that is as sure as can be"""
     confidence: float
     """of a superpixel that is as sure as can be; that of the prototypes is 1"""
 
 
-SAME_KIND = Kernel(space=5.0, likeness=0.7, enough=0.001, confidence=10.0)
+SAME_KIND = Kernel(space=5.0, likeness=0.05, enough=0.001, confidence=10.0)
 """Somewhere around, and of the same looks: knows what is around the object as well, which few people stroke."""
-SAME_PLACE = Kernel(space=1.5, likeness=2.0, enough=2.0, confidence=10.0)
+SAME_PLACE = Kernel(space=1.5, likeness=0.5, enough=2.0, confidence=10.0)
 """The same piece of surface: tells things apart that look alike."""
 
 Trace = Callable[[Float[Tensor, "N 3"], float | None, float | None], Float[Tensor, "N 3"]]
@@ -166,8 +166,9 @@ def look_up(
         points = points.index_put((moving,), trace(points[moving], view.camera.time, there.camera.time))
     apart = squared_distances(points, there.region_points) / (kernel.space * there.region_spacing).square()
     unlike = squared_distances(view.region_features, there.region_features)
-    usual = unlike.amin(dim=1).median().clamp(min=TINY)
-    weight = torch.exp(-apart / 2 - unlike / (kernel.likeness**2 * usual))
+    # Where nothing is very similar, as in features of many dimensions, the most similar is similar enough.
+    scale = torch.maximum(kernel.likeness * unlike.mean(), unlike.amin(dim=1).median()).clamp(min=TINY)
+    weight = torch.exp(-apart / 2 - unlike / scale)
     total = weight.sum(dim=1)
     found = (weight @ other.region_scores).T / total.clamp(min=1e-12)
     return found, (total / kernel.enough).clamp(max=1)

@@ -1,5 +1,6 @@
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -299,3 +300,24 @@ def test_memory_stays_flat_over_500_actions():
 
     before = play(100)
     assert play(400) - before < 20_000, "kilobytes"
+
+
+class LoudScene(BallScene):
+    """The same with features of another unit."""
+
+    def render_view(self, view):
+        found = super().render_view(view)
+        return replace(found, features=10 * found.features)
+
+
+def test_masks_do_not_depend_on_the_unit_of_features():
+    first, second = (drawn(scene)[0].segment(camera(0.3, -5)).ids for scene in (BallScene(), LoudScene()))
+    assert (first > 0).any() and torch.equal(first, second)
+
+
+def test_a_positive_stroke_alone_starts_tight():
+    session, view = Session(), camera(0.3, -5)
+    session.add_stroke(session.add_object("ball"), camera(), ON_BALL, width=2)
+    found = Segmenter(session, BallScene()).segment(view).ids > 0
+    label, _ = BallScene().labels(view)
+    assert found.any() and float((label[found] > 0).float().mean()) > 0.95
