@@ -51,9 +51,9 @@ class Kernel:
     """of a superpixel that is as sure as can be; that of the prototypes is 1"""
 
 
-SAME_KIND = Kernel(space=5.0, likeness=0.05, enough=0.001, confidence=10.0)
+SAME_KIND = Kernel(space=5.0, likeness=0.05, enough=0.001, confidence=1.0)
 """Somewhere around, and of the same looks: knows what is around the object as well, which few people stroke."""
-SAME_PLACE = Kernel(space=1.5, likeness=0.5, enough=2.0, confidence=10.0)
+SAME_PLACE = Kernel(space=1.5, likeness=0.5, enough=2.0, confidence=2.0)
 """The same piece of surface: tells things apart that look alike."""
 
 Trace = Callable[[Float[Tensor, "N 3"], float | None, float | None], Float[Tensor, "N 3"]]

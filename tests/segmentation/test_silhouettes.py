@@ -76,7 +76,7 @@ def test_a_smear_without_depth_is_segmented_by_the_pictures():
     with_pictures = iou(mask, truth)
     scene.pictures = lambda: None  # type: ignore[method-assign]
     mask, truth = ball_by_strokes(scene)
-    assert with_pictures > 0.5 and with_pictures > iou(mask, truth) + 0.2
+    assert with_pictures > 0.4 and with_pictures > iou(mask, truth) + 0.2
 
 
 def test_a_photo_is_matched_by_its_own_looks_whatever_its_depth():
