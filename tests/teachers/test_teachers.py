@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.teachers.base import Teacher, equal_shares
+from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import scene_features
 from semfield_ns.teachers.classical import ClassicalTeacher
 from semfield_ns.teachers.joined import JoinedTeacher
@@ -106,7 +106,7 @@ def test_joined_teachers_are_what_they_are_alone():
     assert found.shape == (1, 12, 16, 8) == (1, *joined.grid_size(24, 32), joined.dim) and joined.parts == (3, 5)
     assert torch.equal(found[..., :3], fine.encode(image))
     # Each map has the same share of all squared weights.
-    first, second = equal_shares(joined.parts).square().split([3, 5])
+    first, second = joined.shares.square().split([3, 5])
     assert float(first.sum()) == pytest.approx(1) and float(second.sum()) == pytest.approx(1)
 
 
