@@ -44,6 +44,8 @@ _NOT_READ = {
     ".heic": "install pillow-heif (pip install pillow-heif), or convert it to JPEG",
     ".heif": "install pillow-heif (pip install pillow-heif), or convert it to JPEG",
     ".exr": "convert it to a 16-bit PNG",
+    ".npy": "save its numbers as a PNG",
+    ".npz": "save its numbers as a PNG",
 }
 _RGB_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
 _GREY16 = ("I;16", "I;16B", "I;16L", "I")
@@ -141,19 +143,23 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 
 def require_file(path: Path, what: str) -> Path:
-    """Return `path`, or raise SemfieldError saying that the file for `what` is missing."""
+    """Return `path`, or raise SemfieldError saying that the file for `what` is missing, or a folder."""
+    if path.is_dir():
+        raise SemfieldError(f"{capital(what)}: {path} is a folder, not a file.")
     if not path.is_file():
         raise SemfieldError(f"{capital(what)}: the file {path} is missing.")
     return path
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file. Raises SemfieldError with the line where it goes wrong."""
+    """Parse a JSON file, which may begin with a mark of its encoding. Raises SemfieldError with where it goes wrong."""
+    if path.is_dir():
+        raise SemfieldError(f"{path} is a folder, not a file.")
     if not path.is_file():
         raise SemfieldError(f"The file {path} is missing.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SemfieldError(f"{path} is not valid JSON ({reason(error)}).") from error
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import capital, read_image, require_file
+from semfield_ns.io import LOSSY, capital, read_image, require_file
 
 IGNORE = -1
 """Class id of a pixel without a label, in every tensor and array of this package."""
@@ -45,7 +45,9 @@ class LabelMap:
         if not names:
             raise SemfieldError("A label map needs at least one class.")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise SemfieldError(f'The label map names the class "{repeated[0]}" twice.')
+            raise SemfieldError(
+                f'The label map names the class "{repeated[0]}" twice: give each class a name of its own.'
+            )
         if 0 <= self.ignore_index < len(names):
             raise SemfieldError(
                 f'The ignore_index {self.ignore_index} of the label map is also the id of "{names[self.ignore_index]}".'
@@ -139,7 +141,8 @@ class LabelMap:
         if image.mode in _ID_MODES:
             return self._from_ids(np.array(image).astype(np.int64), path, where)
         if image.mode in _COLOR_MODES:
-            return self._from_colors(np.array(image)[..., :3], path, where)
+            ids = self._from_colors(np.array(image.convert("RGB")), path, where)
+            return np.where(np.array(image.getchannel("A")) > 0, ids, IGNORE) if image.mode == "RGBA" else ids
         raise SemfieldError(f"{capital(where)}: {path} is a {image.mode} image: use a grey PNG of ids or an RGB one.")
 
     def _knows_colors_of(self, image: Image.Image) -> bool:
@@ -175,7 +178,10 @@ class LabelMap:
         if unknown.any():
             y, x = np.argwhere(unknown)[0]
             color = tuple(int(v) for v in colors[y, x])
-            raise SemfieldError(f"{capital(where)}: {path} has the colour {color} of no class at pixel x={x}, y={y}.")
+            lossy = ": JPEG changes colours, save labels as PNG" if path.suffix.lower() in LOSSY else ""
+            raise SemfieldError(
+                f"{capital(where)}: {path} has the colour {color} of no class at pixel x={x}, y={y}{lossy}."
+            )
         return ids.astype(np.int64)
 
 
@@ -186,12 +192,14 @@ def _pack(colors: UInt8[np.ndarray, "*shape 3"]) -> Int[np.ndarray, "*shape"]:
 
 
 def _class_from_entry(entry: dict[str, Any], index: int, shares: bool) -> SemanticClass:
-    color = entry.get("color")
+    color, name, dynamic = entry.get("color"), str(entry["name"]), entry.get("dynamic") or False
+    if not name.strip():
+        raise ValueError(f"class {index} has an empty name")
+    if dynamic not in (False, True):
+        raise ValueError(f'"dynamic" of "{name}" is {dynamic!r}, neither true nor false')
     if color is not None and shares:
         color = [round(255 * value) for value in color]
-    return SemanticClass(
-        str(entry["name"]), _voc_color(index) if color is None else _color(color), bool(entry.get("dynamic"))
-    )
+    return SemanticClass(name, _voc_color(index) if color is None else _color(color), bool(dynamic))
 
 
 def _are_shares(colors: Iterable[Sequence[Any]]) -> bool:

@@ -219,6 +219,13 @@ def check_scene(scene: Scene, multiples: bool = False) -> None:
     for frame in frames:
         check_camera(frame)
         check_files(frame, multiples)
+    far = next((f for f in frames if not (0 < f.cx < f.width and 0 < f.cy < f.height)), None)
+    if far is not None:
+        logger.warning(
+            "%s: its principal point (%g, %g) is outside of the picture of %dx%d pixels: was it found at another size?",
+            capital(far.where),
+            *(far.cx, far.cy, far.width, far.height),
+        )
     labelled = [frame for frame in frames if frame.semantic_path is not None]
     if scene.label_map is None and labelled:
         raise SemfieldError(f"{capital(labelled[0].where)} has a label image, but {scene.root} lists no classes.")

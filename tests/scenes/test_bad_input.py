@@ -7,13 +7,16 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
 from tests.scenes.helpers import (
     HEIGHT,
+    PALETTE,
     WIDTH,
+    class_ids,
     constant_flow,
     edit,
     llff_rows,
@@ -114,11 +117,63 @@ TRANSFORMS_CASES = {
     "no focal length": (in_file(fl_x=None), "fl_x"),
     "focal length is text": (in_file(fl_x="wide"), "'wide'"),
     "focal length of zero": (in_file(fl_x=0.0), "images/000.png"),
+    "angle of view in degrees": (in_file(fl_x=None, fl_y=None, camera_angle_x=50), "angle in radians"),
     "width is a fraction": (in_file(w=16.5), '"w"'),
     "panorama": (in_file(camera_model="EQUIRECTANGULAR"), "'EQUIRECTANGULAR' is not supported"),
     "panorama of one frame": (in_frame(1, camera_model="EQUIRECTANGULAR"), "images/001.png): camera_model"),
     "fisheye with tangential distortion": (in_file(camera_model="OPENCV_FISHEYE", p1=0.1), "no p1 and p2"),
     "distortion of three numbers": (in_file(distortion_params=[1, 2, 3]), "distortion_params"),
+    "number as text": (in_file(k1="0.1"), "\"k1\" is '0.1', not a number"),
+    "lens that folds back": (in_file(k1=-0.9), "fold the picture back"),
+    "pose of unequal rows": (in_frame(1, transform_matrix=[[1, 0, 0, 0], [0, 1, 0]]), "not a matrix of numbers"),
+    "pose with shear": (in_frame(1, transform_matrix=matrix(r01=0.1)), "images/001.png: the rotation"),
+    "pose of zeros": (in_frame(1, transform_matrix=np.zeros((4, 4)).tolist()), "images/001.png: the rotation"),
+    "one picture twice": (in_frame(2, file_path="images/001.png"), "frames 1 and 2 are both of"),
+    "path of a folder": (in_frame(1, file_path="images"), "images is a folder, not a file"),
+    "path that no file can have": (in_frame(1, file_path="a" * 400), '"file_path" is no path of a file'),
+    "path that is a number": (in_frame(1, depth_file_path=3), '"depth_file_path" is 3, not a path'),
+    "points are a number": (in_file(ply_file_path=3), '"ply_file_path" is 3, not a path'),
+    "near beyond far": (in_file(near=5.0, far=1.0), "the nearest content comes first"),
+    "transforms.json is a folder": (
+        lambda root: (remove("transforms.json")(root), (root / "transforms.json").mkdir()),
+        "transforms.json is a folder, not a file",
+    ),
+    "links in a circle": (
+        lambda root: (remove("images/001.png")(root), (root / "images/001.png").symlink_to("001.png")),
+        "images/001.png",
+    ),
+    "numbers without a picture": (
+        lambda root: (np.save(root / "a.npy", class_ids(1)), in_frame(1, semantic_path="a.npy")(root)),
+        "a.npy is a format that is not read here: save its numbers as a PNG",
+    ),
+    "float picture": (
+        lambda root: (
+            Image.fromarray(np.ones((HEIGHT, WIDTH), np.float32)).save(root / "a.tiff"),
+            in_frame(1, file_path="a.tiff")(root),
+        ),
+        "a.tiff is a F image",
+    ),
+    "colours changed by JPEG": (
+        lambda root: (
+            Image.fromarray(PALETTE[class_ids(1)]).save(root / "a.jpg"),
+            in_frame(1, semantic_path="a.jpg")(root),
+        ),
+        "JPEG changes colours",
+    ),
+    "class without a name": (in_file(semantics={"classes": [{"id": 0, "name": " "}]}), "empty name"),
+    "class that moves or not": (
+        in_file(semantics={"classes": [{"id": 0, "name": "a", "dynamic": "no"}]}),
+        "neither true nor false",
+    ),
+    "class twice": (
+        in_file(semantics={"classes": [{"id": i, "name": "a"} for i in range(3)]}),
+        'names the class "a" twice',
+    ),
+    "colour in letters": (
+        in_file(semantics={"classes": [{"id": 0, "name": "a", "color": "#ff0000"}]}),
+        "semantics.classes needs",
+    ),
+    "depth of grey levels": (fill("depth/001.png", 20), "is an 8-bit picture, whose grey levels are no depths"),
     "NaN pose": (in_frame(1, transform_matrix=NAN_POSE), "images/001.png: its pose contains NaN"),
     "pose of 2x2": (in_frame(1, transform_matrix=[[1, 0], [0, 1]]), "images/001.png"),
     "pose of text": (in_frame(1, transform_matrix="eye"), "images/001.png"),
@@ -253,6 +308,12 @@ def test_the_scenes_themselves_are_fine(tmp_path):
     load(write_transforms_scene(tmp_path / "a"))
     load(write_nvidia_scene(tmp_path / "b" / "s", held_out=True))
     load(write_llff_scene(tmp_path / "c"))
+
+
+def test_a_video_is_no_scene(tmp_path):
+    (tmp_path / "walk.MP4").touch()
+    with pytest.raises(SemfieldError, match=r"walk\.MP4 is a video: make a scene of it with semfield process"):
+        load(tmp_path / "walk.MP4")
 
 
 def test_no_folder_and_empty_folder(tmp_path):

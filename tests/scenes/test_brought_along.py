@@ -257,3 +257,57 @@ def test_frames_of_several_sizes_are_brought_to_one(tmp_path):
     assert cameras.fx.flatten().tolist() == pytest.approx([FOCAL] * 4) == cameras.fy.flatten().tolist()
     for index in range(4):
         assert abs(data[index]["image"].numpy() - picture(index) / 255).mean() < 0.08
+
+
+# --- files of other programs and systems -----------------------------------------------------------------------------
+
+
+def null(meta):
+    for frame in meta["frames"]:
+        frame["time"] = frame["camera_id"] = frame["mask_path"] = None
+    meta["k1"] = meta["camera_model"] = None
+
+
+def backslashes(meta):
+    for frame in meta["frames"]:
+        frame.update({key: value.replace("/", "\\") for key, value in frame.items() if key.endswith("_path")})
+
+
+@pytest.mark.parametrize("change", [null, backslashes, lambda meta: meta.pop("w"), lambda meta: meta.pop("h")])
+def test_scenes_as_programs_write_them(tmp_path, change):
+    root = write_transforms_scene(tmp_path)
+    plain = read_scene(root)
+    edit(root, change)
+    found = read_scene(root)
+    assert [(f.image_path, f.size, f.semantic_path) for f in found.train] == [
+        (f.image_path, f.size, f.semantic_path) for f in plain.train
+    ]
+
+
+def test_json_may_begin_with_the_mark_of_its_encoding_and_end_in_capitals(tmp_path):
+    root = write_transforms_scene(tmp_path)
+    (root / "T.JSON").write_bytes(b"\xef\xbb\xbf" + (root / "transforms.json").read_bytes())
+    assert len(read_scene(root / "T.JSON").train) == 4
+
+
+def test_suffixes_of_labels_may_differ_in_case(tmp_path):
+    root = write_transforms_scene(tmp_path)
+    for label in (root / "labels").iterdir():
+        label.rename(label.with_suffix(".PNG"))
+    assert read_scene(root).train[0].semantic_path.name == "000.PNG"
+
+
+def test_what_is_transparent_in_a_label_has_none(tmp_path):
+    label_map = LabelMap((SemanticClass("wall", (0, 0, 0)), SemanticClass("ball", (9, 0, 0))))
+    colors = np.zeros((6, 8, 4), np.uint8)
+    colors[:3, :, 0], colors[:, :5, 3] = 9, 255
+    Image.fromarray(colors).save(tmp_path / "label.png")
+    ids = label_map.read(tmp_path / "label.png")
+    assert (ids[:3, :5] == 1).all() and (ids[3:, :5] == 0).all() and (ids[:, 5:] == -1).all()
+
+
+def test_a_principal_point_outside_of_the_picture_is_said(tmp_path, caplog):
+    root = write_transforms_scene(tmp_path)
+    edit(root, lambda meta: meta.update(cx=40.0))
+    read_scene(root)
+    assert "principal point (40, 6) is outside of the picture of 16x12 pixels" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.formats import read_scene
-from semfield_ns.scenes.order import cameras_by_folder, times_by_name
+from semfield_ns.scenes.order import cameras_by_name, times_by_name
 from tests.scenes.helpers import edit, write_llff_scene, write_transforms_scene
 from tests.scenes.test_colmap import write_colmap
 
@@ -75,9 +75,18 @@ def test_cameras_without_times(tmp_path):
 
 
 def test_cameras_are_told_apart_by_few_folders():
-    assert cameras_by_folder(["cam0/1.png", "cam1/1.png"]) == ["cam0", "cam1"]
-    assert cameras_by_folder(["a/images/1.png", "b/images/1.png"]) == ["a/images", "b/images"]
-    assert cameras_by_folder(["train/1.png", "test/2.png"]) == ["0", "0"]
+    assert cameras_by_name(["cam0/1.png", "cam1/1.png"]) == ["cam0", "cam1"]
+    assert cameras_by_name(["a/images/1.png", "b/images/1.png"]) == ["a/images", "b/images"]
+    assert cameras_by_name(["train/1.png", "test/2.png"]) == ["0", "0"]
+    assert cameras_by_name([f"cam{c}_{n}.png" for c in (1, 2) for n in (9, 10)]) == ["cam1"] * 2 + ["cam2"] * 2
+    assert cameras_by_name([f"a/{n}_{side}.png" for n in (1, 2) for side in ("Left", "right")]) == ["Left", "right"] * 2
+    assert cameras_by_name(["view1.png", "view2.png", "view3.png"]) == ["0"] * 3
+    assert times_by_name([f"cam{c}_{n}.png" for c in (1, 2) for n in (9, 10)], ["1", "1", "2", "2"], "x") == [
+        0,
+        1,
+        0,
+        1,
+    ]
     assert times_by_name(["c1/2.png", "c1/10.png", "c2/10.png"], ["1", "1", "2"], "x") == [0, 1, 1]
 
 

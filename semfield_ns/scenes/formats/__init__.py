@@ -36,8 +36,10 @@ def read_scene(path: Path, images: str | None = None) -> Scene:
     Raises SemfieldError when the folder has none of the layouts, or for anything wrong in the scene.
     """
     path = Path(path)
-    if path.is_file() and path.suffix == ".json":
+    if path.is_file() and path.suffix.lower() == ".json":
         return read_transforms(path)
+    if path.is_file() and path.suffix.lower() in (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"):
+        raise SemfieldError(f"{path} is a video: make a scene of it with semfield process, and give that folder.")
     if not path.is_dir():
         raise SemfieldError(
             f"There is no scene at {path}: give the folder that holds transforms.json or poses_bounds.npy."

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import capital, existing_picture, image_size, natural_key, reason, say_once
 from semfield_ns.scenes.formats.llff import image_folder
-from semfield_ns.scenes.order import cameras_by_folder, times_by_name
+from semfield_ns.scenes.order import cameras_by_name, times_by_name
 from semfield_ns.scenes.scene import Frame, Scene, assemble_scene, with_pictures
 
 _PLACES = ("sparse", "colmap/sparse")
@@ -77,7 +77,7 @@ def read_colmap(path: Path, images: str | None = None) -> Scene:
     folder = image_folder(path, images, prefer="images")
     pictures = {entry.name: existing_picture(folder / entry.name) for entry in entries}
     entries = [entry for entry in entries if entry.name in with_pictures(pictures, str(model))]
-    ids = cameras_by_folder([entry.name for entry in entries])
+    ids = cameras_by_name([entry.name for entry in entries])
     times = times_by_name([entry.name for entry in entries], ids, str(model))
     frames = [
         replace(_frame(entry, _intrinsics(cameras, entry, model), pictures[entry.name]), time=time, camera_id=camera_id)

@@ -9,10 +9,10 @@ from typing import Any, get_args
 import numpy as np
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import existing_picture, image_size, read_json, write_json
+from semfield_ns.io import existing_picture, image_size, read_json, reason, write_json
 from semfield_ns.scenes.formats.ply import read_ply_points, write_ply_points
 from semfield_ns.scenes.labels import LabelMap
-from semfield_ns.scenes.order import cameras_by_folder, times_by_name
+from semfield_ns.scenes.order import cameras_by_name, times_by_name
 from semfield_ns.scenes.scene import CameraMotion, DepthKind, Frame, Scene, assemble_scene, with_pictures
 
 logger = logging.getLogger("semfield")
@@ -57,7 +57,7 @@ def read_transforms(path: Path) -> Scene:
     Raises SemfieldError naming the file, and the frame and key, for anything missing, malformed or contradictory.
     """
     path = Path(path)
-    meta = read_json(path)
+    meta = _without_nulls(read_json(path))
     if not isinstance(meta, dict) or not isinstance(meta.get("frames"), list):
         raise SemfieldError(f'{path} has no list "frames".')
     if not meta["frames"]:
@@ -68,10 +68,16 @@ def read_transforms(path: Path) -> Scene:
 def assembled(path: Path, meta: dict[str, Any]) -> Scene:
     """The scene that the content of a transforms.json at a path tells of."""
     _camera_model(str(path), {}, meta)
-    frames = [_read_frame(path, meta, entry, index) for index, entry in enumerate(meta["frames"])]
-    frames = _with_pictures(path, _timed(path, meta["frames"], frames))
+    entries = [_without_nulls(entry) for entry in meta["frames"]]
+    frames = [_read_frame(path, meta, entry, index) for index, entry in enumerate(entries)]
+    _each_once(path, frames)
+    frames = _with_pictures(path, _timed(path, entries, frames))
     train, test = _split(path, meta, frames)
     has_depth = any(frame.depth_path for frame in frames)
+    points = _file(str(path), path.parent, meta, "ply_file_path")
+    near, far = (_positive(path, meta, key, None) for key in ("near", "far"))
+    if near is not None and far is not None and near >= far:
+        raise SemfieldError(f'{path}: "near" is {near:g} and "far" {far:g}: the nearest content comes first.')
     return assemble_scene(
         path.parent,
         train,
@@ -79,9 +85,9 @@ def assembled(path: Path, meta: dict[str, Any]) -> Scene:
         label_map=LabelMap.from_transforms(meta["semantics"], str(path)) if "semantics" in meta else None,
         depth_kind=_one_of(path, meta, "depth_kind", get_args(DepthKind), "metric") if has_depth else None,
         depth_unit_scale=_positive(path, meta, "depth_unit_scale_factor", _NERFSTUDIO_DEPTH_UNIT) if has_depth else 1.0,
-        near=_positive(path, meta, "near", None),
-        far=_positive(path, meta, "far", None),
-        points=read_ply_points(path.parent / meta["ply_file_path"]) if meta.get("ply_file_path") else None,
+        near=near,
+        far=far,
+        points=None if points is None else read_ply_points(points),
         camera_motion=_one_of(path, meta, "camera_motion", get_args(CameraMotion), "moving"),
     )
 
@@ -124,7 +130,7 @@ def _read_frame(path: Path, meta: dict[str, Any], entry: Any, index: int) -> Fra
     if "transform_matrix" not in entry:
         raise SemfieldError(f'{where} has no "transform_matrix".')
     root = path.parent
-    picture = existing_picture(root / entry["file_path"])
+    picture = existing_picture(_place(where, root, entry, "file_path"))
     values = _intrinsics(where, meta, entry, picture)
     fisheye = _camera_model(where, meta, entry) == _FISHEYE
     distortion = _distortion(where, meta, entry)
@@ -151,16 +157,19 @@ def _intrinsics(where: str, meta: dict[str, Any], entry: dict[str, Any], picture
     """Numbers of the frame or of the file. What Blender's files leave out, the picture and its angles of view tell."""
     given = meta | entry
     values: dict[str, float] = {}
-    if "w" not in given and "h" not in given:
+    if "w" not in given or "h" not in given:
         height, width = image_size(picture, f"{where}, image")
-        given |= {"w": width, "h": height}
+        given = {"w": width, "h": height} | given
     for key in ("w", "h"):
         values[key] = _number(where, {}, given, key)
         if values[key] != int(values[key]):
             raise SemfieldError(f'{where}: "{key}" is {values[key]:g}, not a whole number of pixels.')
     for key, side, angle in (("fl_x", "w", "camera_angle_x"), ("fl_y", "h", "camera_angle_y")):
         if key not in given and angle in given:
-            given[key] = values[side] / 2 / np.tan(_number(where, {}, given, angle) / 2)
+            radians = _number(where, {}, given, angle)
+            if not 0 < radians < np.pi:
+                raise SemfieldError(f'{where}: "{angle}" is {radians:g}; it is an angle in radians, between 0 and pi.')
+            given[key] = values[side] / 2 / np.tan(radians / 2)
     values["fl_x"] = _number(where, {}, given, "fl_x")
     values["fl_y"] = _number(where, {}, given, "fl_y" if "fl_y" in given else "fl_x")
     for key, side in (("cx", "w"), ("cy", "h")):
@@ -263,7 +272,29 @@ def _file(where: str, root: Path, entry: dict[str, Any], key: str) -> Path | Non
         return None
     if not isinstance(value, str) or not value:
         raise SemfieldError(f'{where}: "{key}" is {value!r}, not a path.')
-    return root / value
+    return existing_picture(_place(where, root, entry, key))
+
+
+def _place(where: str, root: Path, entry: dict[str, Any], key: str) -> Path:
+    """Where a file of the frame is, or would be. Windows separates folders by backslashes."""
+    try:
+        path = root / entry[key]
+        return path if path.exists() else root / entry[key].replace("\\", "/")
+    except (OSError, ValueError) as error:
+        raise SemfieldError(f'{where}: "{key}" is no path of a file ({reason(error)}).') from error
+
+
+def _each_once(path: Path, frames: list[Frame]) -> None:
+    """Raise SemfieldError where two frames are of one picture: one of their poses and times is wrong."""
+    first: dict[Path, int] = {}
+    for index, frame in enumerate(frames):
+        if (other := first.setdefault(frame.image_path, index)) != index:
+            raise SemfieldError(f"{path}: the frames {other} and {index} are both of {frame.image_path}: keep one.")
+
+
+def _without_nulls(value: Any) -> Any:
+    """An object without the keys whose value is null, as some programs write what they do not know."""
+    return {key: v for key, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def _timed(path: Path, entries: list[dict[str, Any]], frames: list[Frame]) -> list[Frame]:
@@ -280,7 +311,7 @@ def _timed(path: Path, entries: list[dict[str, Any]], frames: list[Frame]) -> li
     names = list(dict.fromkeys(entry["file_path"] for entry in entries))
     camera_of = {entry["file_path"]: str(entry.get("camera_id", "0")) for entry in entries}
     if not any("camera_id" in entry for entry in entries):
-        camera_of = dict(zip(names, cameras_by_folder(names), strict=True))
+        camera_of = dict(zip(names, cameras_by_name(names), strict=True))
     times = dict(zip(names, times_by_name(names, [camera_of[name] for name in names], str(path)), strict=True))
     found = [
         replace(frame, time=times[entry["file_path"]], camera_id=camera_of[entry["file_path"]])
@@ -298,12 +329,14 @@ def _split(path: Path, meta: dict[str, Any], frames: list[Frame]) -> tuple[list[
     if "train_filenames" not in meta:
         raise SemfieldError(f'{path} has "{keys[0]}" but no "train_filenames": list the training images too.')
     known = {os.path.normpath(frame.image_path) for frame in frames}
-    left_out = {os.path.normpath(existing_picture(path.parent / entry["file_path"])) for entry in meta["frames"]}
+    listed = [_place(str(path), path.parent, entry, "file_path") for entry in meta["frames"]]
+    left_out = {os.path.normpath(existing_picture(picture)) for picture in listed}
     chosen: dict[str, set[str]] = {}
     for key in keys:
         if not isinstance(meta[key], list) or not all(isinstance(name, str) for name in meta[key]):
             raise SemfieldError(f'{path}: "{key}" is not a list of file names.')
-        chosen[key] = {os.path.normpath(existing_picture(path.parent / name)) for name in meta[key]}
+        places = [_place(str(path), path.parent, {key: name}, key) for name in meta[key]]
+        chosen[key] = {os.path.normpath(existing_picture(place)) for place in places}
         if unmatched := sorted(chosen[key] - known - left_out):
             raise SemfieldError(f'{path}: "{key}" names {unmatched[0]}, which is the "file_path" of no frame.')
     held_out = chosen.get("val_filenames", set()) | chosen.get("test_filenames", set())
