@@ -4,6 +4,7 @@ Importing this module costs nothing: torch, torchmetrics and the rest are import
 """
 
 import difflib
+import errno
 import logging
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.run_folder import checkpoint_folder, find_scene, run_config
+from semfield_ns.run_folder import NO_CONFIG, checkpoint_folder, find_scene, run_config
 
 if TYPE_CHECKING:
     from tarfile import TarFile
@@ -37,6 +38,8 @@ logger = logging.getLogger("semfield")
 
 TRACEBACK_VARIABLE = "SEMFIELD_TRACEBACK"
 """Set this environment variable to 1 to see the traceback of a `SemfieldError`."""
+
+_NOT_WRITTEN = (errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
 
 DOWNLOAD_TIMEOUT_SECONDS = 10.0
 INTERRUPTED = 130
@@ -197,7 +200,7 @@ def error_sentence(error: BaseException, trace: TracebackType | None = None) -> 
     if isinstance(error, SemfieldError):
         return text
     frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    known = (_unreadable_config, _unreadable_checkpoint, _unreadable_camera_path, _missing_gpu)
+    known = (_unreadable_config, _unreadable_checkpoint, _unreadable_camera_path, _missing_gpu, _unwritable)
     return next((sentence for tell in known if (sentence := tell(error, frames))), None)
 
 
@@ -209,6 +212,8 @@ def _unreadable_config(error: BaseException, frames: list[FrameType]) -> str | N
     values = setups[0].f_locals
     # Nerfstudio asserts that what it read is a configuration; later errors are those of the run.
     no_configuration = frames[-1] is setups[0] and isinstance(error, AssertionError) and "pipeline" not in values
+    if frames[-1] is setups[0] and isinstance(error, KeyError):
+        return f"{values['config_path']} is of the method {error}, which is not installed: install its package."
     if "config" in values and not no_configuration:
         return None
     path: Path = values["config_path"]
@@ -217,7 +222,7 @@ def _unreadable_config(error: BaseException, frames: list[FrameType]) -> str | N
             return f"{path} is a folder: give the config.yml of the run, {run_config(path)}."
         except SemfieldError as unknown:
             return str(unknown)
-    return f"{path} cannot be read as the config.yml of a run: give the file of that name that training wrote."
+    return f"{path} {NO_CONFIG}"
 
 
 def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str | None:
@@ -246,6 +251,12 @@ def _unreadable_checkpoint(error: BaseException, frames: list[FrameType]) -> str
     if in_loader or (in_torch_load and isinstance(error, FileNotFoundError)):
         place = path or f"in {getattr(config, 'load_dir', None)}"
         return f"There is no checkpoint {place}: train until the first one is saved."
+    if (
+        path is not None
+        and path.is_file()
+        and (path.suffix != ".ckpt" or (frames[-1] in loaders and isinstance(error, KeyError | TypeError)))
+    ):
+        return f"{path} is not a checkpoint of Nerfstudio: give a .ckpt file that ns-train saved."
     if in_torch_load and isinstance(error, RuntimeError | EOFError | OSError | KeyError | pickle.UnpicklingError):
         return f"Cannot read the checkpoint {path}: it is damaged or incomplete; delete it and use an older one."
     return None
@@ -256,7 +267,7 @@ def _wrong_checkpoint_path(checkpoint: Path | None, folder: Path | None) -> str 
     if folder is not None and folder.is_file():
         return f"{folder} is a file: give the folder that it is in as --load-dir, or the file as --load-checkpoint."
     if folder is not None and not folder.exists():
-        return f"There is no folder {folder} of checkpoints{_meant(folder)}."
+        return f"There is no folder {folder} of checkpoints{_meant(folder) or '.'}"
     if folder is not None and not any(folder.glob("step-*.ckpt")):
         below = next(iter(sorted(folder.glob("**/step-*.ckpt"))), None)
         hint = f": give {below.parent}" if below else ": train until the first one is saved"
@@ -266,7 +277,7 @@ def _wrong_checkpoint_path(checkpoint: Path | None, folder: Path | None) -> str 
         hint = f"give a checkpoint in it, such as {newest}" if newest else "give a checkpoint, which is a .ckpt file"
         return f"{checkpoint} is a folder: {hint}."
     if checkpoint is not None and not checkpoint.exists() and (meant := _meant(checkpoint)):
-        return f"There is no checkpoint {checkpoint}{meant}."
+        return f"There is no checkpoint {checkpoint}{meant}"
     return None
 
 
@@ -274,7 +285,7 @@ def _meant(path: Path) -> str:
     """The path with the nearest name, as a question; nothing if none is near."""
     names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=1)
-    return f": did you mean {path.parent / near[0]}" if near else ""
+    return f": did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _unreadable_camera_path(error: BaseException, frames: list[FrameType]) -> str | None:
@@ -302,6 +313,16 @@ def _missing_gpu(error: BaseException, frames: list[FrameType]) -> str | None:
         return (
             "The device mps (of Macs) is not there, or lacks something that is needed: add --machine.device-type cpu."
         )
+    return None
+
+
+def _unwritable(error: BaseException, frames: list[FrameType]) -> str | None:
+    """A sentence for a file or folder that one of Nerfstudio's commands cannot write for a run of ours, else None."""
+    if not isinstance(error, OSError) or not error.filename or error.errno not in _NOT_WRITTEN:
+        return None
+    values = [frame.f_locals for frame in frames]
+    if any(_is_ours(v.get("pipeline") or getattr(v.get("config"), "pipeline", None)) for v in values):
+        return f"Cannot write {error.filename} ({error.strerror}): free some space or choose another folder."
     return None
 
 

@@ -59,7 +59,7 @@ def natural_key(name: str) -> tuple[tuple[str, int], ...]:
 
 def reason(error: BaseException) -> str:
     """The first line of an exception's text, without file names (the caller names the file)."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = getattr(error, "strerror", None) or str(error)
     return next(iter(text.strip().splitlines()), "") or type(error).__name__
 
 

@@ -13,6 +13,8 @@ from semfield_ns.errors import SemfieldError
 CONFIG = "config.yml"
 LISTED = 10
 """runs that an error names"""
+NO_CONFIG = "cannot be read as the config.yml of a run: give the file of that name that training wrote."
+"""what to say of a file, after its name"""
 _BEGINNING = "!!python/object"
 """of what Nerfstudio writes for a run, and no other program for anything"""
 
@@ -54,12 +56,14 @@ def checkpoint_folder(named: Path, config: Path) -> Path:
     Raises:
         SemfieldError: they are in neither place.
     """
-    for folder in (named, config.parent / named.name):
+    beside = config.parent / named.name
+    for folder in (named, beside):
         if folder.is_dir():
             return folder
+    places = f"neither in {named} nor in {beside}" if named.resolve() != beside.resolve() else f"not in {named}"
     raise SemfieldError(
-        f"The checkpoints of {config} are neither in {named} nor in {config.parent / named.name}: put that folder "
-        "beside the config.yml, or train until the first one is saved."
+        f"The checkpoints of {config} are {places}: put that folder beside the config.yml, or train until the first "
+        "one is saved."
     )
 
 
@@ -78,8 +82,10 @@ def find_scene(settings: Any, config: Path) -> None:
         data = getattr(owner, "data", None)
         if data is None or Path(data) == Path() or Path(data).exists():
             continue
-        places = [folder / data for folder in config.resolve().parents] if not Path(data).is_absolute() else []
-        found = next((place for place in places if place.exists()), None)
+        above = config.resolve().parents
+        places = [folder / data for folder in above] if not Path(data).is_absolute() else []
+        # outputs/SCENE is not the scene, but a folder that the run is in.
+        found = next((place for place in places if place.exists() and place not in above), None)
         if found is None:
             raise SemfieldError(
                 f"The scene {data} of the run {config.parent} is not there any more: put it back, or write where it is "

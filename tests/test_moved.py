@@ -46,6 +46,23 @@ def test_scenes_are_looked_for_from_the_config(tmp_path):
     find_scene(settings(None), config)
 
 
+def test_a_folder_that_the_run_is_in_is_not_its_scene(tmp_path):
+    config = tmp_path / "outputs" / "demo" / "method" / "time" / "config.yml"
+    config.parent.mkdir(parents=True)
+    (tmp_path / "demo").mkdir()
+    found = settings(Path("demo"))
+    find_scene(found, config)
+    assert found.pipeline.datamanager.data == tmp_path / "demo"
+
+
+def test_a_run_of_a_method_that_is_not_installed(tmp_path):
+    def eval_setup(config_path, config):
+        return {}[config]
+
+    told = sentence_of(eval_setup, tmp_path / "config.yml", "unicorn")
+    assert told == f"{tmp_path / 'config.yml'} is of the method 'unicorn', which is not installed: install its package."
+
+
 def _load_checkpoint(config, pipeline):
     """As Nerfstudio's trainer does it."""
     import torch

@@ -7,6 +7,7 @@ import re
 import shutil
 import zipfile
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def demo(
             "The demo ends with a video, and there is no ffmpeg on the PATH, nor that of imageio-ffmpeg: "
             "install ffmpeg and try again."
         )
+    if method not in (known := {entry.name for entry in entry_points(group="nerfstudio.method_configs")}):
+        raise SemfieldError(f"There is no method {method!r}: choose one of {', '.join(sorted(known))}.")
     width = width or (320 if "splat" in method else 160)
     plan = DemoPlan(output_dir, scene, method, width, labels, max_iterations, seconds, fps, seed)
     StepRunner(plan.markers).run_all(plan.steps())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from semfield_ns.errors import SemfieldError
 from semfield_ns.io import require_writable
 from semfield_ns.run_folder import run_config
 
@@ -25,6 +26,8 @@ def prepared(command: Callable[..., Any]) -> Callable[..., Any]:
             require_writable(given.arguments["output_dir"])
         if "output" in given.arguments:
             require_writable(given.arguments["output"].parent)
+            if given.arguments["output"].is_dir():
+                raise SemfieldError(f"{given.arguments['output']} is a folder: give a file in it as --output.")
         for name in RUNS:
             if given.arguments.get(name) is not None:
                 given.arguments[name] = run_config(given.arguments[name])

@@ -164,6 +164,8 @@ def digest(path: Path | None) -> str | None:
     """A name for what a file, or all files of a folder, hold, quick for long videos: sizes, beginnings and ends."""
     if path is None:
         return None
+    if not path.exists():
+        raise SemfieldError(f"{path} does not exist: give the file or folder that another program wrote.")
     result = hashlib.sha256(path.name.encode())
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in files:

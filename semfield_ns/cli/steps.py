@@ -182,7 +182,7 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
                         progress(share)
                     if share is None or not re.search("[━╸╺]", line):
                         print(line, file=sink, flush=True)
-                        last = line.strip()
+                        last = line.strip() if re.search(r"\w", line) else last
             except BaseException:
                 _end(child)
                 raise

@@ -24,6 +24,7 @@ from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.sources import nearest_views
 from semfield_ns.io import atomic_path, write_png, write_text
 from semfield_ns.pipeline import INFO_KEY, encode_info
+from semfield_ns.run_folder import NO_CONFIG
 
 CHECKPOINTS = "nerfstudio_models"
 
@@ -37,8 +38,13 @@ def read_run(load_config: Path) -> TrainerConfig:
     if not load_config.is_file():
         raise SemfieldError(f"{load_config} is not a file: give the config.yml of a trained run.")
     # Nerfstudio's own way to read a run's configuration; like every ns-* command it trusts the file.
-    config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
-    if not isinstance(config, TrainerConfig) or not isinstance(config.pipeline.model, GSNModelConfig):
+    try:
+        config = yaml.load(load_config.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    except Exception as error:  # whatever the text leads the parser, or the constructors that it names, to
+        raise SemfieldError(f"{load_config} {NO_CONFIG}") from error
+    if not isinstance(config, TrainerConfig):
+        raise SemfieldError(f"{load_config} {NO_CONFIG}")
+    if not isinstance(config.pipeline.model, GSNModelConfig):
         raise SemfieldError(f"{load_config} is not a run of gsn: only generalisable models can be attached to a scene.")
     return config
 

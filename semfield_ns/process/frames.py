@@ -75,6 +75,8 @@ def open_source(path: Path) -> Source:
     path = Path(path)
     if not path.exists():
         raise SemfieldError(f"{path} does not exist: give a video file or a folder of images.")
+    if path.is_file() and path.suffix.lower() in PICTURES:
+        raise SemfieldError(f"{path} is one picture: give a video, or the folder of several.")
     return _open_folder(path) if path.is_dir() else _open_video(path)
 
 

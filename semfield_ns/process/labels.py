@@ -4,7 +4,7 @@ Which frame an image is of, its name says (`names`).
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,16 @@ MOVERS = frozenset(_MOVERS.split())
 
 _REACH = 8  # frames that a clicked label is carried
 _SIMILAR = 22.0  # distance in Lab up to which a pixel belongs to the clicked thing
+_OTHERS = {
+    ".xml": 'CVAT\'s XML: export its "Segmentation mask 1.1"',
+    ".txt": "text files, such as YOLO's: export COCO",
+    ".json": "JSON files of single images, such as LabelMe's: convert them to one COCO file",
+    ".jpg": "JPEGs, which change labels: save them as PNG",
+    ".jpeg": "JPEGs, which change labels: save them as PNG",
+    ".npy": "arrays: save them as PNG",
+    ".zip": "an archive: unpack it",
+}
+"""what else tools leave, by suffix, and what to do"""
 _WIDE = 65535  # the id of "no label" where there are more classes than a byte can count
 _LABEL_STUDIO = re.compile(r"task-(\d+)-.*?tag-(.+?)-(\d+)\.png$")
 
@@ -71,6 +81,8 @@ def import_labels(
         raise SemfieldError(f"The labels {path} do not exist: give a folder of masks or a .json file.")
     if path.suffix.lower() == ".png":
         found = _from_one_mask(path, frames, size)
+    elif path.is_file() and path.suffix.lower() != ".json":
+        raise _unknown(path, [path])
     elif path.is_file():
         meta = read_json(path)
         if isinstance(meta, dict) and "clicks" in meta:
@@ -78,7 +90,9 @@ def import_labels(
         elif isinstance(meta, dict) and "annotations" in meta and "categories" in meta:
             found = _from_coco(path, meta, frames, size)
         else:
-            raise SemfieldError(f'{path} is neither COCO ("categories", "annotations") nor clicks ("clicks").')
+            raise SemfieldError(
+                f'{path} is neither COCO ("categories", "annotations") nor clicks ("clicks"): export COCO.'
+            )
     else:
         found = _from_folder(path, frames, size)
     if not found.labels:
@@ -94,24 +108,32 @@ def _from_folder(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]
     if not (path / "labelmap.txt").is_file() and len(inside) == 1 and (inside[0] / "labelmap.txt").is_file():
         path = inside[0]  # archives are unpacked into a folder of their own
     pngs = _pngs(path)
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and any(folder.glob("*.png")))
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and _pngs(folder))
     if (path / "labelmap.txt").is_file():
         return _from_cvat(path, frames, size)
     if any(_LABEL_STUDIO.search(png.name) for png in pngs):
         return _from_label_studio(path, pngs, frames, size)
     if (path / "classes.json").is_file():
         label_map = LabelMap.from_transforms(read_json(path / "classes.json"), str(path / "classes.json"))
-        every = sorted(path.rglob("*.png"))
-        return Imported(label_map, _read_ids(path, label_map, every, frames, size), "PNGs of class ids")
+        return Imported(label_map, _read_ids(path, label_map, _pngs(path, "**"), frames, size), "PNGs of class ids")
     if folders:
         return _from_tracks(path, folders, frames, size)
     if pngs:
         return _from_object_ids(path, pngs, frames, size)
-    raise SemfieldError(f"{path} has no labels in a known format: see docs/own_video.md for the formats.")
+    raise _unknown(path, path.rglob("*"))
 
 
-def _pngs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.png"), key=lambda file: natural_key(file.name))
+def _unknown(path: Path, files: Iterable[Path]) -> SemfieldError:
+    """What to say of labels that are none of the formats, by the suffixes of the files."""
+    advice = next((_OTHERS[suffix] for file in files if (suffix := file.suffix.lower()) in _OTHERS), None)
+    found = f"it holds {advice}" if advice else "see docs/own_video.md for the formats"
+    return SemfieldError(f"{path} has no labels in a known format: {found}.")
+
+
+def _pngs(folder: Path, depth: str = "") -> list[Path]:
+    """PNGs of a folder, or (depth "**") of those below it too, in the order of the numbers in their names."""
+    found = [file for file in folder.glob(f"{depth}/*".lstrip("/")) if file.suffix.lower() == ".png"]
+    return sorted(found, key=lambda file: natural_key(file.relative_to(folder).as_posix()))
 
 
 def _label_map(classes: Sequence[SemanticClass]) -> LabelMap:
@@ -142,7 +164,7 @@ def _from_cvat(path: Path, frames: Sequence[FrameNames], size: tuple[int, int]) 
     moving = _lines(movers) if movers.is_file() else [name for name in names if name.lower() in MOVERS]
     label_map = _label_map([SemanticClass(name, color, name in moving) for name, color in names.items()])
     folder = path / "SegmentationClass"
-    pngs = sorted((folder if folder.is_dir() else path).rglob("*.png"))
+    pngs = _pngs(folder if folder.is_dir() else path, "**")
     return Imported(label_map, _read_ids(path, label_map, pngs, frames, size), "CVAT segmentation masks")
 
 
@@ -156,6 +178,8 @@ def _labelmap_names(path: Path) -> dict[str, tuple[int, int, int]]:
             except ValueError as error:
                 raise SemfieldError(f'{path}: the line "{line}" is not of the form name:r,g,b:: .') from error
             classes[name.strip()] = (r, g, b)
+    if not classes:
+        raise SemfieldError(f"{path} lists no class; write one a line as name:r,g,b:: .")
     return classes
 
 
@@ -229,6 +253,8 @@ def _new_classes(names: Sequence[str], moving: bool = False) -> list[SemanticCla
 def _object_names(path: Path, keys: Sequence[str]) -> list[str]:
     """Names of tracked objects: names.json ({"1": "person"}), or "object 1"."""
     given = read_json(path / "names.json") if (path / "names.json").is_file() else {}
+    if not isinstance(given, dict):
+        raise SemfieldError(f'{path / "names.json"} is not an object such as {{"1": "person"}}.')
     return [str(given.get(key, given.get(key.lstrip("0"), f"object {key.lstrip('0') or key}"))) for key in keys]
 
 
@@ -239,7 +265,7 @@ def _from_tracks(path: Path, folders: Sequence[Path], frames: Sequence[FrameName
     classes = [BACKGROUND, *_new_classes(distinct, moving=True)]
     labels: dict[int, Ids] = {}
     # All objects are of the same frames, and tell together what their names mean.
-    files = sorted({png.name for folder in folders for png in folder.glob("*.png")}, key=natural_key)
+    files = sorted({png.name for folder in folders for png in _pngs(folder)}, key=natural_key)
     number_of = dict(zip(files, match_names(files, frames, str(path)), strict=True))
     for folder, name in zip(folders, names, strict=True):
         for png in _pngs(folder):
@@ -301,28 +327,39 @@ def _from_coco(path: Path, meta: dict[str, Any], frames: Sequence[FrameNames], s
     What is annotated by a box alone lies somewhere in it: the box is left without a label.
     """
     try:
-        name_of = {entry["id"]: str(entry["name"]) for entry in meta["categories"]}
-        names = list(dict.fromkeys(name_of[key] for key in sorted(name_of)))  # Roboflow lists some twice
+        # Some programs write numbers of categories and images as text in one place; Roboflow lists some names twice.
+        name_of = {str(entry["id"]): str(entry["name"] or "") for entry in meta["categories"]}
+        names = list(dict.fromkeys(name_of[key] for key in sorted(name_of, key=natural_key)))
         classes = [BACKGROUND] * ("background" not in names) + _new_classes(names)
         place = {entry.name: i for i, entry in enumerate(classes)}
-        pictures = {entry["id"]: entry for entry in meta["images"]}
-        used = list(dict.fromkeys(entry["image_id"] for entry in meta["annotations"]))
+        pictures = {str(entry["id"]): entry for entry in meta["images"]}
+        if not meta["annotations"]:
+            raise SemfieldError(f"{path} has no annotations: label some frames first.")
+        for key, known in (("image_id", pictures), ("category_id", name_of)):
+            lost = next((entry[key] for entry in meta["annotations"] if str(entry[key]) not in known), None)
+            if lost is not None:
+                raise SemfieldError(f'{path}: an annotation has the "{key}" {lost}, which is not listed.')
+        used = list(dict.fromkeys(str(entry["image_id"]) for entry in meta["annotations"]))
         files = [str(pictures[key]["file_name"]) for key in used]
         number_of = dict(zip(used, match_names(files, frames, str(path)), strict=True))
         parts: dict[int, list[tuple[np.ndarray, int]]] = {}
         boxes = 0
         for entry in meta["annotations"]:
-            number, picture = number_of[entry["image_id"]], pictures[entry["image_id"]]
+            number, picture = number_of[str(entry["image_id"])], pictures[str(entry["image_id"])]
             if number is None:
                 continue
             shape, outline = (int(picture["height"]), int(picture["width"])), entry.get("segmentation")
             mask = coco_mask(outline, *shape) if outline else _box(entry["bbox"], *shape)
             boxes += not outline
             where = f"{path}: {picture['file_name']}"
-            value = place[name_of[entry["category_id"]]] if outline else IGNORE
+            value = place[name_of[str(entry["category_id"])]] if outline else IGNORE
             parts.setdefault(number, []).append((_fitted(mask.astype(np.uint8), size, where) > 0, value))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise SemfieldError(f"{path} is not valid COCO: {type(error).__name__} {error}.") from error
+    except SemfieldError:
+        raise
+    except KeyError as error:
+        raise SemfieldError(f"{path} is not valid COCO: the key {error} is missing.") from error
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise SemfieldError(f"{path} is not valid COCO: {error}.") from error
     labels: dict[int, Ids] = {}
     for number, found in parts.items():
         labels[number] = np.full(size[::-1], place["background"], dtype=np.int64)
@@ -346,21 +383,42 @@ def coco_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H
     Raises:
         ValueError: it is anything else.
     """
-    from pycocotools import mask as coco
-
     if isinstance(segmentation, list):
+        from pycocotools import mask as coco
+
+        if not isinstance(segmentation[0], list):
+            segmentation = [segmentation]
         for polygon in segmentation:
             if len(polygon) < 6 or len(polygon) % 2:
                 raise ValueError(f"a polygon of {len(polygon)} numbers")
+            if not np.isfinite(polygon).all():
+                raise ValueError("a polygon with NaN or infinity")
+        if max(max(polygon) for polygon in segmentation) <= 1 < min(height, width):
+            raise ValueError("polygons in shares of the picture instead of pixels")
         return np.asarray(coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width))) > 0)
     counts = segmentation["counts"]
     if list(segmentation["size"]) != [height, width]:
         raise ValueError(f"run lengths of {segmentation['size']} for an image of {height} x {width}")
-    if isinstance(counts, list):
-        if sum(counts) != height * width:
-            raise ValueError(f"{sum(counts)} run lengths for an image of {height} x {width}")
-        segmentation = coco.frPyObjects(segmentation, height, width)
-    return np.asarray(coco.decode(segmentation) > 0)
+    runs = np.array(counts if isinstance(counts, list) else _run_lengths(str(counts)), dtype=np.int64)
+    if runs.sum() != height * width or runs.min() < 0:
+        raise ValueError(f"{runs.sum()} run lengths for an image of {height} x {width}")
+    return np.repeat(np.arange(len(runs)) % 2 > 0, runs).reshape(width, height).T
+
+
+def _run_lengths(text: str) -> list[int]:
+    """Compressed run lengths: digits of 5 bits from "0" on, the lowest first; from the third on, differences to the
+    last but one.
+    """
+    runs: list[int] = []
+    value, bits = 0, 0
+    for character in text:
+        digit = ord(character) - ord("0")
+        value, bits = value | (digit & 31) << bits, bits + 5
+        if not digit & 32:
+            value -= (digit & 16) << (bits - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, bits = 0, 0
+    return runs
 
 
 # --- clicks ----------------------------------------------------------------------------------------------------------
@@ -373,13 +431,15 @@ def _from_clicks(
     entries = meta.get("classes")
     if not isinstance(entries, list) or not isinstance(meta["clicks"], dict):
         raise SemfieldError(f'{path} needs a list "classes" and an object "clicks" (frame -> [[class, x, y], ...]).')
-    numbered = [{"id": i, **entry} for i, entry in enumerate(entries)]
+    numbered = [{"id": i} | (entry if isinstance(entry, dict) else {"name": entry}) for i, entry in enumerate(entries)]
     label_map = LabelMap.from_transforms({"classes": numbered}, str(path))
     labels: dict[int, Ids] = {}
     numbers = match_names(list(meta["clicks"]), frames, str(path))
     for (name, clicks), number in zip(meta["clicks"].items(), numbers, strict=True):
         if number is None:
             raise SemfieldError(f'{path}: "{name}" is no picked frame (0000 to {frame_name(len(frames) - 1)}).')
+        if not isinstance(clicks, list):
+            raise SemfieldError(f"{path}, frame {name}: the clicks {clicks!r} are no list [[class, x, y], ...].")
         seeds = [_seed(path, name, click, label_map, size) for click in clicks]
         labels[number] = grow(read_frame(images, number), seeds)
     clicked = len(labels)

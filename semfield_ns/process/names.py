@@ -248,6 +248,8 @@ def _looked_up(table: Mapping[Any, int], keys: Sequence[Any]) -> Places:
 
 def _stem(name: str) -> str:
     """The last part of a path or address, without the suffixes of files."""
+    if "://" in name:
+        name = re.sub(r"[?#](?!d=).*", "", name)  # of an address
     last = unquote(name.split("?d=")[-1]).replace("\\", "/").rstrip("/").rpartition("/")[2]
     return re.sub(rf"(?:{_SUFFIX})+$", "", last, flags=re.IGNORECASE) or last
 

@@ -44,6 +44,8 @@ class LabelMap:
         names = [c.name for c in self.classes]
         if not names:
             raise SemfieldError("A label map needs at least one class.")
+        if not all(name.strip() for name in names):
+            raise SemfieldError("The label map has a class without a name: name each class.")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise SemfieldError(
                 f'The label map names the class "{repeated[0]}" twice: give each class a name of its own.'
@@ -193,8 +195,6 @@ def _pack(colors: UInt8[np.ndarray, "*shape 3"]) -> Int[np.ndarray, "*shape"]:
 
 def _class_from_entry(entry: dict[str, Any], index: int, shares: bool) -> SemanticClass:
     color, name, dynamic = entry.get("color"), str(entry["name"]), entry.get("dynamic") or False
-    if not name.strip():
-        raise ValueError(f"class {index} has an empty name")
     if dynamic not in (False, True):
         raise ValueError(f'"dynamic" of "{name}" is {dynamic!r}, neither true nor false')
     if color is not None and shares:

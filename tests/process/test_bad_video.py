@@ -37,6 +37,7 @@ def test_a_camera_without_a_path_gives_a_scene_of_one_place(tmp_path, turn, kind
     assert len(places) == 6 and np.ptp(places, axis=0).max() < 1e-9, "no path is invented"
 
 
+@pytest.mark.bad_input
 def test_pictures_that_have_nothing_in_common(tmp_path):
     pytest.importorskip("pycolmap")
     (tmp_path / "in").mkdir()
@@ -47,12 +48,14 @@ def test_pictures_that_have_nothing_in_common(tmp_path):
         register(tmp_path / "in", names, None, tmp_path / "work", Rig())
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("value", [0, 255])
 def test_a_blank_video(tmp_path, value):
     video = write_video(tmp_path / "a.mp4", [np.full((48, 64, 3), value, np.uint8)] * 6)
     fails(video, tmp_path / "out", r"0 frames to use \(6 of 6 are black or without any contrast\)")
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("damage", ["empty", "noise", "cut"])
 def test_a_broken_file(tmp_path, damage):
     video = write_video(tmp_path / "a.mp4", sliding(6))
@@ -63,12 +66,14 @@ def test_a_broken_file(tmp_path, damage):
     fails(video, tmp_path / "out", r"a\.mp4 cannot be read as a video .*convert it with ffmpeg")
 
 
+@pytest.mark.bad_input
 def test_noise_that_looks_like_sound(tmp_path):
     """A few in a thousand files of noise are taken for sound, which has no pictures."""
     (tmp_path / "a.mp4").write_bytes(np.random.default_rng(289).bytes(5000))
     fails(tmp_path / "a.mp4", tmp_path / "out", r"a\.mp4 has no picture track")
 
 
+@pytest.mark.bad_input
 def test_a_file_without_pictures(tmp_path):
     (tmp_path / "a.mp4").write_text("hello")
     fails(tmp_path / "a.mp4", tmp_path / "out", "cannot be read as a video")
@@ -77,10 +82,12 @@ def test_a_file_without_pictures(tmp_path):
     fails(tmp_path / "empty", tmp_path / "out", "holds no images")
 
 
+@pytest.mark.bad_input
 def test_two_frames(tmp_path):
     fails(write_video(tmp_path / "a.mp4", sliding(2)), tmp_path / "out", r"has 2 frames to use .*at least 4 are needed")
 
 
+@pytest.mark.bad_input
 def test_images_of_several_sizes(tmp_path):
     for i in range(5):
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -88,6 +95,7 @@ def test_images_of_several_sizes(tmp_path):
     fails(tmp_path / "in", tmp_path / "out", r"3\.png is 120x101 pixels, 0\.png 120x100")
 
 
+@pytest.mark.bad_input
 def test_a_cut_image_of_a_folder(tmp_path):
     for i, picture in enumerate(sliding(5)):
         (tmp_path / "in").mkdir(exist_ok=True)
@@ -115,6 +123,7 @@ def test_no_space_left_and_then_some(tmp_path, monkeypatch):
     assert len(list((folder / "images").iterdir())) == 6  # no temporary file is left either
 
 
+@pytest.mark.bad_input
 def test_no_space_for_structure_from_motion(tmp_path, monkeypatch):
     pytest.importorskip("pycolmap")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 2**20))
@@ -122,6 +131,7 @@ def test_no_space_for_structure_from_motion(tmp_path, monkeypatch):
         register(tmp_path, [f"{i}.png" for i in range(5)], None, tmp_path / "work", Rig())
 
 
+@pytest.mark.bad_input
 def test_a_folder_with_something_else_is_not_written_to(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
@@ -130,6 +140,7 @@ def test_a_folder_with_something_else_is_not_written_to(tmp_path):
     )
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize(
     "options, message",
     [

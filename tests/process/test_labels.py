@@ -265,3 +265,88 @@ def test_numbers_count_alike_in_all_importers(tmp_path, box):
                 file.unlink()
         with pytest.raises(SemfieldError, match=r"frame_00003\.png may be .* or .*--frame-names"):
             read(tmp_path / kind, tmp_path, frames)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+SQUARE = {"segmentation": [[0, 0, 9, 0, 9, 9]]}
+CLICKED = {"classes": [{"name": "wall"}], "clicks": {}}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"annotations": []}, "has no annotations"),
+        ({"annotations": [{"image_id": 9, "category_id": 1} | SQUARE]}, '"image_id" 9, which is not listed'),
+        ({"annotations": [{"image_id": 1, "category_id": 9} | SQUARE]}, '"category_id" 9, which is not listed'),
+        ({"images": [{"id": 1, "file_name": "0001.png"}]}, "the key 'height' is missing"),
+        ({"images": {"a": 1}}, "is not valid COCO"),
+        ({"categories": [{"id": 1, "name": None}]}, "class without a name"),
+        ([[float("nan")] * 6], "polygon with NaN"),
+        ([[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]], "polygons in shares of the picture"),
+        ([[1, 2, 3, 4]], "a polygon of 4 numbers"),
+        ({"size": [30, 40], "counts": "0"}, "0 run lengths for an image of 30 x 40"),
+        ({"size": [30, 40], "counts": "words!"}, "run lengths for an image of 30 x 40"),
+        ({"size": [30, 40], "counts": [-60, 60, 1200]}, "run lengths for an image of 30 x 40"),
+        ({"size": [40, 30], "counts": [1200]}, r"run lengths of \[40, 30\]"),
+    ],
+)
+def test_bad_coco(tmp_path, change, told):
+    outline = change if isinstance(change, list) or "counts" in change else None
+    annotation = {"image_id": 1, "category_id": 1, **SQUARE} | ({"segmentation": outline} if outline else {})
+    meta = {
+        "images": [{"id": 1, "file_name": "0001.png", "width": 40, "height": 30}],
+        "categories": [{"id": 1, "name": "ball"}],
+        "annotations": [annotation],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(meta if outline else meta | change))
+    with pytest.raises(SemfieldError, match=told) as caught:
+        read(tmp_path / "coco.json", tmp_path)
+    assert str(caught.value).count("coco.json") <= 1
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "name, content, told",
+    [
+        ("labels.xml", "<annotations/>", 'CVAT\'s XML: export its "Segmentation mask 1.1"'),
+        ("labels.zip", "PK", "an archive: unpack it"),
+        ("0001.jpg", "x", "JPEGs, which change labels: save them as PNG"),
+        ("0001.npy", "x", "arrays: save them as PNG"),
+        ("yolo/0001.txt", "0 0.5 0.5 0.1 0.1", "YOLO's: export COCO"),
+        ("labelme/0001.json", "{}", "LabelMe's: convert them to one COCO file"),
+        ("jpegs/0001.jpg", "x", "JPEGs, which change labels"),
+        ("labelme.json", '{"shapes": [], "imagePath": "0001.png"}', "neither COCO .* nor clicks"),
+        ("half.json", "{", "is not valid JSON"),
+        ("clicks.json", json.dumps(CLICKED | {"clicks": [1]}), 'needs a list "classes" and an object "clicks"'),
+        ("clicks.json", json.dumps(CLICKED | {"clicks": {"0000": None}}), "the clicks None are no list"),
+        ("clicks.json", json.dumps(CLICKED | {"classes": [7, None]}), "clicks.json"),
+        ("ids/names.json", "[1]", "names.json is not an object"),
+        ("ids/classes.json", '{"classes": ["a"]}', "semantics.classes needs"),
+        ("ids/labelmap.txt", "words", 'the line "words" is not of the form'),
+        ("ids/labelmap.txt", "# nothing", "lists no class"),
+    ],
+)
+def test_labels_of_other_formats(tmp_path, box, name, content, told):
+    save(tmp_path / "ids" / "0001.png", box)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(SemfieldError, match=told):
+        read(path if path.parent == tmp_path else path.parent, tmp_path)
+
+
+def test_what_coco_programs_write_differently(tmp_path):
+    """Numbers as text, one polygon without a list around it, a mark of the encoding, an address with a query."""
+    square = {"segmentation": [0, 0, 9, 0, 9, 9, 0, 9], "category_id": "1"}
+    found = coco(tmp_path, square, name="https://host/a/0001.png?token=5#2")
+    assert (found.labels[1][:9, :9] == 1).all()
+    (tmp_path / "coco.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "coco.json").read_bytes())
+    assert list(read(tmp_path / "coco.json", tmp_path).labels) == [1]
+
+
+def test_suffixes_of_masks_may_be_in_capitals(tmp_path, box):
+    save(tmp_path / "ids" / "0001.PNG", box)
+    save(tmp_path / "tracks" / "7" / "0001.PNG", box)
+    assert list(read(tmp_path / "ids", tmp_path).labels) == list(read(tmp_path / "tracks", tmp_path).labels) == [1]

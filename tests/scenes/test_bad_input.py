@@ -160,7 +160,7 @@ TRANSFORMS_CASES = {
         ),
         "JPEG changes colours",
     ),
-    "class without a name": (in_file(semantics={"classes": [{"id": 0, "name": " "}]}), "empty name"),
+    "class without a name": (in_file(semantics={"classes": [{"id": 0, "name": " "}]}), "class without a name"),
     "class that moves or not": (
         in_file(semantics={"classes": [{"id": 0, "name": "a", "dynamic": "no"}]}),
         "neither true nor false",
@@ -294,11 +294,13 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("name", TRANSFORMS_CASES)
 def test_transforms(tmp_path, name):
     check(write_transforms_scene(tmp_path / "scene"), *TRANSFORMS_CASES[name])
 
 
+@pytest.mark.bad_input
 @pytest.mark.parametrize("name", NVIDIA_CASES)
 def test_nvidia(tmp_path, name):
     check(write_nvidia_scene(tmp_path / "scene"), *NVIDIA_CASES[name])
@@ -310,18 +312,21 @@ def test_the_scenes_themselves_are_fine(tmp_path):
     load(write_llff_scene(tmp_path / "c"))
 
 
+@pytest.mark.bad_input
 def test_a_video_is_no_scene(tmp_path):
     (tmp_path / "walk.MP4").touch()
     with pytest.raises(SemfieldError, match=r"walk\.MP4 is a video: make a scene of it with semfield process"):
         load(tmp_path / "walk.MP4")
 
 
+@pytest.mark.bad_input
 def test_no_folder_and_empty_folder(tmp_path):
     for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(SemfieldError, match=str(path)):
             load(path)
 
 
+@pytest.mark.bad_input
 def test_schedule_that_picks_no_labelled_frame(tmp_path):
     root = write_transforms_scene(tmp_path)
     in_frame(1, semantic_path=None)(root)
@@ -329,6 +334,7 @@ def test_schedule_that_picks_no_labelled_frame(tmp_path):
         load(root, labels="1")
 
 
+@pytest.mark.bad_input
 def test_disk_full_while_flow_is_cached(tmp_path, monkeypatch):
     root = write_transforms_scene(tmp_path / "scene", flow=False)
 
@@ -350,6 +356,7 @@ def test_a_scene_may_be_read_only(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
+@pytest.mark.bad_input
 def test_messages_do_not_depend_on_the_json_library(tmp_path):
     root = write_transforms_scene(tmp_path)
     (root / "transforms.json").write_bytes(json.dumps(read_meta(root)).encode("utf-16"))

@@ -85,3 +85,51 @@ def test_bad_models_are_one_sentence(tmp_path):
     (tmp_path / "lost" / "images" / "b.png").unlink()
     with pytest.raises(SemfieldError, match=r"b\.png"):
         read_scene(tmp_path / "lost")
+
+
+# --- text as people and programs write it ----------------------------------------------------------------------------
+
+CAMERAS = "1 PINHOLE 40 30 50 50 20 15\n"
+IMAGES = "".join(f"{n} 2 0 0 0 {0.1 * n} 0 0 1 walk {n} b.png\n\n" for n in (1, 2, 3))
+
+
+def written(root, cameras=CAMERAS, images=IMAGES):
+    model = root / "sparse" / "0"
+    (root / "images").mkdir(parents=True)
+    model.mkdir(parents=True)
+    for n in (1, 2, 3):
+        Image.new("RGB", (40, 30)).save(root / "images" / f"walk {n} b.png")
+    (model / "cameras.txt").write_bytes(cameras.encode())
+    (model / "images.txt").write_bytes(images if isinstance(images, bytes) else images.encode())
+    return root
+
+
+@pytest.mark.parametrize(
+    "images",
+    [IMAGES, IMAGES.replace("\n", "\r\n"), b"\xef\xbb\xbf# comment\n" + IMAGES.encode(), "# a\n" + IMAGES + "# b\n"],
+)
+def test_text_with_spaces_comments_and_marks(tmp_path, images):
+    scene = read_scene(written(tmp_path / "s", images=images))
+    assert [frame.image_path.name for frame in scene.train] == ["walk 1 b.png", "walk 2 b.png", "walk 3 b.png"]
+    assert [frame.c2w[0, 3] for frame in scene.train] == pytest.approx([-0.1, -0.2, -0.3])
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"images": IMAGES.replace("\n\n", "\n")}, "the line of corners after walk 1 b.png is missing"),
+        ({"images": IMAGES.replace("1 2 0 0 0", "1 0 0 0 0")}, "the quaternion of its pose is zero"),
+        ({"images": IMAGES.replace("1 2 0 0 0", "1 nan 0 0 0")}, "contains NaN"),
+        ({"images": "words\n"}, "Cannot read the COLMAP model's .*images.txt"),
+        ({"images": ""}, "has no registered image"),
+        ({"images": IMAGES.encode("utf-16")}, "Cannot read the COLMAP model's .*images.txt"),
+        ({"cameras": ""}, "has no camera 1, which walk 1 b.png names"),
+        ({"cameras": "1 PINHOLE 40 30 50 50\n"}, "camera 1 has 2 parameters, too few for the model PINHOLE"),
+        ({"cameras": "1 FOV 40 30 50 50 20 15 0.9\n"}, "a FOV camera, which is not supported: undistort"),
+        ({"cameras": "1 PINHOLE 30 40 50 50 15 20\n"}, "no reduction of its camera's 30x40"),
+    ],
+)
+def test_bad_text(tmp_path, change, told):
+    with pytest.raises(SemfieldError, match=told):
+        read_scene(written(tmp_path / "s", **change))

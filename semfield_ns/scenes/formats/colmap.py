@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +114,21 @@ def _read_model(model: Path) -> tuple[dict[int, Any], list[Any], Float[np.ndarra
 
 
 def _read_images_text(path: str) -> dict[int, Any]:
-    """As Nerfstudio's parser, for names with spaces too."""
+    """As Nerfstudio's parser, for names with spaces too.
+
+    Raises:
+        ValueError: something is no number, or the second line of an image, which lists its corners, is missing.
+    """
     from nerfstudio.data.utils.colmap_parsing_utils import Image
 
-    lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    lines = [line for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if not line.startswith("#")]
     images = {}
     nothing = np.zeros((0, 2)), np.zeros(0, dtype=int)
-    for line in lines[::2]:  # the others list the corners, and may be empty
+    for line, corners in zip_longest(lines[::2], lines[1::2], fillvalue=""):
         if line.strip():
             number, *values, camera, name = line.split(maxsplit=9)
+            if len(listed := corners.split()) % 3 or (listed and not listed[-1].lstrip("-").isdecimal()):
+                raise ValueError(f"the line of corners after {name.strip()} is missing: an empty one will do")
             pose = np.array([float(value) for value in values])
             images[int(number)] = Image(int(number), pose[:4], pose[4:], int(camera), name.strip(), *nothing)
     return images
@@ -136,7 +143,15 @@ def _intrinsics(cameras: dict[int, Any], entry: Any, model: Path) -> dict[str, A
     try:
         return parse_colmap_camera_params(camera)
     except NotImplementedError as error:
-        raise SemfieldError(f"The COLMAP model {model} has a {camera.model} camera, which is not supported.") from error
+        raise SemfieldError(
+            f"The COLMAP model {model} has a {camera.model} camera, which is not supported: undistort the pictures "
+            "with COLMAP's image_undistorter."
+        ) from error
+    except IndexError as error:
+        raise SemfieldError(
+            f"The COLMAP model {model}: camera {entry.camera_id} has {len(camera.params)} parameters, too few for the "
+            f"model {camera.model}."
+        ) from error
 
 
 def _frame(entry: Any, intrinsics: dict[str, Any], file: Path) -> Frame:
@@ -148,8 +163,12 @@ def _frame(entry: Any, intrinsics: dict[str, Any], file: Path) -> Frame:
             f"{capital(where)}: the image is {width}x{height} pixels, which is no reduction of its "
             f"camera's {intrinsics['w']}x{intrinsics['h']}."
         )
+    length = float(np.linalg.norm(entry.qvec))
+    if length == 0:
+        raise SemfieldError(f"{capital(where)}: the quaternion of its pose is zero, which is no rotation.")
     world_to_camera = np.eye(4)
-    world_to_camera[:3, :3], world_to_camera[:3, 3] = entry.qvec2rotmat(), entry.tvec
+    world_to_camera[:3, :3] = entry._replace(qvec=entry.qvec / length).qvec2rotmat()
+    world_to_camera[:3, 3] = entry.tvec
     c2w = np.linalg.inv(world_to_camera)
     c2w[:3, 1:3] *= -1  # OpenCV axes (y down, z forwards) -> OpenGL
     return Frame(
