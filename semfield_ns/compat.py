@@ -160,9 +160,10 @@ def open_moved_runs() -> None:
     named = ExperimentConfig.get_checkpoint_dir
 
     def get_checkpoint_dir(self: ExperimentConfig) -> Path:
-        caller = sys._getframe(1)
+        frames = (frame for frame, _ in traceback.walk_stack(None))
+        caller = next((frame for frame in frames if frame.f_code.co_name == "eval_setup"), None)
         own = named(self)
-        if caller.f_code.co_name != "eval_setup" or not _is_ours(getattr(self, "pipeline", None)):
+        if caller is None or not _is_ours(getattr(self, "pipeline", None)):
             return own
         config: Path = caller.f_locals["config_path"]
         find_scene(self, config)

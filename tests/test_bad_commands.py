@@ -19,6 +19,7 @@ import yaml
 from semfield_ns import cli
 from semfield_ns.compat import error_sentence, open_run_folders
 from semfield_ns.method_configs.semantic_flow_splat import semantic_flow_splat_tiny
+from semfield_ns.sessions.session import FORMAT, VERSION
 from tests.scenes.helpers import write_transforms_scene
 
 pytestmark = [pytest.mark.bad_input, pytest.mark.filterwarnings("ignore")]
@@ -162,7 +163,7 @@ def write_files(folder: Path) -> None:
         "half.yml": "a: [1",
         "edits.yml": "- {kind: remove}\n",
         "half.json": "{",
-        "session.json": '{"format": 1}',
+        "session.json": json.dumps({"format": FORMAT, "version": VERSION, "actions": []}),
         "list.json": "[]",
         "no_cameras.json": json.dumps(PATH | {"camera_path": []}),
         "half_matrix.json": json.dumps(PATH | {"camera_path": [CAMERA | {"camera_to_world": [1, 2]}]}),
