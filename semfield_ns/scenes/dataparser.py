@@ -195,18 +195,28 @@ def resized(frame: Frame, height: int, width: int) -> Frame:
 
 
 def of_one_size(frames: Sequence[Frame]) -> list[Frame]:
-    """The frames at the size that most of them have; pictures and all that belongs to their pixels follow when read.
+    """The frames at the largest of the frequent sizes; pictures and all that belongs to their pixels follow when read.
 
-    Where the shape differs, pixels stop being squares, which the focal lengths say. Optical flow in files is between
-    pictures of the sizes that they had, and is left out.
+    Frequent is what more than half as many frames have as have the most frequent one. Where the shape differs, pixels
+    stop being squares, which the focal lengths say. Optical flow in files is between pictures of the sizes that they
+    had, and is left out.
     """
     sizes = Counter(frame.size for frame in frames)
     if len(sizes) < 2:
         return list(frames)
-    height, width = max(sizes, key=lambda size: (sizes[size], size))
+    common = [size for size in sizes if sizes[size] > max(sizes.values()) / 2]
+    height, width = max(common, key=lambda size: size[0] * size[1])
     listed = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
     logger.info("Training images have %d sizes (%s): all are brought to %dx%d.", len(sizes), listed, width, height)
-    return [replace(resized(frame, height, width), flow_fwd_path=None, flow_bwd_path=None) for frame in frames]
+    return [
+        replace(
+            resized(frame, height, width),
+            stored_size=frame.size if frame.height < height and frame.width < width else None,
+            flow_fwd_path=None,
+            flow_bwd_path=None,
+        )
+        for frame in frames
+    ]
 
 
 # --- normalisation ---------------------------------------------------------------------------------------------------

@@ -65,6 +65,8 @@ class Frame:
     """px"""
     height: int
     """px"""
+    stored_size: tuple[int, int] | None = None
+    """(height, width) of the picture in its file, px, where it is brought to a larger size when it is read"""
     time: float = 0.0
     """raw time, as the scene's files give it"""
     time_index: int = 0

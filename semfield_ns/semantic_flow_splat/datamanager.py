@@ -133,7 +133,8 @@ class SplatDataManager(SemanticFlowDataManager):
             name: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for name, value in self._kept[index].items()
         }
-        return camera, batch
+        stored = self.train_dataset.frames[index].stored_size
+        return camera, batch if stored is None else batch | {"stored_size": stored}
 
     def next_eval(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """A held-out camera and its picture."""

@@ -15,6 +15,13 @@ def over(values: Float[Tensor, "*batch"], where: Bool[Tensor, "*batch"]) -> Floa
     return (values * where).sum() / where.sum().clamp(min=1)
 
 
+def at_size(image: Float[Tensor, "H W 3"], size: tuple[int, int] | None) -> Float[Tensor, "h w 3"]:
+    """The picture at a smaller size (height, width), each pixel the mean of those that it covers; None: as it is."""
+    if size is None:
+        return image
+    return F.interpolate(image.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
+
+
 def similarity_loss(rgb: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> Float[Tensor, ""]:
     """1 - SSIM, with the usual window of 11 pixels; 0 for pictures that are smaller."""
     from pytorch_msssim import ssim

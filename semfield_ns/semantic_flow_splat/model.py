@@ -471,7 +471,9 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         truth = batch["image"][..., :3].to(outputs["rgb"])
         if "moving" not in outputs:
             return {"rgb": weights["rgb"] * (outputs["rgb"] - truth).abs().mean()}
-        difference = outputs["rgb"] - truth
+        # A picture that was made larger says nothing between its own pixels.
+        rgb, truth = (losses.at_size(image, batch.get("stored_size")) for image in (outputs["rgb"], truth))
+        difference = rgb - truth
         values = {
             "rgb": difference.abs().mean(),
             "rgb_squared": difference.square().mean(),
@@ -486,7 +488,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         if self.neighbours is not None:
             values["rigidity"] = losses.rigidity_loss(self.gaussians.tracks, *self.neighbours)
         if weights["ssim"]:
-            values["ssim"] = losses.similarity_loss(outputs["rgb"], truth)
+            values["ssim"] = losses.similarity_loss(rgb, truth)
         if "depth" in batch and self.metric_depth:
             values["depth"] = losses.relative_depth_loss(outputs["depth"], batch["depth"][..., 0])
         if "dynamic_mask" in batch:

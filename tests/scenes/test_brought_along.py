@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from PIL import Image
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import read_mask, read_rgb
-from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
+from semfield_ns.scenes.dataparser import SemfieldDataParserConfig, of_one_size, resized
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.scenes.formats import is_scene, read_scene
 from semfield_ns.scenes.labels import LabelMap, SemanticClass
+from semfield_ns.scenes.scene import Frame
 from tests.scenes.helpers import FOCAL, HEIGHT, WIDTH, edit, picture, pose, save_png, write_transforms_scene
 
 UPPER = np.zeros((6, 8), np.uint8)
@@ -257,6 +259,15 @@ def test_frames_of_several_sizes_are_brought_to_one(tmp_path):
     assert cameras.fx.flatten().tolist() == pytest.approx([FOCAL] * 4) == cameras.fy.flatten().tolist()
     for index in range(4):
         assert abs(data[index]["image"].numpy() - picture(index) / 255).mean() < 0.08
+    assert [frame.stored_size for frame in data.frames] == [None, (HEIGHT // 2, WIDTH // 2), None, None]
+
+
+def test_the_largest_of_the_frequent_sizes_is_kept():
+    frame = Frame(Path("a.png"), np.eye(4), 20.0, 20.0, 8.0, 6.0, 16, 12)
+    sizes = [(6, 8)] * 5 + [(12, 16)] * 3 + [(24, 32)] * 2
+    found = of_one_size([resized(frame, *size) for size in sizes])
+    assert {frame.size for frame in found} == {(12, 16)}
+    assert [frame.stored_size for frame in found] == [(6, 8)] * 5 + [None] * 5
 
 
 # --- files of other programs and systems -----------------------------------------------------------------------------

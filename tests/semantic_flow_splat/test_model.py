@@ -7,6 +7,7 @@ from nerfstudio.viewer.utils import parse_object
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.semantic_flow_splat.losses import at_size
 from tests.semantic_flow_splat.conftest import ALL_ON, make_model, train
 
 
@@ -164,3 +165,9 @@ def test_several_scenes_are_refused(tmp_path, scene):
         (tmp_path / name).symlink_to(scene, target_is_directory=True)
     with pytest.raises(SemfieldError, match="one a run"):
         SplatDataManagerConfig(data=tmp_path).setup(device="cpu", test_mode="val")
+
+
+def test_a_picture_at_a_smaller_size_has_the_means_of_its_pixels():
+    image = torch.arange(24.0).reshape(4, 2, 3)
+    assert at_size(image, None) is image
+    assert torch.equal(at_size(image, (2, 1)), image.reshape(2, 4, 3).mean(dim=1, keepdim=True))
