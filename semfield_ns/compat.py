@@ -44,6 +44,8 @@ _NOT_WRITTEN = (errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.EN
 DOWNLOAD_TIMEOUT_SECONDS = 10.0
 INTERRUPTED = 130
 """exit code of a program that ends by Ctrl-C"""
+LINE_SECONDS = 30.0
+"""between two lines about long work, where there is no terminal"""
 WORTH_SAVING_SECONDS = 60.0
 """of training, from which on Ctrl-C saves a checkpoint"""
 
@@ -72,6 +74,7 @@ def install() -> None:
         open_run_folders(sys.argv)
         provide_ffmpeg()
         stop_in_one_line()
+        progress_in_logs()
     for message, category, module in NERFSTUDIO_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category, module=module)
     previous_hook = sys.excepthook
@@ -84,6 +87,40 @@ def install() -> None:
             print(sentence, file=sys.stderr, flush=True)
 
     sys.excepthook = hook
+
+
+@cache
+def progress_in_logs() -> None:
+    """Lets rich's progress bars, Nerfstudio's and ours, print a line now and then where there is no terminal."""
+    from rich.progress import Progress
+
+    start, stop = Progress.start, Progress.stop
+    ends: dict[Progress, threading.Event] = {}
+
+    def start_telling(self: Progress) -> None:
+        start(self)
+        if not (self.console.is_terminal or self.disable or self in ends):
+            ends[self] = threading.Event()
+            threading.Thread(target=_tell_progress, args=(self, ends[self]), daemon=True).start()
+
+    def stop_telling(self: Progress) -> None:
+        if self in ends:
+            ends.pop(self).set()
+        stop(self)
+
+    Progress.start, Progress.stop = start_telling, stop_telling  # type: ignore[method-assign]
+
+
+def _tell_progress(progress: Any, end: threading.Event) -> None:
+    from rich.text import Text
+
+    begun = time.monotonic()
+    while not end.wait(LINE_SECONDS):
+        task = next((task for task in progress.tasks if not task.finished), None)
+        if task is not None:
+            share = f"{task.percentage:.0f}%, " if task.total else ""
+            title = Text.from_markup(task.description).plain
+            print(f"      {title}: {share}{time.monotonic() - begun:.0f} s", flush=True)
 
 
 class Interrupted(SystemExit):

@@ -1,12 +1,15 @@
 """Errors end with one sentence, checkpoints load, and LPIPS is never in the way."""
 
+import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -296,3 +299,22 @@ def test_ns_train_ends_with_the_sentence(tmp_path: Path, place: str):
     assert result.returncode == 1
     assert result.stderr.rstrip().endswith(f"The {place} of the tiny method failed: unset TINY_FAIL.")
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_progress_bars_print_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys):
+    from rich.console import Console
+    from rich.progress import Progress, track
+
+    monkeypatch.setattr(compat, "LINE_SECONDS", 0.05)
+    for name in ("start", "stop"):
+        monkeypatch.setattr(Progress, name, getattr(Progress, name))
+    compat.progress_in_logs.__wrapped__()
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=terminal)
+        for step in track(range(4), description="[red]Frames", console=console):
+            time.sleep(0.2 * (step == 2))
+        told = capsys.readouterr().out
+        assert bool(re.search(r"^      Frames: 50%, 0 s$", told, re.MULTILINE)) != terminal
+    threads = [thread for thread in threading.enumerate() if "_tell_progress" in thread.name]
+    time.sleep(0.2)
+    assert not any(thread.is_alive() for thread in threads)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from semfield_ns.compat import LINE_SECONDS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from semfield_ns.export.views import Counted
-
-LINE_SECONDS = 30.0
-"""between two lines"""
 
 Progress = Callable[[float], None]
 """told the share that is done; 1 is all of it"""
