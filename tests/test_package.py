@@ -388,3 +388,17 @@ def test_the_plugin_adds_little_to_the_start(installed: Installed):
             break
     print(f"start-up: {min(seconds['']):.2f} s with the plugin, {min(seconds['1']):.2f} s without")
     assert extra <= allowed, f"{extra:.2f} s of {min(seconds['']):.2f} s"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
+def test_dependencies_resolve(version):
+    uv = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
+    if uv is None:
+        pytest.skip("no uv")
+    arguments = ["pip", "compile", "--quiet", "--python-version", version, "--extra", "process", "pyproject.toml"]
+    result = subprocess.run([uv, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    if re.search("error sending request|dns error|[Tt]imed? ?out|offline", result.stderr):
+        pytest.skip("no network")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^nerfstudio==", result.stdout, re.MULTILINE)
