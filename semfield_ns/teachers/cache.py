@@ -40,7 +40,7 @@ from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.pca import Moments
 
 RANK = 128
-_VERSION = "2"
+_VERSION = "3"
 _STALE_SECONDS = 3600.0  # after which a half-written entry is nobody's
 
 
