@@ -3,7 +3,6 @@
 from functools import partial
 
 from nerfstudio.configs.base_config import MachineConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -15,6 +14,7 @@ from semfield_ns.gsn.rendering import RaySettings
 from semfield_ns.gsn.schedule import TwoStageSchedulerConfig
 from semfield_ns.method_configs.viewer import local_viewer
 from semfield_ns.pipeline import SemfieldPipelineConfig
+from semfield_ns.semantic_flow_splat.optimizers import FusedAdamConfig
 
 RATES = {"encoder": 1e-3, "trunk": 5e-4, "head": 1e-3}
 
@@ -27,7 +27,7 @@ def _optimizers(
     """Encoder and trunk learn at `stage_two` times their rate once features are distilled; the head starts then."""
     return {
         group: {
-            "optimizer": AdamOptimizerConfig(lr=rate, eps=1e-8),
+            "optimizer": FusedAdamConfig(lr=rate, eps=1e-8),
             "scheduler": TwoStageSchedulerConfig(
                 stage_one_steps=stage_one_steps,
                 stage_two_factor=1.0 if group == "head" else stage_two,

@@ -3,7 +3,6 @@
 from functools import partial
 
 from nerfstudio.configs.base_config import MachineConfig
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
@@ -14,6 +13,7 @@ from semfield_ns.semantic_flow.encodings import EncodingConfig
 from semfield_ns.semantic_flow.losses import LossWeights
 from semfield_ns.semantic_flow.pipeline import SemanticFlowPipelineConfig
 from semfield_ns.semantic_flow.trainer import SemanticFlowTrainerConfig
+from semfield_ns.semantic_flow_splat.optimizers import FusedAdamConfig
 
 GROUPS = ("static", "flow", "dynamic", "semantics", "proposals")
 
@@ -23,7 +23,7 @@ _trainer = partial(SemanticFlowTrainerConfig, steps_per_eval_all_images=1_000_00
 def _optimizers(rates: dict[str, float], steps: int, decay: float, max_norm: float | None = None) -> dict:
     return {
         group: {
-            "optimizer": AdamOptimizerConfig(lr=rates[group], eps=1e-12, max_norm=max_norm),
+            "optimizer": FusedAdamConfig(lr=rates[group], eps=1e-12, max_norm=max_norm),
             "scheduler": ExponentialDecaySchedulerConfig(lr_final=rates[group] * decay, max_steps=steps),
         }
         for group in GROUPS

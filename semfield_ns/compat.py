@@ -75,6 +75,7 @@ def install() -> None:
         provide_ffmpeg()
         stop_in_one_line()
         progress_in_logs()
+        check_devices()
     for message, category, module in NERFSTUDIO_WARNINGS:
         warnings.filterwarnings("ignore", message=message, category=category, module=module)
     previous_hook = sys.excepthook
@@ -163,6 +164,29 @@ def save_when_stopped() -> None:
             raise
 
     Trainer.train = stoppable  # type: ignore[method-assign]
+
+
+def check_devices() -> None:
+    """Lets a training of ours on more GPUs than there are end with a sentence; the processes would wait for each other.
+
+    Nerfstudio starts a process for each, with the training's config among its arguments.
+    """
+    import torch
+    from torch import multiprocessing as processes
+
+    spawn = processes.spawn
+
+    def checked(function: Callable, args: tuple = (), *more: Any, **settings: Any) -> Any:
+        ours = [argument for argument in args if _is_ours(getattr(argument, "pipeline", None))]
+        found = torch.cuda.device_count()
+        if ours and found < ours[0].machine.num_devices:
+            raise SemfieldError(
+                f"--machine.num-devices {ours[0].machine.num_devices}: each process needs an NVIDIA GPU of its own, and "
+                f"this machine has {found or 'none'}."
+            )
+        return spawn(function, args, *more, **settings)
+
+    processes.spawn = checked  # type: ignore[assignment]
 
 
 def provide_ffmpeg() -> None:

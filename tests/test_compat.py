@@ -248,6 +248,19 @@ def test_a_missing_gpu_is_said_with_what_to_do():
     assert sentence_of(train_loop, SimpleNamespace(pipeline=Theirs())) is None
 
 
+def test_missing_gpus_are_said_before_processes_start(monkeypatch):
+    from torch import multiprocessing as processes
+
+    started = []
+    monkeypatch.setattr(processes, "spawn", lambda function, args=(), **settings: started.append(args))
+    compat.check_devices()
+    machine = SimpleNamespace(num_devices=99)
+    with pytest.raises(SemfieldError, match="num-devices 99"):
+        processes.spawn(train_loop, nprocs=99, args=(SimpleNamespace(pipeline=Ours(), machine=machine),))
+    processes.spawn(train_loop, nprocs=99, args=(SimpleNamespace(pipeline=Theirs(), machine=machine),))
+    assert len(started) == 1
+
+
 def sentence_of(function, *args) -> str | None:
     with pytest.raises(Exception) as caught:
         function(*args)

@@ -7,9 +7,9 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 
-def constant(values: tuple[float, ...], like: Tensor) -> Shaped[Tensor, "values"]:
-    """The values as a tensor of the type and on the device of another one; shared, so not to be written to."""
-    return _made(tuple(float(value) for value in values), like.dtype, like.device)
+def constant(values: tuple[float, ...], like: Tensor, dtype: torch.dtype | None = None) -> Shaped[Tensor, "values"]:
+    """The values as a tensor on the device, and if not said of the type, of another one; shared: not to be changed."""
+    return _made(tuple(float(value) for value in values), dtype or like.dtype, like.device)
 
 
 @lru_cache(maxsize=4096)

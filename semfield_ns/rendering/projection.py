@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from semfield_ns.rendering.constants import constant
+
 UNDISTORT_ITERATIONS = 30
 FAR_OUTSIDE = 1e4
 """of the focal length: where points are put that a lens does not show"""
@@ -73,9 +75,9 @@ def project(
         Pixel coordinates (x right, y down; the centre of the first pixel is (0.5, 0.5)) and depth along the optical
         axis, negative behind the camera. What is beyond the turning radius of a lens is far outside of the picture.
     """
-    local = torch.einsum("...ji,...j->...i", camera_to_world[..., :3], points - camera_to_world[..., 3])
-    depth = -local[..., 2]
-    xy = torch.stack([local[..., 0], -local[..., 1]], dim=-1) / depth.clamp(min=min_depth)[..., None]
+    offset = points - camera_to_world[..., 3]
+    local = (camera_to_world[..., :3] * offset[..., None]).sum(dim=-2) * constant((1.0, -1.0, -1.0), offset)
+    xy, depth = local[..., :2] / local[..., 2:].clamp(min=min_depth), local[..., 2]
     if distortion is not None:
         radius = xy.norm(dim=-1, keepdim=True)
         shown = radius < turning_radius(distortion)[..., None]
@@ -106,20 +108,16 @@ def gather_bilinear(
         Interpolated features; differentiable in `grid_xy`.
     """
     _, height, width, dim = table.shape
-    x = grid_xy[..., 0].clamp(0, width - 1)
-    y = grid_xy[..., 1].clamp(0, height - 1)
-    x0, y0 = x.detach().floor().clamp(max=max(width - 2, 0)), y.detach().floor().clamp(max=max(height - 2, 0))
-    fx, fy = (x - x0)[..., None], (y - y0)[..., None]
-    base = (index * height + y0.long()) * width + x0.long()
+    corner = (max(width - 2.0, 0.0), max(height - 2.0, 0.0))
+    cell = grid_xy.clamp(min=0).minimum(constant((width - 1.0, height - 1.0), grid_xy))
+    low = cell.detach().floor().minimum(constant(corner, grid_xy))
+    x, y = (cell - low).split(1, dim=-1)
+    column, row = low.long().unbind(dim=-1)
     right, down = int(width > 1), width * int(height > 1)
-    flat = table.reshape(-1, dim)
-
-    def corner(offset: int) -> Tensor:
-        return flat[base + offset].float()
-
-    top = corner(0) * (1 - fx) + corner(right) * fx
-    bottom = corner(down) * (1 - fx) + corner(down + right) * fx
-    return top * (1 - fy) + bottom * fy
+    corners = constant((0, right, down, down + right), index)
+    where = ((index * height + row) * width + column)[..., None] + corners
+    found = table.reshape(-1, dim)[where].float().unbind(dim=-2)
+    return torch.lerp(torch.lerp(found[0], found[1], x), torch.lerp(found[2], found[3], x), y)
 
 
 def screen_flow(

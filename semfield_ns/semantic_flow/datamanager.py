@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.labelling.evidence import Evidence, gather_evidence
+from semfield_ns.rendering.rays import PinholeRays, sent
 from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
@@ -109,6 +111,12 @@ class FlowDataset(SceneDataset):
 
     propagated: Float[Tensor, "frames height width 2"] | None = None
     """Class id and confidence of frames without a label; 0 of others."""
+    # Whole frames stay where they were read; rays of them are sent to the device.
+    exclude_batch_keys_from_device: list[str] = [  # noqa: RUF012, as Nerfstudio declares it
+        *SceneDataset.exclude_batch_keys_from_device,
+        "image_idx",
+        "propagated_label",
+    ]
 
     def get_metadata(self, data: dict) -> dict:
         """Adds "propagated_label" to the entries of the scene."""
@@ -204,6 +212,14 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         """Says what the scene lacks, then sets up Nerfstudio's loaders."""
         self._say_what_is_absent()
         super().setup_train()
+        cameras = self.train_ray_generator.cameras
+        if cameras.distortion_params is None or not cameras.distortion_params.any():
+            self.train_ray_generator = PinholeRays(cameras)  # type: ignore[assignment]
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays and their targets, on the device."""
+        bundle, batch = super().next_train(step)
+        return bundle, {k: sent(v, self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
     def _say_what_is_absent(self) -> None:
         sample = self.train_dataset[0]

@@ -1,13 +1,16 @@
 """What a field looks a point up in: frequencies (the paper), feature planes, or a hash grid."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from nerfstudio.field_components.encodings import HashEncoding, KPlanesEncoding, NeRFEncoding
 from torch import Tensor, nn
+
+from semfield_ns.rendering.constants import constant
 
 Implementation = Literal["torch", "tcnn"]
 
@@ -61,15 +64,33 @@ class PlanesEncoding(Encoding):
     def __init__(self, config: EncodingConfig, in_dim: int, num_frames: int) -> None:
         super().__init__()
         frames = max(round(num_frames / config.frames_per_cell), 2)
-        self.levels = nn.ModuleList(
+        levels = [
             KPlanesEncoding([resolution] * 3 + [frames] * (in_dim - 3), num_components=config.channels)
             for resolution in config.resolutions
-        )
+        ]
+        self.levels = nn.ModuleList(levels)
         self.out_dim = config.channels * len(config.resolutions)
+        # Those over pairs of spatial axes are of one size, and those over time and an axis.
+        pairs = levels[0].coo_combs
+        spatial = [number for number, pair in enumerate(pairs) if 3 not in pair]
+        over_time = [number for number, pair in enumerate(pairs) if 3 in pair]
+        self._alike = [numbers for numbers in (spatial, over_time) if numbers]
+        self._axes = [tuple(axis for number in numbers for axis in pairs[number]) for numbers in self._alike]
+        self._state: tuple | None = None
+        self._stacks: list[list[Tensor]] = []
 
     def forward(self, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
         """Encodes coordinates in [-1, 1]."""
-        return torch.cat([planes_at(level, coordinates) for level in self.levels], dim=-1)
+        return torch.cat([planes_at(planes, self._axes, coordinates) for planes in self._stacked()]).T
+
+    def _stacked(self) -> list[list[Tensor]]:
+        """Of each level, planes of one size stacked; made when a plane has changed."""
+        state = (torch.is_grad_enabled(), *((p.data_ptr(), p._version, p.requires_grad) for p in self.parameters()))
+        if state != self._state:
+            coefficients: list[Any] = [level.plane_coefs for level in self.levels]
+            self._stacks = [[torch.stack([c[n] for n in numbers]) for numbers in self._alike] for c in coefficients]
+            self._state = state
+        return self._stacks
 
     def variation(self) -> Float[Tensor, ""]:
         """Mean squared difference of neighbouring cells, summed over planes: roughness that no ray constrains."""
@@ -80,23 +101,41 @@ class PlanesEncoding(Encoding):
         return total
 
 
-def planes_at(level: nn.Module, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
-    """The product of all planes of a level at each point: what `level(coordinates)` gives, in fewer kernels.
+def planes_at(
+    planes: list[Float[Tensor, "_ dim _ _"]],
+    axes: list[tuple[int, ...]],
+    coordinates: Float[Tensor, "points axes"],
+) -> Float[Tensor, "dim points"]:
+    """The product of all planes of a level at each point: what `KPlanesEncoding` gives, transposed, in fewer kernels.
 
-    Planes of one size are looked up together, and no list of axes is copied to the device.
+    Args:
+        planes: those of each size, stacked.
+        axes: of the planes of each size, two a plane.
+        coordinates: in [-1, 1].
     """
-    assert isinstance(level, KPlanesEncoding), "what `PlanesEncoding` is made of"
-    sizes = [tuple(plane.shape) for plane in level.plane_coefs]
-    product = coordinates.new_ones(())
-    for size in dict.fromkeys(sizes):
-        same = [number for number, other in enumerate(sizes) if other == size]
-        planes = torch.stack([level.plane_coefs[number] for number in same])
-        pairs = [[coordinates[:, axis] for axis in level.coo_combs[number]] for number in same]
-        places = torch.stack([torch.stack(pair, dim=-1) for pair in pairs])[:, None]
-        found = F.grid_sample(planes, places, align_corners=True, padding_mode="border")
-        for plane in found[:, :, 0].unbind():  # `prod` has a slow gradient
-            product = product * plane.T
-    return product
+    places = coordinates.index_select(1, constant(sum(axes, ()), coordinates, torch.long)).T.unflatten(0, (-1, 2))
+    parts = places.transpose(1, 2)[:, None].split([len(part) for part in planes])
+    found = [
+        F.grid_sample(plane, place, align_corners=True, padding_mode="border").squeeze(2)
+        for plane, place in zip(planes, parts, strict=True)
+    ]
+    return Product.apply(math.prod(found[1:], start=found[0]))
+
+
+class Product(torch.autograd.Function):
+    """The product of three tensors that are stacked; `prod` and single products have slower gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Float[Tensor, "3 *shape"]) -> Float[Tensor, "*shape"]:
+        """Without gradients."""
+        ctx.save_for_backward(values)
+        return values[0] * values[1] * values[2]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Float[Tensor, "*shape"]) -> Float[Tensor, "3 *shape"]:
+        """Of each: the product of the others."""
+        (values,) = ctx.saved_tensors
+        return values.roll(1, 0) * values.roll(2, 0) * gradient
 
 
 class HashGridEncoding(Encoding):
@@ -115,7 +154,33 @@ class HashGridEncoding(Encoding):
 
     def forward(self, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
         """Encodes coordinates in [-1, 1]."""
-        return self.encoding(((coordinates + 1) / 2).clamp(0, 1)).float()
+        unit = ((coordinates + 1) / 2).clamp(0, 1)
+        if self.encoding.tcnn_encoding is not None:
+            return self.encoding(unit).float()
+        return hash_grid_at(self.encoding, unit)
+
+
+HASH_PRIMES = (1, 2654435761, 805459861)
+
+
+def hash_grid_at(grid: HashEncoding, unit: Float[Tensor, "points 3"]) -> Float[Tensor, "points dim"]:
+    """What `grid(unit)` gives in plain torch, for coordinates in [0, 1]: all corners of a cell at once.
+
+    Nothing is copied to the device, and a gradient is added up where the entries are.
+    """
+    scalings = constant(tuple(grid.scalings.tolist()), unit)
+    offsets = constant(tuple(grid.hash_offset.tolist()), unit, torch.long)
+    scaled = unit[:, :, None] * scalings  # [points, 3, levels]
+    low = scaled.floor()
+    # As in Nerfstudio, a coordinate on a whole number has no other side.
+    sides = torch.stack([low, scaled.ceil()], dim=-1).long() * constant(HASH_PRIMES, unit, torch.long)[:, None, None]
+    x, y, z = sides.unbind(dim=1)  # [points, levels, 2]
+    hashed = (x[..., :, None, None] ^ y[..., None, :, None] ^ z[..., None, None, :]) & (grid.hash_table_size - 1)
+    entries = (hashed + offsets[:, None, None, None]).flatten()
+    found = grid.hash_table.index_select(0, entries).reshape(*hashed.shape, -1)  # [points, levels, 2, 2, 2, channels]
+    for fraction in (scaled - low).unbind(dim=1):
+        found = torch.lerp(found[:, :, 0], found[:, :, 1], fraction.reshape(*fraction.shape, *(1,) * (found.dim() - 3)))
+    return found.flatten(start_dim=1)
 
 
 def build_encoding(

@@ -83,6 +83,7 @@ class SourceFrames(nn.Module):
         keep("intrinsics", self.frame_intrinsics[first])
         keep("distortion", self.frame_distortion[first])
         keep("sizes", torch.cat([cameras.width, cameras.height], dim=-1)[first].float())
+        self.width = float(self.sizes[0, 0])
         neighbours = same_camera_neighbours(inverse.tolist(), camera_ids)
         keep("neighbours", neighbours)
         # Asked of single frames in every step of training, which are not to wait for a device.
@@ -99,6 +100,7 @@ class SourceFrames(nn.Module):
                 setattr(self, name, stack)
             else:
                 keep(name, stack)
+        self.has_moving = moving is not None
         keep("moving", moving if moving is not None else torch.zeros(len(times), 1, 1, dtype=torch.bool))
         self.feature_dim = features.shape[-1]
 
@@ -163,8 +165,8 @@ class SourceFrames(nn.Module):
         return project(points, self.poses[step], self.intrinsics[step], distortion)
 
     def project_into(
-        self, points: Float[Tensor, "rays 3"], frame: Int[Tensor, "rays"]
-    ) -> tuple[Float[Tensor, "rays 2"], Float[Tensor, "rays"]]:
+        self, points: Float[Tensor, "*rays 3"], frame: Int[Tensor, "*rays"]
+    ) -> tuple[Float[Tensor, "*rays 2"], Float[Tensor, "*rays"]]:
         """Pixels and depths of world points in training frames, numbered as the data set does."""
         distortion = self.frame_distortion[frame] if self.distorted else None
         return project(points, self.frame_poses[frame], self.frame_intrinsics[frame], distortion)
@@ -213,17 +215,24 @@ class SourceFrames(nn.Module):
 
         `step` itself where it shows the point, or where no frame nearby does better.
         """
-        missing = torch.nonzero(self._covered(points, step), as_tuple=True)  # the only wait for a device
-        hidden, own = points[missing].detach()[:, None], step[missing][:, None]
+        if not self.has_moving:
+            return step
+        if not points.is_cpu:  # to know which are covered, the host would have to wait
+            return self._uncovered(points, step)
+        missing = torch.nonzero(self._covered(points, step), as_tuple=True)
+        chosen = step.clone()
+        chosen[missing] = self._uncovered(points[missing], step[missing])
+        return chosen
+
+    def _uncovered(self, points: Tensor, step: Tensor) -> Int[Tensor, "*batch"]:
+        own = step[..., None]
         candidates = own + constant(SEARCH_OFFSETS, own)
         inner = candidates.clamp(0, len(self) - 1)
-        hidden = hidden.expand(*inner.shape, 3)
-        seen = (inner == candidates) & ~self._covered(hidden, inner)
-        seen &= inside(*self.project(hidden, inner), self.sizes[inner])
-        best = seen.int().argmax(dim=1, keepdim=True)  # the first of those that are as good
-        chosen = step.clone()
-        chosen[missing] = torch.where(seen.gather(1, best), inner.gather(1, best), own)[:, 0]
-        return chosen
+        places = points.detach()[..., None, :].expand(*inner.shape, 3)
+        seen = self._covered(points, step)[..., None] & (inner == candidates) & ~self._covered(places, inner)
+        seen &= inside(*self.project(places, inner), self.sizes[inner])
+        best = seen.int().argmax(dim=-1, keepdim=True)  # the first of those that are as good
+        return torch.where(seen.gather(-1, best), inner.gather(-1, best), own)[..., 0]
 
     def _covered(self, points: Tensor, step: Tensor) -> Bool[Tensor, "*batch"]:
         row, column = self._pixel(points, step, self.moving.shape[1:])

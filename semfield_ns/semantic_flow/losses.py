@@ -88,13 +88,14 @@ def color(
 
 
 def induced_flow(
-    projected: Float[Tensor, "rays 2"],
-    target: Float[Tensor, "rays 2"],
-    mask: Bool[Tensor, "rays 1"],
+    projected: Float[Tensor, "ways rays 2"],
+    target: Float[Tensor, "ways rays 2"],
+    mask: Bool[Tensor, "ways rays 1"],
     limit: float,
-) -> Float[Tensor, ""]:
+) -> Float[Tensor, "ways"]:
     """Mean absolute error in pixels between where the surface goes and where the given flow ends, capped at `limit`."""
-    return masked_mean((projected - target).abs().clamp(max=limit), mask)
+    error, known = (projected - target).abs().clamp(max=limit), mask.to(projected.dtype)
+    return (error * known).sum(dim=(1, 2)) / (2 * known.sum(dim=(1, 2))).clamp(min=1e-6)
 
 
 def surface_depth(
@@ -189,15 +190,17 @@ def depth_order(
     return masked_mean(torch.relu(dynamic - static.detach()).square(), mask)
 
 
-def length(flow: Float[Tensor, "rays samples 3"], mask: Tensor) -> Float[Tensor, ""]:
+def length(flow: Float[Tensor, "*ways rays samples 3"], mask: Tensor) -> Float[Tensor, ""]:
     """Mean absolute scene flow, world units; `mask` broadcasts over rays and samples."""
     return masked_mean(flow.abs(), mask)
 
 
-def along_ray(flow: Float[Tensor, "rays samples 3"], distance: Float[Tensor, "rays samples 1"]) -> Float[Tensor, ""]:
+def along_ray(
+    flow: Float[Tensor, "*ways rays samples 3"], distance: Float[Tensor, "rays samples 1"]
+) -> Float[Tensor, ""]:
     """Difference of the flow of neighbouring samples, less the further (relatively) they are apart."""
     gap = (distance[:, 1:] / distance[:, :-1].clamp(min=1e-6) - 1).abs().detach()
-    return ((flow[:, 1:] - flow[:, :-1]).abs() * torch.exp(-2 * gap)).mean()
+    return (flow.diff(dim=-2).abs() * torch.exp(-2 * gap)).mean()
 
 
 def cross_entropy(

@@ -15,14 +15,16 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
-from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, ProposalNetworkSampler
+from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler
 from nerfstudio.model_components.renderers import SemanticRenderer
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.rendering.collider import DepthRangeCollider
+from semfield_ns.rendering.constants import constant
 from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.rendering.rays import DisparitySampler
 from semfield_ns.scene_model import Parts, finished
 from semfield_ns.semantic_flow.builders import build_branches, build_frames, build_heads
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
@@ -62,7 +64,7 @@ class SemanticFlowModel(VideoModel):
         if self.label_map is not None:
             self.heads = build_heads(config, len(self.label_map.classes), self.branches, self.frames)
             self.register_buffer("palette", torch.as_tensor(self.label_map.colors), persistent=False)
-        self.initial_sampler = LinearDisparitySampler()
+        self.initial_sampler = DisparitySampler()
         self.proposals = nn.ModuleList(
             SamplingDensity(warp, config.proposal_encoding, len(self.frames)) for _ in config.num_proposal_samples
         )
@@ -152,6 +154,11 @@ class SemanticFlowModel(VideoModel):
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
 
+    def _traced(self, kept: Radiance, at_frames: bool = False) -> Trajectory:
+        assert kept.dynamic is not None, "what is traced has a dynamic branch"
+        velocity = self.branches.flow.velocity
+        return trace_neighbours(kept.points, kept.time, velocity, len(self.frames), kept.dynamic.velocity, at_frames)
+
     def get_outputs(self, ray_bundle: RayBundle) -> Any:
         """Training: what the losses need. Otherwise: the outputs that need no camera (see `present`)."""
         if not self.training:
@@ -160,7 +167,7 @@ class SemanticFlowModel(VideoModel):
         kept = radiance.top(self.config.num_flow_samples)
         trajectory = None
         if self.stage == 2:
-            trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow.velocity, len(self.frames))
+            trajectory = self._traced(kept, at_frames=True)
         blended, static, dynamic = self.logits(kept, trajectory) if self.heads is not None else (None, None, None)
         rgb = (radiance.weights.static * radiance.static.color).sum(dim=-2)
         if radiance.dynamic is not None:
@@ -195,7 +202,7 @@ class SemanticFlowModel(VideoModel):
         targets = objectives.Targets.from_batch(batch, outputs["directions_norm"], self.metric_depth, self.device)
         values = objectives.radiance_losses(render, targets, self.metric_depth, config.depth_thickness)
         values |= objectives.semantic_losses(render, targets)
-        limit = config.flow_error_limit * float(self.frames.sizes[0, 0])
+        limit = config.flow_error_limit * self.frames.width
         values |= objectives.induced_flow_loss(render.kept, render.trajectory, targets, self.frames, limit)
         if render.trajectory is not None:
             values |= objectives.scene_flow_losses(render.kept, render.trajectory, targets)
@@ -209,21 +216,25 @@ class SemanticFlowModel(VideoModel):
             values["interlevel"] = interlevel_loss(outputs["weights_list"], outputs["ray_samples_list"])
             values["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
         weights = asdict(config.loss_weights)
-        return {name: weights[name] * value for name, value in values.items() if weights[name] != 0}
+        used = [name for name in values if weights[name] != 0]
+        values_used = torch.stack([values[name] for name in used])
+        weighted = values_used * constant(tuple(weights[name] for name in used), values_used)
+        return dict(zip(used, weighted.unbind(), strict=True))
 
     def _warped_losses(self, render: objectives.TrainingRender, targets: objectives.Targets, step: int) -> dict:
-        target = self.frames.nearest(render.kept.time) + step
-        eligible = (targets.dynamic & (target >= 0) & (target < len(self.frames)))[:, 0]
-        rays = torch.nonzero(eligible)[:, 0]
-        if len(rays) == 0:
+        first = slice(targets.num_dynamic)
+        if targets.num_dynamic == 0:
             return {}
         assert render.trajectory is not None, "stage 2 traces every sample"
-        origin = render.kept.rays(rays)
-        trajectory = render.trajectory.rays(rays)
+        origin = render.kept.rays(first)
+        trajectory = render.trajectory.rays(first)
+        # Of rays without that neighbour no loss sees what is rendered: to leave them out, the host would have to wait.
+        target = self.frames.nearest(origin.time) + step
+        rays = (targets.dynamic[first] & (target >= 0) & (target < len(self.frames)))[:, 0]
         warped = render_warped(
             origin, trajectory, step, self.branches, self.heads, self.frames, not self.config.semantic_gradient
         )
-        return objectives.warped_losses(warped, origin.points, targets, rays, self.heads is not None, len(self.frames))
+        return objectives.warped_losses(warped, origin.points, targets, rays, self.heads is not None)
 
     def render(self, bundle: RayBundle, edited: bool = True) -> dict[str, Tensor]:
         """Everything about rays of one time, raw: float32 [rays, channels]; with the edits, if there are any.
@@ -250,7 +261,7 @@ class SemanticFlowModel(VideoModel):
             "rgb_dynamic": self.render_sum(dynamic.color, radiance.dynamic_weights),
         }
         kept = radiance.top(self.config.num_flow_samples)
-        trajectory = trace_neighbours(kept.points, kept.time, self.branches.flow.velocity, len(self.frames))
+        trajectory = self._traced(kept)
         kept_total = kept.weights.total
         normaliser = kept_total.sum(dim=-2).clamp(min=1e-4)
         shown = kept.placed(kept.points)

@@ -29,18 +29,33 @@ class MotionPixelSampler(PixelSampler):
         self._indexed: Tensor | None = None
         self._pools: tuple[Tensor, Tensor] | None = None
 
-    def collate_image_dataset_batch(self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False) -> dict:
-        """Gathers [rays, ...] values of every per-pixel entry of `batch`; see the base class."""
+    def collate_image_dataset_batch(
+        self, batch: dict, num_rays_per_batch: int, keep_full_image: bool = False
+    ) -> dict[str, Any]:
+        """Gathers [rays, ...] values of every per-pixel entry of `batch`, where the entries are.
+
+        Beside what the base class gathers, "num_dynamic" says how many rays, the first ones, are on moving things;
+        there is none without motion masks.
+        """
         mask: Tensor | None = batch.get("dynamic_mask")
-        if mask is None:
-            return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
-        if self._indexed is not mask:
+        if mask is not None and self._indexed is not mask:
             usable = batch["mask"][..., 0] > 0.5 if "mask" in batch else torch.ones_like(mask[..., 0], dtype=torch.bool)
             dynamic = mask[..., 0] > 0.5
             self._pools = _positions(dynamic & usable), _positions(~dynamic & usable)
             self._indexed = mask
-        self._shape = mask.shape[:3]
-        return super().collate_image_dataset_batch(batch, num_rays_per_batch, keep_full_image)
+        images = batch["image"]
+        count, height, width = self._shape = images.shape[:3]
+        indices = self.sample_method(
+            num_rays_per_batch, count, height, width, batch.get("mask"), batch["image_idx"].device
+        )
+        where = indices.unbind(dim=-1)
+        gathered = {key: value[where] for key, value in batch.items() if key != "image_idx" and value is not None}
+        gathered["indices"] = torch.stack([batch["image_idx"][where[0]], *where[1:]], dim=-1)
+        if mask is not None:
+            gathered["num_dynamic"] = self._count(num_rays_per_batch)
+        if keep_full_image:
+            gathered["full_image"] = images
+        return gathered
 
     def sample_method(
         self,
@@ -55,14 +70,18 @@ class MotionPixelSampler(PixelSampler):
         if self._pools is None:
             return super().sample_method(batch_size, num_images, image_height, image_width, mask=mask, device=device)
         moving, still = self._pools
-        count = round(batch_size * self.dynamic_fraction)
-        if len(moving) == 0:
-            count = 0
-        elif len(still) == 0:
-            count = batch_size
+        count = self._count(batch_size)
         flat = torch.cat([_draw(moving, count), _draw(still, batch_size - count)])
         _, height, width = self._shape
         return torch.stack([flat // (height * width), flat // width % height, flat % width], dim=-1).to(device)
+
+    def _count(self, batch_size: int) -> int:
+        """How many rays are drawn on moving things."""
+        assert self._pools is not None, "there are motion masks"
+        moving, still = self._pools
+        if len(moving) == 0:
+            return 0
+        return batch_size if len(still) == 0 else round(batch_size * self.dynamic_fraction)
 
 
 def _positions(pixels: Tensor) -> Tensor:

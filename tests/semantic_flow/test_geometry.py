@@ -171,6 +171,10 @@ def test_covered_points_are_looked_up_where_they_are_seen():
     moving[:, :, : WIDTH // 2] = True
     frames = SourceFrames(make_cameras(), torch.zeros(FRAMES, 2, 2, 1), moving=moving)
     assert frames.unobstructed(points, step).tolist() == step.tolist()
+    moving = torch.rand(FRAMES, HEIGHT, WIDTH) < 0.5
+    frames = SourceFrames(make_cameras(), torch.zeros(FRAMES, 2, 2, 1), moving=moving)
+    many, steps = torch.randn(300, 3) - torch.tensor([0.0, 0, 5]), torch.randint(FRAMES, (300,))
+    assert torch.equal(frames.unobstructed(many, steps), frames._uncovered(many, steps))  # as on a GPU
     assert SourceFrames(make_cameras(), torch.zeros(FRAMES, 2, 2, 1)).unobstructed(points, step).tolist() == [
         0,
         1,

@@ -7,9 +7,9 @@ frames; the encodings see them in [-1, 1].
 import torch
 from jaxtyping import Float
 from nerfstudio.field_components.activations import trunc_exp
-from nerfstudio.field_components.encodings import SHEncoding
 from torch import Tensor, nn
 
+from semfield_ns.rendering.constants import constant
 from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, build_encoding, require_encoding
 
 
@@ -41,9 +41,9 @@ class ResidualTrunk(nn.Module):
         self.out_dim = width
 
     def forward(
-        self, x: Float[Tensor, "points in"], injected: Float[Tensor, "points image"] | None = None
+        self, x: Float[Tensor, "points in"], injected: Float[Tensor, "#points image"] | None = None
     ) -> Float[Tensor, "points width"]:
-        """Applies the blocks; `injected` is used if the trunk was built for it."""
+        """Applies the blocks; `injected`, of each point or of all, is used if the trunk was built for it."""
         x = self.first(x)
         for index, block in enumerate(self.blocks):
             if injected is not None and index < len(self.inject):
@@ -52,21 +52,39 @@ class ResidualTrunk(nn.Module):
         return torch.relu(x)
 
 
+HARMONICS = (
+    (0.28209479177387814, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    (0, 0, 0.4886025119029199, 0, 0, 0, 0, 0, 0, 0),
+    (0, 0, 0, 0.4886025119029199, 0, 0, 0, 0, 0, 0),
+    (0, 0.4886025119029199, 0, 0, 0, 0, 0, 0, 0, 0),
+    (0, 0, 0, 0, 1.0925484305920792, 0, 0, 0, 0, 0),
+    (0, 0, 0, 0, 0, 1.0925484305920792, 0, 0, 0, 0),
+    (-0.31539156525251999, 0, 0, 0, 0, 0, 0, 0, 0, 0.9461746957575601),
+    (0, 0, 0, 0, 0, 0, 1.0925484305920792, 0, 0, 0),
+    (0, 0, 0, 0, 0, 0, 0, 0.5462742152960396, -0.5462742152960396, 0),
+)
+"""rows: real spherical harmonics up to the second degree; columns: 1, x, y, z, xy, yz, zx, xx, yy, zz"""
+
+
+def harmonics(directions: Float[Tensor, "points 3"]) -> Float[Tensor, "points 9"]:
+    """Nerfstudio's `SHEncoding` of three levels, in fewer kernels."""
+    terms = [torch.ones_like(directions[:, :1]), directions, directions * directions.roll(-1, 1), directions.square()]
+    table = constant(sum(HARMONICS, ()), directions).reshape(len(HARMONICS), -1)
+    return torch.cat(terms, dim=-1) @ table.T
+
+
 class ColorHead(nn.Module):
     """[trunk feature, encoded view direction] -> RGB in [0, 1]."""
 
     def __init__(self, in_dim: int, hidden: int) -> None:
         super().__init__()
-        self.direction_encoding = SHEncoding(levels=3, implementation="torch")
-        self.layers = nn.Sequential(
-            nn.Linear(in_dim + self.direction_encoding.get_out_dim(), hidden), nn.ReLU(), nn.Linear(hidden, 3)
-        )
+        self.layers = nn.Sequential(nn.Linear(in_dim + len(HARMONICS), hidden), nn.ReLU(), nn.Linear(hidden, 3))
 
     def forward(
         self, feature: Float[Tensor, "points dim"], directions: Float[Tensor, "points 3"]
     ) -> Float[Tensor, "points 3"]:
         """Colour seen along unit `directions`."""
-        return torch.sigmoid(self.layers(torch.cat([feature, self.direction_encoding(directions)], dim=-1)))
+        return torch.sigmoid(self.layers(torch.cat([feature, harmonics(directions)], dim=-1)))
 
 
 class DensityHead(nn.Module):
@@ -147,15 +165,18 @@ class FlowField(nn.Module):
 
     def features(self, coordinates: Float[Tensor, "points 4"]) -> Float[Tensor, "points width"]:
         """The trunk's feature."""
-        latent = self.latents.weight.expand(len(coordinates), -1)
-        return self.trunk(self.encoding(coordinates), latent)
+        return self.trunk(self.encoding(coordinates), self.latents.weight)
 
     def velocity(
         self, points: Float[Tensor, "*#batch 3"], time: Float[Tensor, "*#batch 1"]
     ) -> Float[Tensor, "*batch 3"]:
         """World units a frame, each component below `max_velocity`."""
         flat = self.coordinates(points.reshape(-1, 3), time.expand(*points.shape[:-1], 1).reshape(-1, 1))
-        return self.max_velocity * torch.tanh(self.velocity_head(self.features(flat))).reshape(points.shape)
+        return self.velocity_of(self.features(flat)).reshape(points.shape)
+
+    def velocity_of(self, feature: Float[Tensor, "points width"]) -> Float[Tensor, "points 3"]:
+        """The velocity that goes with the trunk's feature."""
+        return self.max_velocity * torch.tanh(self.velocity_head(feature))
 
 
 class DynamicField(nn.Module):
@@ -186,14 +207,11 @@ class DynamicField(nn.Module):
 
     def features(
         self,
-        flow: FlowField,
-        points: Float[Tensor, "points 3"],
-        time: Float[Tensor, "points 1"],
+        shared: Float[Tensor, "points flow"],
+        coordinates: Float[Tensor, "points 4"],
         injected: Float[Tensor, "points image"] | None = None,
     ) -> Float[Tensor, "points width"]:
-        """The trunk's feature at world points and times (frames)."""
-        coordinates = flow.coordinates(points, time)
-        shared = flow.features(coordinates)
+        """The trunk's feature where the flow field has the feature `shared` and the coordinates."""
         if self.encoding is not None:
             shared = torch.cat([shared, self.encoding(coordinates)], dim=-1)
         return self.trunk(shared, injected)

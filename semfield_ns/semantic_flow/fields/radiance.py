@@ -29,6 +29,8 @@ class DynamicSamples(StaticSamples):
     """The dynamic branch at samples."""
 
     blending: Float[Tensor, "rays samples 1"]
+    velocity: Float[Tensor, "rays samples 3"]
+    """World units a frame."""
 
 
 @dataclass
@@ -70,8 +72,8 @@ class Radiance:
         index = importance.detach()[..., 0].topk(count, dim=-1).indices.sort(dim=-1).values
         return _changed(self, lambda v: v if v.dim() < 3 else v.gather(1, index[..., None].expand(-1, -1, v.shape[-1])))
 
-    def rays(self, chosen: Tensor) -> "Radiance":
-        """The rays of a boolean mask or of indices."""
+    def rays(self, chosen: slice) -> "Radiance":
+        """Some of the rays."""
         return _changed(self, lambda value: value[chosen])
 
 
@@ -195,9 +197,12 @@ class RadianceBranches(nn.Module):
     ) -> DynamicSamples:
         """The dynamic branch at world points at `time` [rays, 1], shapes as in `Radiance`."""
         shape = points.shape[:-1]
-        injected = self._traced_features(points, time, frames) if self.conditioned else None
         clock = time[:, None].expand(*shape, 1).reshape(-1, 1)
-        feature = self.dynamic.features(self.flow, points.reshape(-1, 3), clock, injected)
+        coordinates = self.flow.coordinates(points.reshape(-1, 3), clock)
+        shared = self.flow.features(coordinates)
+        velocity = self.flow.velocity_of(shared).reshape(points.shape)
+        injected = self._traced_features(points, time, frames, velocity) if self.conditioned else None
+        feature = self.dynamic.features(shared, coordinates, injected)
         source = visible = None
         if self.dynamic.source_gate is not None:
             source, visible = frames.gather_color(points, frames.nearest(time).expand(shape))
@@ -205,7 +210,8 @@ class RadianceBranches(nn.Module):
         color = self.dynamic.gated_color(feature, directions.reshape(-1, 3), source, visible)
         density = self.dynamic.density(feature).reshape(*shape, 1)
         blending = self.dynamic.blending(feature).reshape(*shape, 1)
-        return DynamicSamples(feature.reshape(*shape, -1), alpha(density, deltas), color.reshape(*shape, 3), blending)
+        opacity, color = alpha(density, deltas), color.reshape(*shape, 3)
+        return DynamicSamples(feature.reshape(*shape, -1), opacity, color, blending, velocity)
 
     def _static_injection(self, points: Tensor, time: Tensor, frames: SourceFrames) -> Tensor | None:
         if not self.conditioned:
@@ -213,8 +219,10 @@ class RadianceBranches(nn.Module):
         features, visible = frames.gather(points, frames.nearest(time).expand(points.shape[:-1]))
         return (features * visible).reshape(-1, frames.feature_dim)
 
-    def _traced_features(self, points: Tensor, time: Tensor, frames: SourceFrames) -> Tensor:
-        trajectory = trace_neighbours(points, time, self.flow.velocity, len(frames))
+    def _traced_features(self, points: Tensor, time: Tensor, frames: SourceFrames, velocity: Tensor) -> Tensor:
+        trajectory = trace_neighbours(
+            points, time, self.flow.velocity, len(frames), first=velocity, at_frames=self.training
+        )
         traced = torch.stack([trajectory.before, trajectory.after, trajectory.now], dim=-2)
         features, visible = frames.gather(traced, trajectory.steps[:, None, :].expand(traced.shape[:-1]))
         features = features * visible

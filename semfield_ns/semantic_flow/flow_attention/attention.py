@@ -71,7 +71,7 @@ class FlowAttention(nn.Module):
     def _attend(self, tokens: Float[Tensor, "*batch tokens dim"]) -> Float[Tensor, "*batch tokens dim"]:
         """Multi-head attention; on a CPU written out: with few tokens, many small products cost more than they save."""
         query, key, value = self.project(tokens).unflatten(-1, (3, self.heads, -1)).unbind(dim=-3)
-        if tokens.is_cuda:
+        if not tokens.is_cpu:
             return self.out(attend_by_products(query, key, value).flatten(start_dim=-2))
         logits = (query[..., :, None, :, :] * key[..., None, :, :, :]).sum(dim=-1) / query.shape[-1] ** 0.5
         weights = logits.softmax(dim=-2)

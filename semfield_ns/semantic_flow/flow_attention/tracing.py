@@ -17,8 +17,11 @@ def trace(
     duration: Float[Tensor, "*#batch 1"] | float,
     velocity: VelocityFn,
     substeps: int = 2,
+    first: Float[Tensor, "*#batch 3"] | None = None,
 ) -> Float[Tensor, "*batch 3"]:
     """Where points that are at `points` at `time` are at `time + duration`: Euler steps along the velocity field.
+
+    Several durations of the same points, along axes before theirs, share the first step's velocity.
 
     Args:
         points: world coordinates.
@@ -26,12 +29,14 @@ def trace(
         duration: in frames; negative traces backwards in time.
         velocity: the field.
         substeps: equal Euler steps; the paper takes two a frame.
+        first: the velocity of the first step, if it is known.
 
     Returns:
         World coordinates; exactly `points` where the velocity or the duration is zero.
     """
     step = torch.as_tensor(duration, dtype=points.dtype, device=points.device) / substeps
-    for index in range(substeps):
+    points = points + step * (velocity(points, time) if first is None else first)
+    for index in range(1, substeps):
         points = points + step * velocity(points, time + index * step)
     return points
 
@@ -54,8 +59,8 @@ class Trajectory:
         """Frames from `time` to each of `steps`."""
         return self.steps - self.time[:, 0]
 
-    def rays(self, chosen: Tensor) -> "Trajectory":
-        """Those of some rays, a boolean mask or indices."""
+    def rays(self, chosen: slice) -> "Trajectory":
+        """Those of some rays."""
         return Trajectory(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
@@ -71,21 +76,28 @@ def neighbouring_steps(time: Float[Tensor, "rays 1"], num_frames: int) -> Int[Te
 
 
 def trace_neighbours(
-    points: Float[Tensor, "rays samples 3"], time: Float[Tensor, "rays 1"], velocity: VelocityFn, num_frames: int
+    points: Float[Tensor, "rays samples 3"],
+    time: Float[Tensor, "rays 1"],
+    velocity: VelocityFn,
+    num_frames: int,
+    first: Float[Tensor, "rays samples 3"] | None = None,
+    at_frames: bool = False,
 ) -> Trajectory:
-    """Traces points at a time, in frames, to the neighbouring frames, both ways."""
+    """Traces points at a time, in frames, to the neighbouring frames, both ways, and to the nearest one.
+
+    Args:
+        points: world coordinates.
+        time: of each ray.
+        velocity: the field.
+        num_frames: of the video.
+        first: velocities of the points at their times, if they are known.
+        at_frames: all times are whole frames, as in training: then the points are where the nearest frame has them.
+    """
     steps = neighbouring_steps(time, num_frames)
     clock = time[:, None]
-    durations = (steps - time)[:, None, :, None]
-    now = points if bool((steps[:, 2:] == time).all()) else trace(points, clock, durations[:, :, 2], velocity)
-    return Trajectory(
-        points=points,
-        time=clock,
-        now=now,
-        before=trace(points, clock, durations[:, :, 0], velocity),
-        after=trace(points, clock, durations[:, :, 1], velocity),
-        steps=steps,
-    )
+    durations = (steps - time).T[: 2 if at_frames else 3, :, None, None]
+    before, after, *now = trace(points, clock, durations, velocity, first=first).unbind()
+    return Trajectory(points, clock, now=points if at_frames else now[0], before=before, after=after, steps=steps)
 
 
 def per_frame(

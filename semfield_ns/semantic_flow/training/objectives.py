@@ -1,11 +1,13 @@
 """Which loss sees which rays: from a render and a batch to a dict named as the fields of `LossWeights`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from semfield_ns.rendering.rays import sent
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
 from semfield_ns.semantic_flow.fields.blending import blend
@@ -35,9 +37,11 @@ class Targets:
     confidence: Float[Tensor, "rays"] | None
     flow: dict[int, Float[Tensor, "rays 3"]]
     """Step (+1 or -1) -> (dx, dy, valid)."""
+    num_dynamic: int
+    """Only so many rays, the first ones, can be dynamic."""
 
     @staticmethod
-    def from_batch(batch: dict[str, Tensor], directions_norm: Tensor, metric: bool, device: torch.device) -> "Targets":
+    def from_batch(batch: dict[str, Any], directions_norm: Tensor, metric: bool, device: torch.device) -> "Targets":
         """Reads a batch of the data manager.
 
         Args:
@@ -46,7 +50,7 @@ class Targets:
             metric: whether "depth" is depth (else disparity).
             device: where the model is.
         """
-        value = {key: entry.to(device) for key, entry in batch.items() if isinstance(entry, Tensor)}
+        value = {key: sent(entry, device) for key, entry in batch.items() if isinstance(entry, Tensor)}
         rgb = value["image"][..., :3]
         everywhere = torch.ones_like(rgb[:, :1], dtype=torch.bool)
         mask = value.get("dynamic_mask")
@@ -56,7 +60,7 @@ class Targets:
         propagated = value.get("propagated_label")
         return Targets(
             rgb=rgb,
-            pixels=value["indices"][:, [2, 1]].float() + 0.5,
+            pixels=value["indices"][:, 1:].flip(-1).float() + 0.5,
             camera=value["indices"][:, 0],
             dynamic=everywhere if mask is None else mask > 0.5,
             static=everywhere if mask is None else (mask >= 0) & (mask <= 0.5),
@@ -66,6 +70,7 @@ class Targets:
             propagated=None if propagated is None else propagated[:, 0].long(),
             confidence=None if propagated is None else propagated[:, 1],
             flow={s: value[k] for s, k in ((1, "flow_forward"), (-1, "flow_backward")) if k in value},
+            num_dynamic=batch.get("num_dynamic", len(rgb)),
         )
 
 
@@ -194,65 +199,62 @@ def induced_flow_loss(
     The surface point of a ray is the weighted mean of its samples, the dynamic ones where they are traced to. In stage
     1 nothing is traced: on static rays the flow of the camera alone supervises depth.
     """
-    total = []
+    if not targets.flow:
+        return {}
+    steps = list(targets.flow)
+    flow = torch.stack(list(targets.flow.values()))
+    # Flow goes to the next picture of the ray's own camera.
+    target = torch.stack([frames.neighbour(targets.camera, step) for step in steps])
+    mask = (flow[..., 2:] > 0.5) & (target >= 0)[..., None]
+    moved = kept.points
+    if trajectory is not None:
+        traced = torch.stack([trajectory.after if step > 0 else trajectory.before for step in steps])
+        moved = torch.where(targets.dynamic[:, None], traced, kept.points)
+    elif targets.masked:
+        mask = mask & targets.static
     normaliser = kept.weights.total.sum(dim=-2).clamp(min=1e-4)
-    for step, flow in targets.flow.items():
-        # Flow goes to the next picture of the ray's own camera.
-        target = frames.neighbour(targets.camera.to(kept.time.device), step)
-        mask = (flow[:, 2:] > 0.5) & (target >= 0)[:, None]
-        moved = kept.points
-        if trajectory is not None:
-            moved = torch.where(
-                targets.dynamic[:, None], trajectory.after if step > 0 else trajectory.before, kept.points
-            )
-        elif targets.masked:
-            mask = mask & targets.static
-        surface = (kept.weights.static * kept.points + kept.weights.dynamic * moved).sum(dim=-2) / normaliser
-        pixels, depth = frames.project_into(surface, target.clamp(min=0))
-        mask = mask & (depth[:, None] > 0)
-        total.append(losses.induced_flow(pixels, targets.pixels + flow[:, :2], mask, limit))
-    return {"flow": torch.stack(total).sum()} if total else {}
+    surface = (kept.weights.static * kept.points + kept.weights.dynamic * moved).sum(dim=-2) / normaliser
+    pixels, depth = frames.project_into(surface.expand(*target.shape, 3), target.clamp(min=0))
+    mask = mask & (depth[..., None] > 0)
+    return {"flow": losses.induced_flow(pixels, targets.pixels + flow[..., :2], mask, limit).sum()}
 
 
 def scene_flow_losses(kept: Radiance, trajectory: Trajectory, targets: Targets) -> dict[str, Tensor]:
-    """Regularisers of the velocity field at the samples."""
-    forward, backward = trajectory.after - trajectory.points, trajectory.before - trajectory.points
-    inner = (trajectory.steps[:, 1] - trajectory.steps[:, 0] == 2).float()[:, None, None]
-    everywhere = torch.ones_like(inner)
+    """Regularisers of the velocity field at the samples; of both directions together."""
+    flows = torch.stack([trajectory.after, trajectory.before]) - trajectory.points
+    inner = (trajectory.steps[:, 1] - trajectory.steps[:, 0] == 2)[:, None, None]
     result = {
-        "flow_slow": losses.length(forward, everywhere) + losses.length(backward, everywhere),
-        "flow_temporal": losses.length(forward + backward, inner),
+        "flow_slow": 2 * flows.abs().mean(),
+        "flow_temporal": losses.length(flows.sum(dim=0), inner),
     }
     if kept.points.shape[1] > 1:
-        result["flow_spatial"] = losses.along_ray(forward, kept.distance) + losses.along_ray(backward, kept.distance)
+        result["flow_spatial"] = 2 * losses.along_ray(flows, kept.distance)
     if targets.masked:
-        static = targets.static[:, None]
-        result["static_flow"] = losses.length(forward, static) + losses.length(backward, static)
+        result["static_flow"] = 2 * losses.length(flows, targets.static[:, None])
     return result
 
 
 def warped_losses(
-    warped: WarpedRender, origin: Tensor, targets: Targets, rays: Tensor, semantic: bool, num_frames: int
+    warped: WarpedRender, origin: Tensor, targets: Targets, rays: Bool[Tensor, "some"], semantic: bool
 ) -> dict[str, Tensor]:
     """Losses of the render at a neighbouring frame.
 
     Args:
-        warped: of the rays `rays`.
-        origin: [rays, samples, 3], where the samples are now.
+        warped: of the first rays of the batch.
+        origin: [some, samples, 3], where the samples are now.
         targets: of the whole batch.
-        rays: indices into the batch.
+        rays: those of them that are dynamic, and whose neighbouring frame exists.
         semantic: whether there are logits and labels.
-        num_frames: length of the video.
     """
-    dynamic = targets.dynamic[rays]
-    inner = (warped.trajectory.steps[:, 1] - warped.trajectory.steps[:, 0] == 2).float()[:, None, None]
+    count = len(rays)
+    inner = warped.trajectory.steps[:, 1] - warped.trajectory.steps[:, 0] == 2
     result = {
-        "rgb_warp": losses.color(warped.rgb, targets.rgb[rays], dynamic),
-        "flow_cycle": losses.length(warped.returned - origin, torch.ones_like(inner)),
-        "flow_second_order": losses.length(warped.acceleration, inner),
+        "rgb_warp": losses.color(warped.rgb, targets.rgb[:count], rays[:, None]),
+        "flow_cycle": losses.length(warped.returned - origin, rays[:, None, None]),
+        "flow_second_order": losses.length(warped.acceleration, (inner & rays)[:, None, None]),
     }
     if semantic and warped.logits is not None and targets.labels is not None:
         flow = targets.flow.get(warped.step)
-        valid = torch.ones_like(targets.rgb[rays, 0]) if flow is None else (flow[rays, 2] > 0.5).float()
-        result["semantics_warp"] = losses.cross_entropy(warped.logits, targets.labels[rays], valid)
+        valid = rays if flow is None else rays & (flow[:count, 2] > 0.5)
+        result["semantics_warp"] = losses.cross_entropy(warped.logits, targets.labels[:count], valid.float())
     return result

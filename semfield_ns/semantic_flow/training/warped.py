@@ -61,7 +61,7 @@ def render_warped(
     time = radiance.time + step
     dynamic = branches.evaluate_dynamic(moved, radiance.directions, radiance.deltas, time, frames)
     weights = single_weights(dynamic.alpha)
-    onward = trace_neighbours(moved, time, branches.flow.velocity, len(frames))
+    onward = trace_neighbours(moved, time, branches.flow.velocity, len(frames), dynamic.velocity, at_frames=True)
     logits = None
     if heads is not None:
         semantic_weights = weights.detach() if detach_weights else weights
