@@ -178,11 +178,11 @@ def check_devices() -> None:
 
     def checked(function: Callable, args: tuple = (), *more: Any, **settings: Any) -> Any:
         ours = [argument for argument in args if _is_ours(getattr(argument, "pipeline", None))]
-        found = torch.cuda.device_count()
-        if ours and found < ours[0].machine.num_devices:
+        wanted, found = ours[0].machine.num_devices if ours else 0, torch.cuda.device_count()
+        if found < wanted:
             raise SemfieldError(
-                f"--machine.num-devices {ours[0].machine.num_devices}: each process needs an NVIDIA GPU of its own, and "
-                f"this machine has {found or 'none'}."
+                f"--machine.num-devices {wanted}: each process needs an NVIDIA GPU of its own, and this machine has "
+                f"{found or 'none'}."
             )
         return spawn(function, args, *more, **settings)
 

@@ -7,13 +7,14 @@ point is projected to: only the image encoder sees a difference. The same holds 
 import torch
 
 from semfield_ns.gsn.projection import SourceViews
+from semfield_ns.rendering.constants import constant
 
 
 def mirror(views: SourceViews) -> SourceViews:
     """The views with pictures flipped from left to right. Lenses must not be distorted."""
     width = views.images.shape[-1]
-    sign = views.intrinsics.new_tensor([-1.0, 1.0, -1.0, 1.0])
-    shift = views.intrinsics.new_tensor([0.0, 0.0, width - 1.0, 0.0])
+    sign = constant((-1.0, 1.0, -1.0, 1.0), views.intrinsics)
+    shift = constant((0.0, 0.0, width - 1.0, 0.0), views.intrinsics)
     return views._replace(
         images=views.images.flip(-1),
         intrinsics=views.intrinsics * sign + shift,
@@ -34,7 +35,8 @@ def crop(views: SourceViews, share: float, generator: torch.Generator | None = N
     rows, columns = max(1, int(height * share)), max(1, int(width * share))
     top = int(torch.randint(height - rows + 1, (1,), generator=generator))
     left = int(torch.randint(width - columns + 1, (1,), generator=generator))
-    shift = views.intrinsics.new_tensor([0.0, 0.0, left, top])
+    shift = views.intrinsics.new_zeros(4)
+    shift[2], shift[3] = left, top
     return views._replace(
         images=views.images[..., top : top + rows, left : left + columns], intrinsics=views.intrinsics - shift
     )

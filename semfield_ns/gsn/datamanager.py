@@ -17,6 +17,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.dataparser import ManyScenesDataParser, ManyScenesDataParserConfig
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.sources import draw_sources
+from semfield_ns.rendering.rays import sent, sent_rays
 from semfield_ns.scenes.dataset import SceneDataset
 
 MEGABYTE = 1 << 20
@@ -172,11 +173,13 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
             camera_indices=indices[:, :1], coords=torch.stack([drawn.rows + 0.5, drawn.columns + 0.5], dim=-1)
         )
         rays = len(indices)
+        bundle = sent_rays(bundle, self.device)
+        # These are asked for by the host: it would have to wait for what is on the device.
         bundle.metadata["scene"] = torch.full((rays, 1), drawn.scene)
         if drawn.sources:
             bundle.metadata["sources"] = torch.tensor(drawn.sources).expand(rays, -1)
         image = self.library.image(drawn.scene, drawn.target)[drawn.rows, drawn.columns].float() / 255
-        return bundle.to(self.device), {"image": image.to(self.device), "indices": indices, "scene": drawn.scene}
+        return bundle, {"image": sent(image, self.device), "indices": indices, "scene": drawn.scene}
 
     # ---------------------------------------------------------------------------------------------- evaluation
 

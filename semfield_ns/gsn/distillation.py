@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.rendering.rays import sent
 from semfield_ns.teachers.registry import KINDS
 
 
@@ -47,7 +48,7 @@ class Distilled(NamedTuple):
         frame = self.tokens.library.scenes[scene].frames[image]
         grid = self.tokens.grid(scene, image).float()
         size = torch.tensor([frame.width, frame.height])
-        position = (2 * (indices[:, [2, 1]] + 0.5) / size - 1).to(grid)
+        position = sent(2 * (indices[:, [2, 1]] + 0.5) / size - 1, grid.device)
         found = F.grid_sample(grid[None], position[None, None], padding_mode="border", align_corners=False)
         return found[0, :, 0].T
 

@@ -15,6 +15,7 @@ from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.normalisation import normalise, range_of
 from semfield_ns.gsn.projection import SourceViews, project
 from semfield_ns.io import capital, read_rgb
+from semfield_ns.rendering.rays import sent
 from semfield_ns.scenes.dataparser import make_cameras
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame, Scene
@@ -176,9 +177,9 @@ def posed_views(scene: PosedScene, indices: Sequence[int], images: Float[Tensor,
     distortion = cameras.distortion_params[index]
     return SourceViews(
         images=images,
-        camera_to_world=cameras.camera_to_worlds[index].to(images.device),
-        intrinsics=torch.cat(values, dim=-1).float().to(images.device),
-        distortion=distortion.to(images.device) if bool(distortion.any()) else None,
+        camera_to_world=sent(cameras.camera_to_worlds[index], images.device),
+        intrinsics=sent(torch.cat(values, dim=-1).float(), images.device),
+        distortion=sent(distortion, images.device) if bool(distortion.any()) else None,
     )
 
 
@@ -205,6 +206,6 @@ class SceneLibrary:
 
     def views(self, scene: int, indices: Sequence[int], device: torch.device | str = "cpu") -> SourceViews:
         """Source views, not encoded yet."""
-        images = torch.stack([self.image(scene, index) for index in indices]).to(device)
+        images = sent(torch.stack([self.image(scene, index) for index in indices]), device)
         images = images.permute(0, 3, 1, 2).float() / 255
         return posed_views(self.scenes[scene], indices, images)

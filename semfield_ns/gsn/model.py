@@ -197,11 +197,10 @@ class GSNModel(SceneModel):
     def set_step(self, step: int) -> None:
         """Puts the model into the stage of a training step. The teacher is needed from the second stage on."""
         before, self.stage = self.stage, 1 if step < self.config.stage_one_steps or not self.distilled else 2
-        if self.stage == 2:
+        if self.stage == 2 and before == 1:
             self.prepare_tokens()
-            if before == 1:  # at once, in batches and with a progress bar, and not image by image between steps
-                for each in self.distilled:
-                    each.tokens.extract_training()
+            for each in self.distilled:  # at once, in batches and with a progress bar, and not between steps
+                each.tokens.extract_training()
         self.maps.clear()
 
     def update_to_step(self, step: int) -> None:

@@ -17,6 +17,7 @@ from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.io import image_size, read_rgb
+from semfield_ns.rendering.rays import sent
 from semfield_ns.teachers.base import Teacher, TextTeacher
 from semfield_ns.teachers.cache import FeatureCache, Picture, TokenGrid
 from semfield_ns.teachers.lite import packaged_weights
@@ -65,6 +66,7 @@ class TokenProjection(nn.Module):
         self.register_buffer("std", torch.ones(teacher))
         self.register_buffer("basis", torch.zeros(teacher, dim))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self._host: tuple[int, tuple[Tensor, Tensor, Tensor]] | None = None
 
     @torch.no_grad()
     def fit(self, moments: Moments, shares: Tensor | None = None, standardise: bool = True) -> None:
@@ -96,7 +98,9 @@ class TokenProjection(nn.Module):
 
     def of_grid(self, grid: TokenGrid) -> Float[Tensor, "h w dim"]:
         """Tokens of a cached grid, on the CPU."""
-        mean, std, basis = self.mean.cpu(), self.std.cpu(), self.basis.cpu()
+        if self._host is None or self._host[0] != self.mean._version:
+            self._host = self.mean._version, (self.mean.cpu(), self.std.cpu(), self.basis.cpu())
+        mean, std, basis = self._host[1]
         weight = basis / std[:, None]
         return F.normalize(grid.affine(weight, -mean @ weight), dim=-1)
 
@@ -266,7 +270,7 @@ class TokenStore:
 
     def _load(self, scene: int, index: int) -> Tensor:
         tokens = self.projection_of(scene).of_grid(self.cache[self.picture(scene, index)])
-        return tokens.permute(2, 0, 1).half().contiguous().to(self.device)
+        return sent(tokens.permute(2, 0, 1).half().contiguous(), self.device)
 
 
 def matching_tokens(

@@ -1,5 +1,7 @@
 """Rays and the samples along them, made without a wait for the device that they are on."""
 
+from dataclasses import fields
+
 import torch
 from jaxtyping import Int, Shaped
 from nerfstudio.cameras.cameras import Cameras
@@ -16,6 +18,14 @@ def sent(value: Shaped[Tensor, "*shape"], device: torch.device | str) -> Shaped[
     if value.device.type == "cpu" and device.type == "cuda":
         value = value.pin_memory()
     return value.to(device, non_blocking=True)
+
+
+def sent_rays(bundle: RayBundle, device: torch.device | str) -> RayBundle:
+    """Rays on a device; the host does not wait until they are there."""
+    values = {field.name: getattr(bundle, field.name) for field in fields(bundle)}
+    metadata = {name: sent(value, device) for name, value in values.pop("metadata").items()}
+    there = {name: value if value is None else sent(value, device) for name, value in values.items()}
+    return RayBundle(**there, metadata=metadata)
 
 
 class PinholeRays(nn.Module):

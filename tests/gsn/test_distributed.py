@@ -14,8 +14,8 @@ from tests.gsn.builders import small_pipeline, write_scenes
 
 pytestmark = pytest.mark.slow
 
-STEPS = 3
-FIRST = 3  # the second of the three steps, 4, begins the second stage
+STEPS = 20
+FIRST = 0  # step 4 begins the second stage
 
 
 def batches(pipeline):
@@ -73,6 +73,6 @@ def test_two_processes_train_as_one(tmp_path, monkeypatch):
         (sum(loss_of(alone.model, alone.model, step, *part) for part in pair) / 2).backward()
         optimizer.step()
     for key, value in alone.model.state_dict().items():
-        assert torch.allclose(first[key].float(), value.float(), atol=2e-5), key
+        assert torch.allclose(first[key].float(), value.float(), atol=1e-5), key
     for group in ("network.feature_net.conv1.weight", "network.net_coarse.rgb_fc.weight", "network.dino.dinofc.weight"):
         assert not torch.equal(first[group], before[group]), group
