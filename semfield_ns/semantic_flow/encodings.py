@@ -94,11 +94,10 @@ class PlanesEncoding(Encoding):
 
     def variation(self) -> Float[Tensor, ""]:
         """Mean squared difference of neighbouring cells, summed over planes: roughness that no ray constrains."""
-        planes = list(self.levels.parameters())
-        total = torch.zeros((), device=planes[0].device)
-        for plane in planes:
-            total = total + plane.diff(dim=-1).square().mean() + plane.diff(dim=-2).square().mean()
-        return total
+        alike = [planes for level in self._stacked() for planes in level]
+        return torch.stack(
+            [len(p) * (p.diff(dim=-1).square().mean() + p.diff(dim=-2).square().mean()) for p in alike]
+        ).sum()
 
 
 def planes_at(
