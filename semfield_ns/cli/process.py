@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from semfield_ns.cli.hints import typed
+from semfield_ns.cli.shards import is_list, read_list, run_share, share_of
 from semfield_ns.cli.steps import Step, StepRunner
 from semfield_ns.errors import SemfieldError
 
@@ -38,6 +39,7 @@ def process(
     sam_model: str = "facebook/sam2.1-hiera-tiny",
     threads: int | None = None,
     device: str = "cpu",
+    shard: str = "1/1",
 ) -> None:
     """Make a scene to train on of your video or photos.
 
@@ -46,8 +48,9 @@ def process(
 
     Args:
         source: A video file; a folder of images (the frames of a video or, with --static, photos); or the result of
-            ns-process-data, with its camera poses.
-        output_dir: Folder of the scene: new, empty, or an earlier result of this command.
+            ns-process-data, with its camera poses. Or a list of such: a .txt file with a path in each line.
+        output_dir: Folder of the scene: new, empty, or an earlier result of this command. Of a list, the folder of the
+            scenes.
         num_frames: Maximum number of frames to pick.
         start: Where to start, in seconds; for a folder, the number of the image.
         end: Where to stop, in seconds; for a folder, the number of the image.
@@ -68,12 +71,18 @@ def process(
         sam_model: Weights of SAM 2: a name in the local cache of transformers, or a folder.
         threads: Threads for structure from motion. By default, as many as there are processors.
         device: Device for learned models, such as cuda.
+        shard: Of a list, the share that this job does: I/N for the I-th of N jobs.
     """
+    options = dict(locals())
     from semfield_ns.process.plan import Work
     from semfield_ns.process.workspace import Settings
 
     if not source.exists():
         raise SemfieldError(f"{source} does not exist: give a video file or a folder of images.")
+    if is_list(source):
+        inputs = share_of(read_list(source), shard)
+        run_share(inputs, lambda name, path: process(**options | {"source": path, "output_dir": output_dir / name}))
+        return
     source, poses = with_poses(source, poses)
     if num_frames < 4 or max_size < 64:
         raise SemfieldError("--num-frames must be at least 4 and --max-size at least 64.")
