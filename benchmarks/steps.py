@@ -81,7 +81,9 @@ def small(preset: str) -> None:
     if preset.startswith("gsn"):
         return
     manager.encoder, manager.evidence_encoders = "classical", ()
-    if "splat" not in preset:
+    if "splat" in preset:
+        model.max_gaussians = 400
+    else:
         model.static_encoding.hash_size = 8
 
 
