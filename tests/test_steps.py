@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-MOST_KERNELS = {"semantic-flow": 2600, "semantic-flow-tiny": 3220, "gsn": 2300, "gsn-tiny": 1400}
+MOST_KERNELS = {"semantic-flow": 2600, "semantic-flow-tiny": 2750, "gsn": 2300, "gsn-tiny": 1400}
 """of a step, in either stage; the figures of today are in docs/measurements.md"""
 
 

@@ -1,6 +1,7 @@
 """Rays and the samples along them, made without a wait for the device that they are on."""
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 from jaxtyping import Int, Shaped
@@ -24,7 +25,7 @@ def sent_rays(bundle: RayBundle, device: torch.device | str) -> RayBundle:
     """Rays on a device; the host does not wait until they are there."""
     values = {field.name: getattr(bundle, field.name) for field in fields(bundle)}
     metadata = {name: sent(value, device) for name, value in values.pop("metadata").items()}
-    there = {name: value if value is None else sent(value, device) for name, value in values.items()}
+    there: dict[str, Any] = {name: value if value is None else sent(value, device) for name, value in values.items()}
     return RayBundle(**there, metadata=metadata)
 
 
