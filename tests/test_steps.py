@@ -10,7 +10,14 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-MOST_KERNELS = {"semantic-flow": 2600, "semantic-flow-tiny": 2750, "gsn": 2300, "gsn-tiny": 1400}
+MOST_KERNELS = {
+    "semantic-flow": 2600,
+    "semantic-flow-tiny": 2750,
+    "semantic-flow-splat": 450,
+    "semantic-flow-splat-tiny": 320,
+    "gsn": 2300,
+    "gsn-tiny": 1400,
+}
 """of a step, in either stage; the figures of today are in docs/measurements.md"""
 
 
@@ -20,7 +27,7 @@ def test_no_step_waits_for_the_device(preset, tmp_path):
     command = [sys.executable, ROOT / "benchmarks" / "steps.py", "--presets", preset, "--results", results]
     subprocess.run(list(map(str, command)), check=True, cwd=ROOT, timeout=900)
     rows = json.loads(results.read_text())
-    assert [row["stage"] for row in rows] == [1, 2]
+    assert len(rows) == (1 if "splat" in preset else 2)
     for row in rows:
         assert row["where"] == {}
         assert row["kernels"] <= MOST_KERNELS[preset]
