@@ -95,8 +95,11 @@ def test_a_photo_is_matched_by_its_own_looks_whatever_its_depth():
     assert torch.equal(scores(photo, trusted), scores(photo, doubtful))
     assert torch.equal(scores(photo, trusted), scores(view, trusted))
     # Of a render whose surface is wrong, only what the pictures say is left.
-    noise = replace(view, features=F.normalize(torch.randn_like(view.features), dim=-1))
-    torch.testing.assert_close(scores(noise, doubtful), scores(view, doubtful), atol=1e-3, rtol=0)
+    drawn = torch.randn(view.features.shape, generator=torch.Generator().manual_seed(0))
+    noise = replace(view, features=F.normalize(drawn, dim=-1))
+    apart = (scores(noise, doubtful) - scores(view, doubtful)).abs()
+    # Parts of the mask that hardly hang together may go.
+    assert (apart > 1e-3).float().mean() < 0.05
 
 
 def test_a_view_that_the_pictures_do_not_share_is_left_to_what_was_rendered():
