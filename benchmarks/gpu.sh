@@ -4,7 +4,7 @@
 #   bash benchmarks/gpu.sh [--device cuda|cpu] [--quick] [--out DIR] [--wheels DIR] [--seconds 120]
 #
 # --seconds: that one preset may take; the other parts have limits in proportion.
-# --wheels: a folder of wheels of the packages that the machine lacks (`pip download --no-deps`). Each part has its own time limit,
+# --wheels: a folder of wheels of the packages that the machine lacks (`python benchmarks/wheels.py`). Each part has its own time limit,
 # and what it printed lies in --out beside the results as JSON; a part whose result is there is not run again.
 set -uo pipefail
 
@@ -32,6 +32,8 @@ fi
 cp -r "$root"/{semfield_ns,tests,benchmarks,pyproject.toml} "$work"
 cp -r "$root/method_configs" "$work/semfield_ns/method_configs"
 cd "$work" || exit 1
+# Nerfstudio imports it for one of its loggers, and it is as large as all other wheels.
+python3 -c 'import wandb' 2>/dev/null || touch wandb.py
 
 part() { # name, seconds, command...
     local name=$1 limit=$2 start=$SECONDS code=0
