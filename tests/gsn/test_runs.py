@@ -203,5 +203,5 @@ def test_other_files_are_no_runs_of_gsn(tmp_path):
     with pytest.raises(SemfieldError, match="is not a file"):
         runs.read_run(tmp_path / "config.yml")
     (tmp_path / "config.yml").write_text("a: 1\n")
-    with pytest.raises(SemfieldError, match="is not a run of gsn"):
+    with pytest.raises(SemfieldError, match=r"cannot be read as the config\.yml of a run"):
         runs.read_run(tmp_path / "config.yml")

@@ -1,6 +1,7 @@
 """Long videos in a bounded memory, and several cameras at a time."""
 
 import json
+import shutil
 import random
 from copy import deepcopy
 
@@ -139,6 +140,7 @@ def test_flow_is_compared_in_the_rays_own_camera():
         propagated=None,
         confidence=None,
         flow={1: flow},
+        num_dynamic=4,
     )
     kept = Radiance(
         points=points[:, None],
@@ -168,6 +170,7 @@ def test_labels_are_not_carried_from_one_camera_to_another(scene, tmp_path):
             films.append(frame | paths | {"camera_id": camera})
             if camera == "b":
                 del films[-1]["semantic_path"]
+                films[-1]["file_path"] = str(shutil.copy(scene / frame["file_path"], tmp_path))
     transforms["frames"] = films
     for key in ("train_filenames", "val_filenames", "test_filenames"):
         del transforms[key]
