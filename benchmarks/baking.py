@@ -81,7 +81,9 @@ def main(
         scene = model.library.scenes[model.shown]
         photos = [model.library.image(model.shown, index) for index in scene.held_out]
         some = range(0, len(photos), -(-len(photos) // unbaked))
-        before = [quality(model, scene.cameras[[scene.held_out[place]]], photos[place])[0] for place in some]
+        before = [
+            quality(model, scene.cameras[torch.tensor([scene.held_out[place]])], photos[place])[0] for place in some
+        ]
         rows: list[tuple[float, ...]] = []
         for seed in range(seeds):
             start, used = time.perf_counter(), _processor()

@@ -367,6 +367,7 @@ def test_the_installed_version_is_the_declared_one(installed: Installed):
 
 
 @pytest.mark.slow
+@pytest.mark.flaky(reruns=2)
 def test_the_plugin_adds_little_to_the_start(installed: Installed):
     code = (
         "import sys; sys.argv = ['ns-train', '--help']; from nerfstudio.scripts.train import entrypoint; entrypoint()"

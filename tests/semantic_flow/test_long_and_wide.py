@@ -1,8 +1,8 @@
 """Long videos in a bounded memory, and several cameras at a time."""
 
 import json
-import shutil
 import random
+import shutil
 from copy import deepcopy
 
 import numpy as np
