@@ -37,7 +37,7 @@ def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int, s
     Args:
         model: of the attached run.
         config: its config.yml.
-        output_dir: the run goes to OUTPUT_DIR/SCENE/METHOD/baked; an earlier one is replaced.
+        output_dir: the run goes to OUTPUT_DIR/SCENE/METHOD/baked; an earlier one there is replaced, but for sessions.
         steps: of the training.
         seed: of the training.
 
@@ -56,7 +56,8 @@ def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int, s
     scene, cuda = model.library.scenes[model.shown], torch.cuda.is_available()
     method = "semantic-flow-splat" if cuda else "semantic-flow-splat-tiny"
     folder = Path(output_dir).resolve() / scene.name / method / TIMESTAMP
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in ("scene", "nerfstudio_models"):  # what people saved beside them stays
+        shutil.rmtree(folder / old, ignore_errors=True)
     with shown("Finding depth") as progress:
 
         def watch(numbers: Sequence[int]) -> Iterable[int]:
