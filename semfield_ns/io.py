@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
@@ -253,7 +254,7 @@ def read_rgb(
     path: Path,
     what: str = "image",
     size: tuple[int, int] | None = None,
-    smaller: Image.Resampling = Image.Resampling.BOX,
+    smaller: Image.Resampling | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Decode the colours of a picture, as `rgb_of` does.
 
@@ -261,14 +262,18 @@ def read_rgb(
         path: of the picture.
         what: whose file it is, for errors.
         size: (height, width) of the result; that of the file by default.
-        smaller: filter to make pictures smaller with; they are made larger bicubically.
+        smaller: filter to make pictures smaller with; by default, each pixel is the mean of what it covers, exactly
+            (Pillow's BOX takes whole pixels: edges shift). They are made larger bicubically.
 
     Raises:
         SemfieldError: the file is missing, broken, or has numbers that are no grey levels.
     """
     image = rgb_of(read_image(path, what), f"{capital(what)}: {path}")
     if size is not None and size != (image.height, image.width):
-        image = image.resize(size[::-1], smaller if size[1] < image.width else Image.Resampling.BICUBIC)
+        shrinks = size[1] < image.width
+        if shrinks and smaller is None:
+            return cv2.resize(np.array(image), size[::-1], interpolation=cv2.INTER_AREA)
+        image = image.resize(size[::-1], smaller if shrinks else Image.Resampling.BICUBIC)
     return np.array(image)
 
 

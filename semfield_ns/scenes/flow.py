@@ -23,7 +23,7 @@ from semfield_ns.scenes.scene import Frame
 FlowMap = Float[np.ndarray, "H W 2"]
 Mask = Bool[np.ndarray, "H W"]
 
-_ESTIMATOR = "dis-1"  # part of the cache key: change it with the algorithm
+_ESTIMATOR, _OF_TWO_SIZES = "dis-1", "blurred-1"  # part of the cache key: change it with the algorithm
 _SMALLEST = 16  # px; DIS compares patches of 8 px over a pyramid
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -161,7 +161,9 @@ def ensure_flows(frames: Sequence[Frame], folder: Path | None = None) -> list[Fr
         if frames[i].size == frames[j].size and not (frames[i].flow_fwd_path and frames[j].flow_bwd_path)
     ]
     digests = {i: _digest(frames[i]) for i in sorted({i for pair in pairs for i in pair})}
-    files = {(i, j): _cache_files(folder, digests[i], digests[j]) for i, j in pairs}
+    files = {
+        (i, j): _cache_files(folder, digests[i], digests[j], _pixel(frames[i]) == _pixel(frames[j])) for i, j in pairs
+    }
     missing = [pair for pair in pairs if not all(file.is_file() for file in files[pair])]
     if missing:
         _estimate_pairs(frames, missing, files, folder)
@@ -187,8 +189,9 @@ def _digest(frame: Frame) -> bytes:
         raise SemfieldError(f"{capital(frame.where)}: cannot read {frame.image_path} ({error.strerror}).") from error
 
 
-def _cache_files(folder: Path, digest_a: bytes, digest_b: bytes) -> tuple[Path, Path]:
-    key = hashlib.sha256(_ESTIMATOR.encode() + digest_a + digest_b).hexdigest()[:32]
+def _cache_files(folder: Path, digest_a: bytes, digest_b: bytes, one_size: bool) -> tuple[Path, Path]:
+    estimator = _ESTIMATOR if one_size else _ESTIMATOR + _OF_TWO_SIZES
+    key = hashlib.sha256(estimator.encode() + digest_a + digest_b).hexdigest()[:32]
     return folder / f"{key}_fwd.npz", folder / f"{key}_bwd.npz"
 
 
@@ -203,10 +206,20 @@ def _estimate_pairs(
 
     CONSOLE.log(f"Estimating optical flow (OpenCV DIS) for {len(pairs)} pairs of frames into {folder}")
     for i, j in track(pairs, description="Optical flow", console=CONSOLE, transient=True):
-        rgb_a, rgb_b = (
-            read_rgb(f.image_path, f"{f.where}, image", f.size, Image.Resampling.BICUBIC)
-            for f in (frames[i], frames[j])
-        )
+        blurred = max(_pixel(frames[i]), _pixel(frames[j]))
+        rgb_a, rgb_b = (_read(frame, blurred) for frame in (frames[i], frames[j]))
         forward, backward = estimate_flow(rgb_a, rgb_b), estimate_flow(rgb_b, rgb_a)
         write_flow(files[i, j][0], forward, consistency_mask(forward, backward))
         write_flow(files[i, j][1], backward, consistency_mask(backward, forward))
+
+
+def _pixel(frame: Frame) -> float:
+    """Width of a pixel of the file, px of the frame: above 1 where the picture is made larger when it is read."""
+    return 1.0 if frame.stored_size is None else frame.width / frame.stored_size[1]
+
+
+def _read(frame: Frame, pixel: float) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture as blurred as one with pixels of this width: details are not to be looked for where there are none."""
+    rgb = read_rgb(frame.image_path, f"{frame.where}, image", frame.size, Image.Resampling.BICUBIC)
+    more = pixel**2 - _pixel(frame) ** 2
+    return rgb if more <= 0 else np.asarray(cv2.GaussianBlur(rgb, (0, 0), 0.5 * more**0.5))

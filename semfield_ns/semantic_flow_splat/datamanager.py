@@ -224,4 +224,5 @@ def start_of(
     if load_field is not None:
         frames, kind = seen_by(open_field(load_field), frames), "metric"
     depths = video_depths(frames, kind, near, far, budget // 10)
-    return start(frames, depths, len(known), max_gaussians)
+    sharp = [place for place, index in enumerate(video) if dataset.frames[index].stored_size is None]
+    return start(frames, depths, len(known), max_gaussians, sharp=sharp)

@@ -1,7 +1,9 @@
 """The losses, each a pure function of what was rendered and what was given; a loss over nothing is zero."""
 
 import math
+from functools import lru_cache
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -22,10 +24,20 @@ def over(values: Float[Tensor, "*batch"], where: Bool[Tensor, "*batch"]) -> Floa
 
 
 def at_size(image: Float[Tensor, "H W 3"], size: tuple[int, int] | None) -> Float[Tensor, "h w 3"]:
-    """The picture at a smaller size (height, width), each pixel the mean of those that it covers; None: as it is."""
+    """The picture at a smaller size (height, width), each pixel the mean of what it covers; None: as it is."""
     if size is None:
         return image
-    return F.interpolate(image.permute(2, 0, 1)[None], size=size, mode="area")[0].permute(1, 2, 0)
+    rows, columns = (_covered(*sides, image.dtype, image.device) for sides in zip(image.shape[:2], size, strict=True))
+    return torch.einsum("hH,HWc,wW->hwc", rows, image, columns)
+
+
+@lru_cache(maxsize=64)
+def _covered(count: int, fewer: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "fewer count"]:
+    """Shares of a row of pixels in each of fewer that cover it. Torch's "area" takes whole pixels: edges shift."""
+    with torch.inference_mode(False):  # so that gradients may pass it later
+        ends = torch.arange(fewer + 1, dtype=dtype, device=device)[:, None] * (count / fewer)
+        before = (ends - torch.arange(count, dtype=dtype, device=device)).clamp(0, 1)
+        return (before[1:] - before[:-1]) * (fewer / count)
 
 
 def similarity_loss(rgb: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> Float[Tensor, ""]:

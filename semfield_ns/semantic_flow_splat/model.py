@@ -472,11 +472,13 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         if "moving" not in outputs:
             return {"rgb": weights["rgb"] * (outputs["rgb"] - truth).abs().mean()}
         # A picture that was made larger says nothing between its own pixels.
+        # It counts by the pixels that it has.
         rgb, truth = (losses.at_size(image, batch.get("stored_size")) for image in (outputs["rgb"], truth))
+        share = rgb.numel() / outputs["rgb"].numel()
         difference = rgb - truth
         values = {
-            "rgb": difference.abs().mean(),
-            "rgb_squared": difference.square().mean(),
+            "rgb": share * difference.abs().mean(),
+            "rgb_squared": share * difference.square().mean(),
             "accumulation": 1 - outputs["accumulation"].mean(),
             "acceleration": losses.acceleration_loss(self.gaussians.tracks),
             "presence": losses.change_loss(self.gaussians.presence),
@@ -488,7 +490,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         if self.neighbours is not None:
             values["rigidity"] = losses.rigidity_loss(self.gaussians.tracks, *self.neighbours)
         if weights["ssim"]:
-            values["ssim"] = losses.similarity_loss(rgb, truth)
+            values["ssim"] = share * losses.similarity_loss(rgb, truth)
         if "depth" in batch and self.metric_depth:
             values["depth"] = losses.relative_depth_loss(outputs["depth"], batch["depth"][..., 0])
         if "dynamic_mask" in batch:

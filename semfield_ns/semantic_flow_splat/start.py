@@ -38,6 +38,7 @@ def start(
     num_steps: int,
     max_gaussians: int,
     seed: int = 0,
+    sharp: Sequence[int] = (),
 ) -> Start:
     """Gaussians of a video.
 
@@ -47,13 +48,14 @@ def start(
         num_steps: T, time steps of the scene.
         max_gaussians: the most of them.
         seed: of what is left out where there are too many.
+        sharp: numbers of frames that show more than those beside them.
     """
     generator = torch.Generator().manual_seed(seed)
     still: list[tuple[Tensor, ...]] = []
     stride = _stride(frames, max_gaussians)
-    for place in spread(len(frames), VIDEO_FRAMES if num_steps > 1 else PHOTOS):
-        still.append(_still_points(frames[place], depths[place], stride, [part[0] for part in still], place == 0))
-    groups = follow_all(frames, depths, stride, num_steps)
+    for place in spread(len(frames), VIDEO_FRAMES if num_steps > 1 else PHOTOS, sharp):
+        still.append(_still_points(frames[place], depths[place], stride, [part[0] for part in still]))
+    groups = follow_all(frames, depths, stride, num_steps, sharp)
     still_parts = [torch.cat(parts) for parts in zip(*still, strict=True)]
     keep = _thin(len(still_parts[0]), int(0.8 * max_gaussians) if groups else max_gaussians, generator)
     points, colors, spacing = (part[keep] for part in still_parts)
@@ -80,7 +82,7 @@ def _thin(count: int, wanted: int, generator: torch.Generator) -> Int[Tensor, "K
 
 
 def _still_points(
-    frame: VideoFrame, depth: Tensor, stride: float, known: Sequence[Tensor], first: bool
+    frame: VideoFrame, depth: Tensor, stride: float, known: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Points, colours and spacing of what stands still in a frame and that no known point shows."""
     pixels = grid(frame, stride)
@@ -88,7 +90,7 @@ def _still_points(
     use = z > 0
     if frame.moving is not None:
         use &= ~at_pixels(frame.moving, pixels)
-    if not first and known:
+    if known:
         use &= ~at_pixels(covered(frame, depth, torch.cat(list(known)), stride), pixels)
     pixels, z = pixels[use], z[use]
     return frame.lift(pixels, z), at_pixels(frame.image, pixels), z * stride / frame.intrinsics[0]

@@ -54,7 +54,11 @@ class Followed:
 
 
 def follow_all(
-    frames: Sequence[VideoFrame], depths: Sequence[Float[Tensor, "H W"]], stride: float, num_steps: int
+    frames: Sequence[VideoFrame],
+    depths: Sequence[Float[Tensor, "H W"]],
+    stride: float,
+    num_steps: int,
+    sharp: Sequence[int] = (),
 ) -> list[Followed]:
     """All that moves in a video, followed from anchor frames, and from the others what none of these leads to.
 
@@ -65,10 +69,11 @@ def follow_all(
         depths: of every pixel, along the optical axis.
         stride: pixels between points that stand still.
         num_steps: T, time steps of the scene.
+        sharp: frames that are better anchors than those beside them.
     """
     moving = [frame.moving is not None and bool(frame.moving.any()) for frame in frames]
     wanted = min(max(2, len(frames) // 6), MOST_ANCHORS)
-    anchors = [place for place in spread(len(frames), wanted) if moving[place]]
+    anchors = [place for place in spread(len(frames), wanted, sharp) if moving[place]]
     # Things that move are small: a finer grid.
     fine = max(1.0, stride / 1.5)
     groups = [_lifted(frames[place], depths[place], place, fine, num_steps, frames[place].moving) for place in anchors]
@@ -151,12 +156,15 @@ def _step(
         group.way[:, then.step], group.seen[:, then.step] = there, group.followed
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """Numbers of `wanted` of `count` frames, first and last included."""
+def spread(count: int, wanted: int, sharp: Sequence[int] = ()) -> list[int]:
+    """Numbers of `wanted` of `count` frames, first and last included; a sharp one instead, where one is near."""
     wanted = min(wanted, count)
     if wanted < 2:
         return list(range(wanted))
-    return sorted({round(i * (count - 1) / (wanted - 1)) for i in range(wanted)})
+    apart = (count - 1) / (wanted - 1)
+    even = [round(i * apart) for i in range(wanted)]
+    near = [min(sharp, key=lambda number: abs(number - place), default=place) for place in even]
+    return sorted({best if abs(best - place) <= apart / 2 else place for place, best in zip(even, near, strict=True)})
 
 
 def grid(frame: VideoFrame, stride: float) -> Float[Tensor, "K 2"]:

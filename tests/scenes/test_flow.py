@@ -2,8 +2,10 @@ import os
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import cache_root
@@ -103,6 +105,29 @@ def test_missing_flow_is_estimated_once(tmp_path, frames, monkeypatch):
 
     monkeypatch.setattr(flow_module, "estimate_flow", never)
     assert [f.flow_fwd_path for f in ensure_flows(frames, cache)] == [f.flow_fwd_path for f in filled]
+
+
+def test_a_picture_that_was_made_larger_is_met_by_one_as_blurred(tmp_path, frames, monkeypatch):
+    height, width = 96, 128
+    sharp = np.random.default_rng(0).uniform(0, 255, (height, width, 3)).astype(np.uint8)
+    small = cv2.resize(sharp, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    pair = [
+        replace(frame, width=width, height=height, image_path=tmp_path / f"{frame.time_index}.png")
+        for frame in frames[:2]
+    ]
+    pair[1] = replace(pair[1], stored_size=(height // 2, width // 2))
+    for frame, picture in zip(pair, (sharp, small), strict=True):
+        Image.fromarray(picture).save(frame.image_path)
+    compared = []
+    monkeypatch.setattr(flow_module, "estimate_flow", lambda *two: compared.append(two) or constant_flow(0))
+    (first, _) = ensure_flows(pair, tmp_path / "cache")
+    details = [np.abs(np.diff(picture.astype(float), axis=1)).mean() for picture in compared[0]]
+    assert details[0] / details[1] == pytest.approx(1, abs=0.25)
+    assert np.abs(np.diff(sharp.astype(float), axis=1)).mean() > 2 * details[1]
+    # The same files at one size have another flow.
+    (other, _) = ensure_flows([replace(frame, stored_size=None) for frame in pair], tmp_path / "cache")
+    assert first.flow_fwd_path != other.flow_fwd_path
+    assert (compared[-2][0] == sharp).all()
 
 
 def test_an_interrupted_estimation_goes_on(tmp_path, frames, monkeypatch):

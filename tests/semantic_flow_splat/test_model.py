@@ -171,3 +171,7 @@ def test_a_picture_at_a_smaller_size_has_the_means_of_its_pixels():
     image = torch.arange(24.0).reshape(4, 2, 3)
     assert at_size(image, None) is image
     assert torch.equal(at_size(image, (2, 1)), image.reshape(2, 4, 3).mean(dim=1, keepdim=True))
+    ramp = torch.arange(8.0)[:, None, None].expand(8, 2, 3)
+    # Each of 6 pixels covers 4/3 of 8.
+    assert torch.allclose(at_size(ramp, (6, 2))[:3, 0, 0], torch.tensor([0.25, 1.5, 2.75]))
+    assert torch.allclose(at_size(ramp, (6, 2)).mean(), ramp.mean())

@@ -8,6 +8,7 @@ import torch
 
 from semfield_ns.semantic_flow_splat.depths import complete, fill, fit_line, triangulate, video_depths
 from semfield_ns.semantic_flow_splat.start import start
+from semfield_ns.semantic_flow_splat.tracks import spread
 from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, at_pixels, longest_video
 
 HEIGHT, WIDTH, FOCAL = 24, 32, 30.0
@@ -151,6 +152,13 @@ def test_a_thing_that_is_seen_between_anchors_is_found():
     frames[0].moving[:2, :2] = True
     found = start(frames, [frame.depth for frame in frames], 12, 3000)
     assert int(found.seen[:, 3].sum()) > 50
+
+
+def test_sharp_frames_are_preferred_where_one_is_near():
+    assert spread(11, 3) == [0, 5, 10]
+    assert spread(11, 3, sharp=[1, 4, 9]) == [1, 4, 9]
+    assert spread(11, 3, sharp=[0]) == [0, 5, 10]
+    assert spread(11, 1, sharp=[3]) == [0]
 
 
 def test_there_are_never_more_gaussians_than_allowed():
