@@ -13,6 +13,7 @@ import tyro
 from semfield_ns.cli.progress import lines
 from semfield_ns.compat import unreachable_viser
 from semfield_ns.errors import SemfieldError
+from semfield_ns.run_folder import run_config
 
 HOST = "127.0.0.1"
 FIRST_PORT = 7007
@@ -48,7 +49,7 @@ def view(
     from semfield_ns.viewer.first_view import FirstView, choose
 
     choose(FirstView(camera=index, time=time))
-    address = start_viewer(config, pipeline, step, chosen_port)
+    address = start_viewer(run, config, pipeline, step, chosen_port)
     print(f"The viewer is at {address} (Ctrl-C ends it)", flush=True)
     if open:
         webbrowser.open(address)
@@ -135,7 +136,7 @@ def camera_index(name: str, images: list[Path]) -> int:
     )
 
 
-def start_viewer(config: Any, pipeline: Any, step: int, port: int) -> str:
+def start_viewer(run: Path, config: Any, pipeline: Any, step: int, port: int) -> str:
     """Starts Nerfstudio's viewer on a run, as ns-viewer does; returns its address, which pages reach from then on."""
     from nerfstudio.configs.base_config import ViewerConfig
     from nerfstudio.utils import writer
@@ -148,7 +149,7 @@ def start_viewer(config: Any, pipeline: Any, step: int, port: int) -> str:
     with unreachable_viser():
         viewer = Viewer(
             settings,
-            log_filename=config.get_base_dir() / settings.relative_log_filename,
+            log_filename=run_config(run).parent / settings.relative_log_filename,
             datapath=data.get_datapath(),
             pipeline=pipeline,
             train_lock=Lock(),

@@ -96,6 +96,7 @@ class SplatEditor(SceneEditor):
     """Edits Gaussians."""
 
     model: "SemanticFlowSplatModel"
+    _owned: tuple[ObjectTracks, Int[Tensor, "N"]] | None = None
 
     def build(self, edits: Sequence[Edit]) -> EditedGaussians:
         """Which Gaussians are seen where."""
@@ -103,7 +104,9 @@ class SplatEditor(SceneEditor):
         classes = () if model.label_map is None else model.label_map.names
         state = apply_edits(edits, tracks.centres, classes, self.world)
         states = [state.objects[name] for name in tracks.names]
-        owners = self._owners(tracks)
+        if self._owned is None or self._owned[0] is not tracks:
+            self._owned = tracks, self._owners(tracks)
+        owners = self._owned[1]
         shown = torch.tensor([any(p.in_place for p in entry.placements) for entry in states], dtype=torch.bool)
         kept = torch.ones_like(owners, dtype=torch.bool)
         if states:

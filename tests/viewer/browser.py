@@ -60,10 +60,12 @@ def running_viewer(config: Path, log: Path) -> Iterator[str]:
 @contextmanager
 def _viewer(config: Path, log: Path) -> Iterator[str]:
     port = free_port()
-    command = [str(COMMANDS / "semfield"), "view", str(config), "--port", str(port)]
+    command = [str(COMMANDS / "semfield"), "view", str(config.resolve()), "--port", str(port)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     with log.open("w") as sink:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment, cwd=log.parent
+        )
     try:
         deadline = time.monotonic() + 240
         while not listens(port):

@@ -52,7 +52,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """config.yml of a run of moving Gaussians on eight frames, or the one that SEMFIELD_RUN names."""
     if "SEMFIELD_RUN" in os.environ:
         return Path(os.environ["SEMFIELD_RUN"])
-    return train_tiny_run(tmp_path_factory.mktemp("front"), steps=120, method="semantic-flow-splat-tiny")
+    # Named from the folder that the tests run in, and opened from another one.
+    folder = Path(os.path.relpath(tmp_path_factory.mktemp("front")))
+    return train_tiny_run(folder, steps=120, method="semantic-flow-splat-tiny").resolve()
 
 
 @pytest.fixture(scope="module")
