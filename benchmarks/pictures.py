@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import mediapy
+import imageio.v3 as iio
 import numpy as np
 import tyro
 from captions import save, titled_grid
@@ -20,7 +20,7 @@ def main(demo: Path, output: Path, count: int = 3) -> None:
         count: Frames of the video to show.
     """
     output.mkdir(parents=True, exist_ok=True)
-    video = mediapy.read_video(demo / "rgb_semantics_flow_depth.mp4")
+    video = iio.imread(demo / "rgb_semantics_flow_depth.mp4", plugin="FFMPEG")
     chosen = np.linspace(0, len(video) - 1, count + 1).astype(int)[:count]
     rows = [np.split(video[i], len(OUTPUT_NAMES), axis=1) for i in chosen]
     save(titled_grid(rows, column_titles=("colour", "classes", "forward flow", "depth")), output / "demo.jpg")

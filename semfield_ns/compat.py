@@ -246,8 +246,8 @@ def open_run_folders(arguments: list[str]) -> None:
         if option.replace("_", "-") != "--load-config":
             continue
         place = index if equals else index + 1
-        run = Path(value if equals else "".join(arguments[place : place + 1]))
-        if run.is_dir():
+        given = value if equals else "".join(arguments[place : place + 1])
+        if given and (run := Path(given)).is_dir():
             with suppress(SemfieldError):
                 arguments[place] = f"{option}={run_config(run)}" if equals else str(run_config(run))
 

@@ -13,6 +13,7 @@ CHECKED = [f"semfield_ns.{path.stem}" for path in PACKAGE.iterdir() if path.stem
 # Before anything imports the package.
 install_import_hook(CHECKED, f"{checked.__module__}.{checked.__name__}")
 
+from semfield_ns.compat import provide_ffmpeg  # noqa: E402
 from tests.runs import train_tiny_run  # noqa: E402
 
 _DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
@@ -31,3 +32,10 @@ def data_root() -> Path:
 def trained_run(tmp_path_factory) -> Path:
     """config.yml of a small run of semantic-flow-tiny, made by ns-train."""
     return train_tiny_run(tmp_path_factory.mktemp("trained_run"))
+
+
+@pytest.fixture
+def ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the PATH, as our commands find it."""
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    provide_ffmpeg()

@@ -211,7 +211,7 @@ def test_errors_of_a_run_that_was_read_are_its_own():
 
 
 @pytest.mark.parametrize("text", [None, "- no JSON", "[1]", '{"frames": []}', '{"seconds": 1, "camera_path": [{}]}'])
-def test_what_is_no_camera_path_is_named(tmp_path: Path, monkeypatch, text: str | None):
+def test_what_is_no_camera_path_is_named(tmp_path: Path, monkeypatch, ffmpeg, text: str | None):
     from nerfstudio.scripts import render
 
     path = tmp_path / "transforms.json"
@@ -224,7 +224,7 @@ def test_what_is_no_camera_path_is_named(tmp_path: Path, monkeypatch, text: str 
         assert str(sentence_of(command.main)).startswith(sentence)
 
 
-def test_errors_of_rendering_are_their_own(tmp_path: Path, monkeypatch):
+def test_errors_of_rendering_are_their_own(tmp_path: Path, monkeypatch, ffmpeg):
     from nerfstudio.scripts import render
 
     def _render_trajectory_video(*_, **__):

@@ -79,6 +79,7 @@ def test_every_command_with_a_run_takes_a_folder(tmp_path):
 @pytest.mark.parametrize("name", ["--load-config", "--load_config"])
 def test_commands_of_nerfstudio_are_given_the_file(tmp_path, monkeypatch, name):
     config = make_run(tmp_path / "run")
+    monkeypatch.chdir(config.parent)  # which is not what an option without a value means
     arguments = ["ns-eval", name, str(tmp_path), "--output-path", str(tmp_path), f"{name}={tmp_path}", name]
     open_run_folders(arguments)
     assert arguments == ["ns-eval", name, str(config), "--output-path", str(tmp_path), f"{name}={config}", name]

@@ -3,7 +3,7 @@
 import json
 from contextlib import ExitStack
 
-import mediapy
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,6 +34,11 @@ def write(writer, views):
     for view in views:
         writer.add(view)
     return writer.finish()
+
+
+def frames_of(video):
+    # By imageio: mediapy asks ffmpeg 9, which imageio-ffmpeg brings, for an option that it has no more.
+    return iio.imread(video, plugin="FFMPEG")
 
 
 def test_masks_are_pictures_of_ids_and_of_each_label(scene, views, tmp_path):
@@ -79,15 +84,15 @@ def test_objects_of_one_class_share_its_category(tmp_path):
     assert [entry["instance_id"] for entry in content["annotations"]] == [1, 2]
 
 
-def test_videos_have_a_frame_a_view(scene, views, tmp_path):
+def test_videos_have_a_frame_a_view(scene, views, tmp_path, ffmpeg):
     labels = labels_of(scene)
     with ExitStack() as files:
         masks, overlay = write(VideoWriter(tmp_path, labels, 10, files), views)
     for path in (masks, overlay):
-        assert mediapy.read_video(path).shape == (6, 60, 80, 3), "even sizes, which encoders take"
-    shown = np.asarray(mediapy.read_video(overlay)[2], float)
+        assert frames_of(path).shape == (6, 60, 80, 3), "even sizes, which encoders take"
+    shown = np.asarray(frames_of(overlay)[2], float)
     assert np.abs(shown - paint(views[2], labels)[:, :80]).mean() < 8  # compressed
-    assert np.asarray(mediapy.read_video(masks)[2], float)[views[2].ids[:, :80] == 0].mean() < 8
+    assert np.asarray(frames_of(masks)[2], float)[views[2].ids[:, :80] == 0].mean() < 8
     other = view_of(make_scene("static", 0, 2, 40, 30), np.eye(4), "other")
     with pytest.raises(SemfieldError, match="views of one size"), ExitStack() as files:
         write(VideoWriter(tmp_path / "b", labels, 10, files), [views[0], other])
