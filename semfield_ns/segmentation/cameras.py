@@ -89,7 +89,10 @@ class ViewCamera:
 
     def scaled(self, factor: float) -> "ViewCamera":
         """The same view at another resolution, at least 2 by 2 pixels."""
-        width, height = (max(2, round(side * factor)) for side in (self.width, self.height))
+        return self.at_size(*(max(2, round(side * factor)) for side in (self.height, self.width)))
+
+    def at_size(self, height: int, width: int) -> "ViewCamera":
+        """The same view in another number of pixels."""
         x, y = width / self.width, height / self.height
         # Rounded to float32, like all numbers of a camera.
         fx, fy, cx, cy = torch.tensor([self.fx * x, self.fy * y, self.cx * x, self.cy * y]).tolist()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.io import write_ids, write_json, write_png
@@ -29,10 +30,12 @@ class NamedView:
     camera: ViewCamera
     image: str | None = None
     """file of the picture that was taken from there"""
+    size: tuple[int, int] | None = None
+    """height and width of the masks, px, where they are not those of the camera"""
 
     def scaled(self, factor: float) -> "NamedView":
         """The same view at another resolution."""
-        return replace(self, camera=self.camera.scaled(factor))
+        return replace(self, camera=self.camera.scaled(factor), size=None)
 
 
 def open_run(load_config: Path) -> tuple[Any, Any]:
@@ -52,7 +55,8 @@ def open_run(load_config: Path) -> tuple[Any, Any]:
 def scene_views(pipeline: Any, which: Which = "all") -> list[NamedView]:
     """The cameras of a run's scene: of the training images, of those held out, or of both.
 
-    Views are named after their images, as `view_names` does.
+    Views are named after their images, as `view_names` does. Masks are as large as these, also where a model sees them
+    smaller.
 
     Raises:
         SemfieldError: there is none.
@@ -70,9 +74,20 @@ def scene_views(pipeline: Any, which: Which = "all") -> list[NamedView]:
         raise SemfieldError(f"The scene has no {which} images: choose other views.")
     names = view_names(list(found))
     return [
-        NamedView(name, camera, str(path))
+        NamedView(name, camera, str(path), picture_size(path, camera))
         for name, (path, camera) in sorted(zip(names, found.items(), strict=True), key=lambda entry: entry[1][0])
     ]
+
+
+def picture_size(path: Path, camera: ViewCamera) -> tuple[int, int] | None:
+    """Height and width of a picture, px, if it is the camera's but larger; None otherwise."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+    except OSError:
+        return None
+    alike = abs(width * camera.height - height * camera.width) <= max(width, height)  # to a pixel of the picture
+    return (height, width) if alike and width > camera.width and height > camera.height else None
 
 
 def view_names(pictures: Sequence[Path]) -> list[str]:
@@ -133,6 +148,8 @@ def write_masks(
         found = segmenter.segment_view(segmenter.view(view.camera), state)
         if refine_with is not None:
             found = refined(found, refine_with)
+        if view.size is not None:
+            found = found.enlarged(view.size)
         write_ids(folder / "masks" / f"{view.name}.png", found.ids.byte().cpu().numpy(), colors)
         write_png(folder / "overlay" / f"{view.name}.png", (found.overlay * 255).round().byte().cpu().numpy())
         if divided:
@@ -145,7 +162,7 @@ def write_masks(
                 "overlay": f"overlay/{view.name}.png",
                 **({"parts": f"parts/{view.name}.png"} if divided else {}),
                 "image": view.image,
-                "camera": asdict(view.camera),
+                "camera": asdict(found.camera),
             }
         )
     manifest = {

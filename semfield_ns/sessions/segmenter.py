@@ -64,6 +64,24 @@ class Segmentation:
     parts: Int[Tensor, "H W"]
     """of the object that a pixel is of, from 1, where it is divided; else 0. The same number in every view"""
 
+    def enlarged(self, size: tuple[int, int]) -> "Segmentation":
+        """The same in more pixels (height, width): outlines run smoothly between those that there were."""
+
+        def larger(images: Float[Tensor, "C h w"]) -> Float[Tensor, "C H W"]:
+            return F.interpolate(images[None], size=size, mode="bilinear", align_corners=False)[0]
+
+        shares = larger(self.masks.to(self.rgb)) if len(self.masks) else self.rgb.new_zeros(0, *size)
+        masks = shares > 0.5  # of two objects that share a pixel, one has more than half of it, or none
+        parts = F.interpolate(self.parts[None, None].to(self.rgb), size=size, mode="nearest")[0, 0]
+        return Segmentation(
+            self.camera.at_size(*size),
+            larger(self.rgb.permute(2, 0, 1)).permute(1, 2, 0),
+            self.objects,
+            larger(self.scores) if len(self.scores) else shares,
+            masks,
+            torch.where(masks.any(dim=0), parts.to(self.parts.dtype), 0),
+        )
+
     @cached_property
     def ids(self) -> Int[Tensor, "H W"]:
         """0 for no object, n for the n-th of `objects`."""

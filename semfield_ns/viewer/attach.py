@@ -12,7 +12,7 @@ from semfield_ns.viewer.page import Page, training_views
 from semfield_ns.viewer.playback import PlaybackPanel
 from semfield_ns.viewer.rest import Resting
 from semfield_ns.viewer.scene_panel import ScenePanel
-from semfield_ns.viewer.segment_panel import SegmentPanel
+from semfield_ns.viewer.segment_panel import ALL_CAMERAS, SegmentPanel
 
 
 def attach(pipeline: Any) -> None:
@@ -36,6 +36,9 @@ def attach(pipeline: Any) -> None:
         if type(video).splats is not MovingSceneModel.splats:
             page.add(DrawingPanel(video, page))
     page.add(segment, "Segment")
+    if video is None or not playback.moves:
+        # Photos: those that were held out are the user's as well.
+        segment.views.value = ALL_CAMERAS
     if model.label_map is not None:
         classes = ClassesPanel(page, model.label_map.names, model.label_map.colors, segment.live)
         page.add(classes, "Classes")

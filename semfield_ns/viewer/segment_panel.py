@@ -35,7 +35,8 @@ OF_OBJECTS = (OVERLAY, "segmentation", "similarity")
 """outputs in which a stroke is seen to do something"""
 NO_OBJECT = "no object yet"
 EXPORTS = {"Masks": "masks", "Video": "video", "COCO": "coco", "Point cloud": "points"}
-VIEWS: dict[str, Which] = {"Training cameras": "train", "All cameras": "all"}
+ALL_CAMERAS = "All cameras"
+VIEWS: dict[str, Which] = {"Training cameras": "train", ALL_CAMERAS: "all"}
 MOST_PARTS = 20
 
 Export = Callable[[Session, Path, str, Which, Page], str]

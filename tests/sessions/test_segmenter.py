@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
@@ -13,7 +14,7 @@ from semfield_ns.io import read_json
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.views import view_of_outputs
 from semfield_ns.sessions.actions import Clear, SetGrowth, SetThreshold
-from semfield_ns.sessions.masks import NamedView, write_masks
+from semfield_ns.sessions.masks import NamedView, picture_size, write_masks
 from semfield_ns.sessions.segmenter import Segmenter, outline
 from semfield_ns.sessions.session import Session
 from tests.segmentation.scene import BallScene, camera, iou
@@ -226,6 +227,27 @@ def test_masks_are_written_with_a_manifest_and_are_the_same_again(tmp_path: Path
         write_masks(segmenter, [views[0], views[0]], tmp_path / "third")
     with pytest.raises(SemfieldError, match="no object"):
         write_masks(Segmenter(Session(), BallScene()), views, tmp_path / "third")
+
+
+def test_masks_of_a_picture_that_the_model_sees_smaller_are_as_large_as_it(tmp_path: Path):
+    segmenter, _ = drawn(BallScene())
+    small = segmenter.segment(camera())
+    height, width = 3 * camera().height - 1, 3 * camera().width
+    Image.new("RGB", (width, height)).save(tmp_path / "a.png")
+    assert picture_size(tmp_path / "a.png", camera()) == (height, width)
+    assert picture_size(tmp_path / "a.png", camera().at_size(height, width)) is None, "it is as large already"
+    assert picture_size(tmp_path / "a.png", camera().at_size(camera().width, camera().height)) is None, "it was turned"
+    assert picture_size(tmp_path / "b.png", camera()) is None
+    manifest = write_masks(segmenter, [NamedView("a", camera(), size=(height, width))], tmp_path)
+    ids = torch.from_numpy(np.array(Image.open(tmp_path / "masks" / "a.png"))).long()
+    assert ids.shape == (height, width)
+    blocks = F.interpolate(small.ids[None, None].float(), size=(height, width))[0, 0].long()
+    shared, either = ((ids > 0) & (blocks > 0)).sum(), ((ids > 0) | (blocks > 0)).sum()
+    assert shared / either > 0.9 and not torch.equal(ids, blocks), "about the same, with smoother outlines"
+    assert Image.open(tmp_path / "overlay" / "a.png").size == (width, height)
+    written = manifest["views"][0]["camera"]
+    assert (written["height"], written["width"]) == (height, width)
+    assert written["fx"] == pytest.approx(3 * camera().fx)
 
 
 def test_fuzzed_actions_of_two_people_while_weights_change():
