@@ -113,9 +113,10 @@ def register(
     registered = best[0].num_reg_images() if best else 0
     if best is None or registered < enough:
         raise TooFewRegistered(
-            f"{registered} of {len(names)} frames could be registered. Walk sideways or around the scene "
-            "while filming, keep what moves to less than half of the picture, avoid blur; or take more frames "
-            "(--num-frames), give the focal length (--focal), or import poses (--poses)."
+            f"{registered} of {len(names)} frames could be registered. Of photos: take more, each with most of "
+            "what the one before shows. Of a video: walk sideways or around the scene while filming, keep what moves "
+            "to less than half of the picture, avoid blur; or take more frames (--num-frames). Or give the focal "
+            "length (--focal), or import poses (--poses)."
         )
     (work / "model").mkdir()
     best[0].write(work / "model")

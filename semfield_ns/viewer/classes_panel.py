@@ -55,7 +55,7 @@ class ClassesPanel:
         return torch.tensor([switch.value for switch in self.switches], dtype=torch.bool)
 
     def _switched(self, name: str, client: Client, value: bool) -> None:
-        self._changed(f"{name} is {'shown again' if value else 'hidden'}.")
+        self._changed(f"{name} is shown again." if value else f"{name} is hidden: Classes shows it grey.")
 
     def _show_all(self, client: Client, which: str) -> None:
         for switch in self.switches:

@@ -209,7 +209,10 @@ class DrawingTools:
         if isinstance(prompt, Box):
             self._voice.tell(f"The box marks {entry.name}. For another thing: Undo, New object, and draw it again.")
         elif not any(isinstance(p, Box) or not p.positive for p in drawn):
-            self._voice.tell(f"The mask of {entry.name} is shown. If it is too large, press Stroke on background.")
+            self._voice.tell(
+                f"The mask of {entry.name} is shown. If it is too large, press Stroke on background; "
+                "if too small, Stroke on object again. Dragging turns the view now."
+            )
 
     # ------------------------------------------------------------------------------------------ boxes and eraser
 

@@ -30,6 +30,7 @@ from semfield_ns.sessions.session import Session
 from semfield_ns.sessions.views import ModelViews, Render, Renders
 from semfield_ns.viewer.link import ViewerLink
 from semfield_ns.viewer.machine import Poll
+from semfield_ns.viewer.pace import Pace
 from semfield_ns.viewer.tools import in_camera, lift, resized, same_view
 
 COARSE_SECONDS = 0.35
@@ -39,8 +40,6 @@ SHARPER = 4
 COARSE_SIDE = 48
 """pixels of the longer side of the views that people drew in, for first pictures and while weights change"""
 SMALLEST = 24 * 32
-FIRST_RATE = 2000.0
-"""rays a second, before there is anything to go by"""
 KEPT_BYTES = 1 << 30
 """of renders and prepared views"""
 BEGUN = 4
@@ -62,7 +61,7 @@ class LiveViews(ModelViews):
 
     def __init__(self, model: SceneModel, renders: Renders | None = None) -> None:
         super().__init__(model)
-        self.rate = FIRST_RATE
+        self.pace = Pace()
         self._renders = renders or Renders(KEPT_BYTES)
         # What was interrupted, and the seconds that were spent on it.
         self._begun: LRUCache[tuple[ViewCamera, Hashable], tuple[Parts, float]] = LRUCache(BEGUN)
@@ -103,7 +102,7 @@ class LiveViews(ModelViews):
                     seconds += time.perf_counter() - start
         finally:
             self.model.train(training)
-        self.rate = 0.5 * self.rate + 0.5 * camera.height * camera.width / seconds
+        self.pace.learn(camera.height * camera.width, seconds)
         self._renders.keep(camera, version, Render(raw))
         return raw
 
@@ -118,11 +117,11 @@ class LiveViews(ModelViews):
 
     def seconds(self, camera: ViewCamera) -> float:
         """About how long it takes to render a view."""
-        return 0.0 if self.has(camera) else camera.width * camera.height / self.rate
+        return 0.0 if self.has(camera) else self.pace.seconds(camera.width * camera.height)
 
     def affordable(self, camera: ViewCamera, seconds: float = COARSE_SECONDS) -> ViewCamera:
         """The same view, as large as can be rendered in some seconds."""
-        pixels = max(SMALLEST, self.rate * seconds)
+        pixels = max(SMALLEST, self.pace.pixels(seconds))
         return camera.scaled(min(1.0, (pixels / (camera.width * camera.height)) ** 0.5))
 
     def render_view(self, camera: ViewCamera) -> FeatureView:

@@ -97,7 +97,7 @@ class SegmentPanel:
         self.file = Text("File name", "segmentation", hint="Of a folder in the folder viewer of the run")
         self.format = Choice("Format", list(EXPORTS), hint="Of the results")
         self.views = Choice("Views", list(VIEWS), hint="Training cameras: the video. All: held-out ones too")
-        self.export_button = Button("Save results", self._export_pressed, hint="Of all objects, as files", main=True)
+        self.export_button = Button("Export results", self._export_pressed, hint="Masks of all objects", main=True)
         self.save = Button("Save session", self._save)
         self.load = Button("Load session", self._load)
 

@@ -182,7 +182,7 @@ def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
     masks = picture(page)
     open_tab(page, "Edit")
     press(page, "Pick in view")
-    page.get_by_text("Click on something that moves").wait_for()
+    page.get_by_text("Click on a thing whose class may move").wait_for()
     page.mouse.click(*BALL)
     page.get_by_text("Picked ball#1. Now press Remove").wait_for(timeout=60_000)
     press(page, "Remove")
@@ -219,7 +219,7 @@ def test_what_is_wrong_is_said_where_one_looks(page):
     assert "Choose what to edit first" in notice.inner_text()
     assert "Choose what to edit first" in said(page)
     open_tab(page, "Segment")
-    press(page, "Save results")
+    press(page, "Export results")
     page.locator(".mantine-Notification-root", has_text="The session has no object yet").wait_for()
 
 
@@ -243,7 +243,7 @@ def test_no_control_is_further_away_than_one_screen(page, tab: str):
     for content, seen in page.evaluate(script):
         assert content <= 2 * seen, f"{content} px, of which {seen} are seen"
     main = page.locator(
-        "button", has_text=re.compile("^(Stroke on object|Stroke on background|Pick in view|Save results)$")
+        "button", has_text=re.compile("^(Stroke on object|Stroke on background|Pick in view|Export results)$")
     )
     yellow = page.locator("button:visible").evaluate_all(
         "es => es.filter(e => getComputedStyle(e).backgroundColor === 'rgb(255, 211, 105)').map(e => e.innerText)"
@@ -287,7 +287,7 @@ def test_one_stroke_is_the_object_and_its_masks_are_saved(page):
     assert "If it is too large, press Stroke on background" in said(page)
     picture(page, unlike=colors, apart=1.5)  # the stroke alone is less
     assert 0.01 < masked(page, colors) < 0.35
-    press(page, "Save results")
+    press(page, "Export results")
     page.get_by_role("button", name="Cancel", exact=True).wait_for()
     page.get_by_text(re.compile(r"Wrote 8 masks to /.*/viewer/segmentation/masks")).first.wait_for(timeout=120_000)
     page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden")
@@ -302,7 +302,7 @@ def test_classes_stand_once_and_what_is_hidden_is_pale(page):
         assert label.evaluate("e => getComputedStyle(e, '::before').backgroundColor") != "rgba(0, 0, 0, 0)"
     colors = picture(page)
     page.get_by_label("wall", exact=True).uncheck()
-    page.get_by_text("wall is hidden.").wait_for()
+    page.get_by_text("wall is hidden").wait_for()
     hidden = picture(page, unlike=colors)
     left, top = (on_page(130, 30) - (CLIP["x"], CLIP["y"])).astype(int)
     wall = hidden[top : top + 40, left : left + 40]

@@ -41,7 +41,7 @@ def test_switches_drive_the_visible_classes(served: Served):
     wait_for(lambda: served.viewer.viser_server.get_clients())
     served.press(panel.switches[1], browser, False)
     wait_for(lambda: panel.visible_classes().tolist() == [True, False, True])
-    wait_for(lambda: served.said() == "ball is hidden." and browser.got("ball (hidden)"))
+    wait_for(lambda: served.said() == "ball is hidden: Classes shows it grey." and browser.got("ball (hidden)"))
     assert [switch.label for switch in panel.switches] == ["wall", "ball (hidden)", "twin"]
     served.press(panel.all, browser, "None")
     wait_for(lambda: not panel.visible_classes().any())

@@ -74,7 +74,7 @@ def test_a_picture_that_was_interrupted_is_the_whole_one_bit_for_bit(tmp_path: P
     model.config.rays.feature_stride = stride
     model.prepare_tokens()
     view, views, polls = ViewCamera.of(model.library.scenes[0].cameras, 0), LiveViews(model), 0
-    views.rate = 48 * 7 / 0.2
+    views.pace.learn(48 * 7, 0.2)
 
     def interrupt() -> None:
         nonlocal polls

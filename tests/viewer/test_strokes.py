@@ -127,7 +127,7 @@ def test_strokes_become_masks_in_all_views_and_files(attached: tuple[Truth, Path
 
         page.get_by_label("Views", exact=True).click()
         page.get_by_role("option", name="All cameras", exact=True).click()
-        press(page, "Save results")
+        press(page, "Export results")
         page.get_by_text(re.compile(r"Wrote \d+ masks")).first.wait_for(timeout=240_000)
     exported = config.parent / "viewer" / "segmentation"
     iou = truth.iou(exported / "masks")
