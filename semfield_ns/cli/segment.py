@@ -63,7 +63,8 @@ def segment(
     write_text(stored, session_json(log))
     config.pipeline.session = stored
     write_text(output_dir / "config.yml", yaml.dump(config))
-    print(f"Wrote {len(manifest['views'])} masks of {len(manifest['objects'])} objects to {output_dir}")
+    count = len(manifest["objects"])
+    print(f"Wrote {len(manifest['views'])} masks of {count} object{'s' * (count != 1)} to {output_dir}")
     print(viewer_line(output_dir / "config.yml"))
 
 

@@ -66,8 +66,10 @@ class Page(ViewerLink):
         self.redo_button = Button("Redo", self.redo, hint="Ctrl+Shift+Z")
         self.row = [self.undo_button, self.redo_button]
         """buttons below what is shown"""
-        self.progress, self.cancel_button = Progress(), Button("Cancel", lambda _: self._cancelled.set())
+        self.progress, self.cancel_button = Progress(), Button("Cancel", lambda _: self._cancel())
         self.cancel_button.show(False)
+        self.home_button = Button("First view", self._begin, hint="Back to where the page began")
+        self.home_button.show(bool(views))
         self.layout: Layout | None = None
         self.depth_of: Callable[[ViewCamera], float | None] = lambda _: None
         """how far away what a camera sees is, in the model's units"""
@@ -104,7 +106,7 @@ class Page(ViewerLink):
             self.outputs.install(gui)
             for panel in self._above:
                 panel.install(gui)
-            install(gui, *self.row, self.progress, self.cancel_button)
+            install(gui, *self.row, self.home_button, self.progress, self.cancel_button)
         for tab, panels in zip(layout.tabs(list(self._tabs)), self._tabs.values(), strict=True):
             with tab:
                 for panel in panels:
@@ -156,7 +158,10 @@ class Page(ViewerLink):
         """A browser was closed."""
         self._looks.pop(number, None)
 
-    def _begin(self, client: Client) -> None:
+    def _begin(self, client: Client | None) -> None:
+        """Looks where a page that is opened looks."""
+        if client is None or not self._views:
+            return
         wanted = chosen()
         first = min(self._views.values(), key=lambda view: view.time or 0.0)
         view = self._views.get(wanted.camera, first) if wanted.camera is not None else first
@@ -225,6 +230,10 @@ class Page(ViewerLink):
         """Takes back what was done last, whether stroke or edit."""
         said = self.history.undo()
         self.tell(f"Undone: {said}." if said else "There is nothing to undo.")
+
+    def _cancel(self) -> None:
+        self._cancelled.set()
+        self.tell("Cancelling ...")
 
     def redo(self, client: Client) -> None:
         """Does it again."""

@@ -82,7 +82,7 @@ def test_a_camera_path_gives_one_mask_a_camera(trained_run: Path, masks, tmp_pat
     found = sorted((tmp_path / "out" / "masks").iterdir())
     assert [file.name for file in found] == ["00000.png", "00001.png", "00002.png"]
     assert Image.open(found[0]).size == (32, 24)
-    assert "3 masks of 1 objects" in capsys.readouterr().out
+    assert "3 masks of 1 object to" in capsys.readouterr().out
 
 
 def test_what_cannot_be_done_is_said_in_one_sentence(trained_run: Path, masks, tmp_path: Path):

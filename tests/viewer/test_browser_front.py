@@ -146,6 +146,17 @@ def test_the_first_view_is_a_training_camera_and_the_page_is_for_people(page, ru
     page.get_by_role("button", name=re.compile("(Pause|Resume) Training")).wait_for(state="hidden")
 
 
+def test_the_first_view_comes_back(page):
+    before = picture(page)
+    page.mouse.move(300, 300)
+    page.mouse.down()
+    page.mouse.move(400, 340, steps=8)
+    page.mouse.up()
+    moved = picture(page, unlike=before)
+    press(page, "First view")
+    settled(page, lambda shown: difference(shown, before) < difference(moved, before) / 8)
+
+
 def test_undo_by_the_keyboard_leaves_the_time_alone(page):
     colors = picture(page)
     press(page, "Stroke on object")
