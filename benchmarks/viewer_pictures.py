@@ -52,7 +52,7 @@ def main(config: Path, folder: Path) -> None:
             show_output(page, "Colour")
             open_tab(page, "Edit")
             press(page, "Pick in view")
-            page.get_by_text("Click on a thing whose class may move").wait_for()
+            page.get_by_text("Click on the thing to edit").wait_for()
             page.mouse.click(*BALL[1])
             page.get_by_text("Picked ball").wait_for(timeout=120_000)
             press(page, "Remove")

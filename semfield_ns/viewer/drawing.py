@@ -211,7 +211,7 @@ class DrawingTools:
         elif not any(isinstance(p, Box) or not p.positive for p in drawn):
             self._voice.tell(
                 f"The mask of {entry.name} is shown. If it is too large, press Stroke on background; "
-                "if too small, Stroke on object again. Dragging turns the view now."
+                "if too small, Stroke on object."
             )
 
     # ------------------------------------------------------------------------------------------ boxes and eraser

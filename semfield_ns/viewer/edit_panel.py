@@ -247,7 +247,7 @@ class EditPanel:
         if client is not None:
             self._unmark()
             self.page.take_pointer(client, "click", lambda points: self._picked(client, points[0]))
-            self.page.tell("Click on a thing whose class may move.")
+            self.page.tell("Click on the thing to edit, of a class that may move.")
 
     def _picked(self, client: Client, at: ScreenPoint) -> None:
         self.page.give_pointer_back(client)

@@ -28,6 +28,8 @@ from semfield_ns.segmentation.cameras import ViewCamera
 ORIGIN = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 STATIC_SECONDS = 0.2
 """without an action, after which the camera is taken to stand still"""
+LARGEST_LOSS = 3
+"""how many times fewer pixels, in each direction, a moving picture may be asked for"""
 MOVING_DEPTH_SIDE = 128
 """about, px, of depth while a camera moves: to encode all of it takes longer than to render"""
 
@@ -162,6 +164,16 @@ class LiveMachine(RenderStateMachine):
         if writer.is_initialized() and taken.duration:
             writer.put_time(EventName.VIS_RAYS_PER_SEC, height * width / taken.duration, step, avg_over_steps=True)
         return outputs
+
+    def _calculate_image_res(self, aspect_ratio: float) -> tuple[int, int]:
+        """Height and width of a picture, px. How many of them can be afforded is for `Pictures` to know.
+
+        Nerfstudio goes by pixels a second, of which small pictures have few: on a busy machine each would be smaller
+        than the one before.
+        """
+        height, width = super()._calculate_image_res(aspect_ratio)
+        enlarged = self.viewer.control_panel.max_res / LARGEST_LOSS / max(height, width)
+        return (height, width) if enlarged <= 1 else (round(height * enlarged), round(width * enlarged))
 
     def _send_output_to_viewer(self, outputs: Any, static_render: bool = True) -> None:
         if isinstance(outputs, np.ndarray):

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -68,7 +68,7 @@ class Page(ViewerLink):
         """buttons below what is shown"""
         self.progress, self.cancel_button = Progress(), Button("Cancel", lambda _: self._cancel())
         self.cancel_button.show(False)
-        self.home_button = Button("First view", self._begin, hint="Back to where the page began")
+        self.home_button = Button("First view", self._return, hint="Back to where the page began")
         self.home_button.show(bool(views))
         self.layout: Layout | None = None
         self.depth_of: Callable[[ViewCamera], float | None] = lambda _: None
@@ -158,16 +158,22 @@ class Page(ViewerLink):
         """A browser was closed."""
         self._looks.pop(number, None)
 
-    def _begin(self, client: Client | None) -> None:
-        """Looks where a page that is opened looks."""
-        if client is None or not self._views:
-            return
-        wanted = chosen()
+    def _begin(self, client: Client) -> None:
+        self.look_through(client, self._first_view())
+        wanted = chosen().time
+        if wanted is not None:
+            self.show_time(wanted)
+
+    def _return(self, client: Client) -> None:
+        """Looks from where the page began, at the time that is shown."""
+        view = self._first_view()
+        if client is not None:
+            self.look_through(client, view if view.time is None else replace(view, time=self.time))
+
+    def _first_view(self) -> ViewCamera:
+        wanted = chosen().camera
         first = min(self._views.values(), key=lambda view: view.time or 0.0)
-        view = self._views.get(wanted.camera, first) if wanted.camera is not None else first
-        self.look_through(client, view)
-        if wanted.time is not None:
-            self.show_time(wanted.time)
+        return first if wanted is None else self._views.get(wanted, first)
 
     def _clicked(self, client: Client, number: int) -> None:
         """On a training camera."""

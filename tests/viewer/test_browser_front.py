@@ -193,7 +193,7 @@ def test_strokes_on_what_is_removed_rest_until_it_is_back(page):
     masks = picture(page)
     open_tab(page, "Edit")
     press(page, "Pick in view")
-    page.get_by_text("Click on a thing whose class may move").wait_for()
+    page.get_by_text("Click on the thing to edit").wait_for()
     page.mouse.click(*BALL)
     page.get_by_text("Picked ball#1. Now press Remove").wait_for(timeout=60_000)
     press(page, "Remove")

@@ -30,7 +30,7 @@ def test_a_click_picks_the_object_that_the_next_edits_are_of(served: Served):
     editing, browser = served.pipeline.editing, Browser(served)
     wait_for(lambda: served.viewer.viser_server.get_clients())
     served.press(editing.pick, browser)
-    wait_for(lambda: browser.got("Click on a thing whose class may move"))
+    wait_for(lambda: browser.got("Click on the thing to edit"))
     browser.click(0.5, 0.5)
     wait_for(lambda: editing.target.value == "ball#1")
     assert "ball#1" in editing.target.options
@@ -43,7 +43,7 @@ def test_a_click_picks_the_object_that_the_next_edits_are_of(served: Served):
     assert "/picked/dots" not in served.viewer.viser_server.scene._handle_from_node_name, "what is gone is not marked"
     served.press(editing.pick, browser)
     browser.messages.clear()
-    wait_for(lambda: browser.got("Click on a thing whose class may move"))
+    wait_for(lambda: browser.got("Click on the thing to edit"))
     browser.click(0.5, 0.5)
     wait_for(lambda: browser.got("Nothing that moves is seen there"))
 

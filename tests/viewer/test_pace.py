@@ -1,7 +1,10 @@
 """How large a picture may be, from how long others took."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from semfield_ns.viewer.machine import LiveMachine
 from semfield_ns.viewer.pace import Pace
 
 
@@ -33,3 +36,15 @@ def test_a_picture_that_takes_longer_by_itself_may_take_twice_as_long():
     for pixels in (1_000, 2_000, 4_000):
         pace.learn(pixels, 0.4 + pixels * 1e-3)
     assert pace.pixels(0.35) == pytest.approx(400, rel=0.01)
+
+
+def test_a_busy_machine_is_not_asked_for_squares(monkeypatch):
+    monkeypatch.setattr(
+        "nerfstudio.viewer.render_state_machine.RenderStateMachine._calculate_image_res", lambda *_: (30, 40)
+    )
+    machine = object.__new__(LiveMachine)
+    machine.viewer = SimpleNamespace(control_panel=SimpleNamespace(max_res=512))
+    height, width = machine._calculate_image_res(4 / 3)
+    assert (height, width) == (128, 171)
+    machine.viewer.control_panel.max_res = 60
+    assert machine._calculate_image_res(4 / 3) == (30, 40)
