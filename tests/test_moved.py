@@ -103,7 +103,7 @@ def test_wrong_paths_of_checkpoints(tmp_path, option, path, told):
     assert sentence_of(_load_checkpoint, config, Theirs()) is None
 
 
-def test_a_camera_path_without_cameras(tmp_path, monkeypatch):
+def test_a_camera_path_without_cameras(tmp_path, monkeypatch, ffmpeg):
     from nerfstudio.scripts import render
 
     from semfield_ns.cli.segment import path_views
