@@ -11,9 +11,9 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 MOST_KERNELS = {
-    "semantic-flow": 2600,
-    "semantic-flow-tiny": 2750,
-    "semantic-flow-splat": 450,
+    "semantic-flow": 2033,
+    "semantic-flow-tiny": 2250,
+    "semantic-flow-splat": 460,
     "semantic-flow-splat-tiny": 320,
     "gsn": 2300,
     "gsn-tiny": 1400,

@@ -77,19 +77,20 @@ def project(
     """
     offset = points - camera_to_world[..., 3]
     local = (camera_to_world[..., :3] * offset[..., None]).sum(dim=-2) * constant((1.0, -1.0, -1.0), offset)
-    xy, depth = local[..., :2] / local[..., 2:].clamp(min=min_depth), local[..., 2]
+    beside, ahead = local.split((2, 1), dim=-1)
+    xy = beside / ahead.clamp(min=min_depth)
     if distortion is not None:
         radius = xy.norm(dim=-1, keepdim=True)
         shown = radius < turning_radius(distortion)[..., None]
         xy = torch.where(shown, distort(xy, distortion), FAR_OUTSIDE * xy / radius.clamp(min=1e-12))
-    return xy * intrinsics[..., :2] + intrinsics[..., 2:], depth
+    return torch.addcmul(intrinsics[..., 2:], xy, intrinsics[..., :2]), ahead.squeeze(-1)
 
 
 def inside(
     pixels: Float[Tensor, "*#batch 2"], depth: Float[Tensor, "*#batch"], size: Float[Tensor, "*#batch 2"]
 ) -> Bool[Tensor, "*batch"]:
     """Whether a projected point is in front of its camera and in its image of size (width, height)."""
-    return (depth > 0) & (pixels >= 0).all(dim=-1) & (pixels <= size).all(dim=-1)
+    return (depth > 0) & ((pixels >= 0) & (pixels <= size)).all(dim=-1)
 
 
 def gather_bilinear(
@@ -109,9 +110,8 @@ def gather_bilinear(
     """
     _, height, width, dim = table.shape
     corner = (max(width - 2.0, 0.0), max(height - 2.0, 0.0))
-    cell = grid_xy.clamp(min=0).minimum(constant((width - 1.0, height - 1.0), grid_xy))
-    low = cell.detach().floor().minimum(constant(corner, grid_xy))
-    x, y = (cell - low).split(1, dim=-1)
+    low = grid_xy.detach().floor().clamp(constant((0, 0), grid_xy), constant(corner, grid_xy))
+    x, y = (grid_xy - low).clamp(0, 1).split(1, dim=-1)
     column, row = low.long().unbind(dim=-1)
     right, down = int(width > 1), width * int(height > 1)
     corners = constant((0, right, down, down + right), index)

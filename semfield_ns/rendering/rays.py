@@ -83,7 +83,7 @@ class DisparitySampler(LinearDisparitySampler):
         near, far = 1 / ray_bundle.nears, 1 / ray_bundle.fars
 
         def distance(spacing: Tensor) -> Tensor:
-            return 1 / (spacing * far + (1 - spacing) * near)
+            return 1 / torch.lerp(near, far, spacing)
 
         ends = distance(bins)
         return ray_bundle.get_ray_samples(

@@ -81,7 +81,7 @@ class PlanesEncoding(Encoding):
 
     def forward(self, coordinates: Float[Tensor, "points axes"]) -> Float[Tensor, "points dim"]:
         """Encodes coordinates in [-1, 1]."""
-        return torch.cat([planes_at(planes, self._axes, coordinates) for planes in self._stacked()]).T
+        return planes_at(self._stacked(), self._axes, coordinates).T
 
     def _stacked(self) -> list[list[Tensor]]:
         """Of each level, planes of one size stacked; made when a plane has changed."""
@@ -101,24 +101,24 @@ class PlanesEncoding(Encoding):
 
 
 def planes_at(
-    planes: list[Float[Tensor, "_ dim _ _"]],
+    levels: list[list[Float[Tensor, "_ dim _ _"]]],
     axes: list[tuple[int, ...]],
     coordinates: Float[Tensor, "points axes"],
-) -> Float[Tensor, "dim points"]:
-    """The product of all planes of a level at each point: what `KPlanesEncoding` gives, transposed, in fewer kernels.
+) -> Float[Tensor, "channels points"]:
+    """Of each level the product of all its planes at each point: what `KPlanesEncoding` gives, in fewer kernels.
 
     Args:
-        planes: those of each size, stacked.
+        levels: planes of each size, stacked.
         axes: of the planes of each size, two a plane.
         coordinates: in [-1, 1].
     """
     places = coordinates.index_select(1, constant(sum(axes, ()), coordinates, torch.long)).T.unflatten(0, (-1, 2))
-    parts = places.transpose(1, 2)[:, None].split([len(part) for part in planes])
+    parts = places.transpose(1, 2)[:, None].split([len(part) // 2 for part in axes])
     found = [
-        F.grid_sample(plane, place, align_corners=True, padding_mode="border").squeeze(2)
-        for plane, place in zip(planes, parts, strict=True)
+        torch.cat([F.grid_sample(plane, place, align_corners=True, padding_mode="border") for plane in planes], dim=1)
+        for planes, place in zip(zip(*levels, strict=True), parts, strict=True)
     ]
-    return Product.apply(math.prod(found[1:], start=found[0]))
+    return Product.apply(math.prod(found[1:], start=found[0]).squeeze(2))
 
 
 class Product(torch.autograd.Function):
@@ -134,7 +134,8 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Float[Tensor, "*shape"]) -> Float[Tensor, "3 *shape"]:
         """Of each: the product of the others."""
         (values,) = ctx.saved_tensors
-        return values.roll(1, 0) * values.roll(2, 0) * gradient
+        twice = torch.cat([values, values])
+        return twice[1:4] * twice[2:5] * gradient
 
 
 class HashGridEncoding(Encoding):
@@ -170,15 +171,16 @@ def hash_grid_at(grid: HashEncoding, unit: Float[Tensor, "points 3"]) -> Float[T
     scalings = constant(tuple(grid.scalings.tolist()), unit)
     offsets = constant(tuple(grid.hash_offset.tolist()), unit, torch.long)
     scaled = unit[:, :, None] * scalings  # [points, 3, levels]
-    low = scaled.floor()
+    below = scaled.floor()
     # As in Nerfstudio, a coordinate on a whole number has no other side.
-    sides = torch.stack([low, scaled.ceil()], dim=-1).long() * constant(HASH_PRIMES, unit, torch.long)[:, None, None]
+    sides = torch.stack([below, scaled.ceil()], dim=-1).long() * constant(HASH_PRIMES, unit, torch.long)[:, None, None]
     x, y, z = sides.unbind(dim=1)  # [points, levels, 2]
     hashed = (x[..., :, None, None] ^ y[..., None, :, None] ^ z[..., None, None, :]) & (grid.hash_table_size - 1)
     entries = (hashed + offsets[:, None, None, None]).flatten()
     found = grid.hash_table.index_select(0, entries).reshape(*hashed.shape, -1)  # [points, levels, 2, 2, 2, channels]
-    for fraction in (scaled - low).unbind(dim=1):
-        found = torch.lerp(found[:, :, 0], found[:, :, 1], fraction.reshape(*fraction.shape, *(1,) * (found.dim() - 3)))
+    for fraction in (scaled - below).unbind(dim=1):
+        low, high = found.unbind(dim=2)
+        found = torch.lerp(low, high, fraction.reshape(*fraction.shape, *(1,) * (low.dim() - 2)))
     return found.flatten(start_dim=1)
 
 

@@ -13,8 +13,8 @@ from semfield_ns.rendering.constants import constant
 from semfield_ns.rendering.projection import gather_bilinear, inside, project
 from semfield_ns.semantic_flow.flow_attention.tracing import nearest_frame
 
-SEARCH_OFFSETS = (1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
-"""frames in which, in this order, a point that is covered is looked up"""
+SEARCH_OFFSETS = (0, 1, -1, 2, -2, 3, -3, 5, -5, 8, -8, 12, -12)
+"""frames in which, in this order, a point that may be covered is looked up"""
 
 
 class SourceFrames(nn.Module):
@@ -203,7 +203,8 @@ class SourceFrames(nn.Module):
         logits = visible * said
         if not self.has_carried:
             return logits
-        row, column = self._pixel(points, step, self.carried_labels.shape[2:])
+        share = self.project(points.detach(), step)[0] / self.sizes[step]
+        row, column = _cell(share, self.carried_labels.shape[2:])
         # Advanced indices around a slice come first: [*batch, 2].
         where = [index.to(self.carried_labels.device) for index in (self.source[step], row, column)]
         labels = self.carried_labels[where[0], :, where[1], where[2]].long().to(points.device)
@@ -229,21 +230,21 @@ class SourceFrames(nn.Module):
         candidates = own + constant(SEARCH_OFFSETS, own)
         inner = candidates.clamp(0, len(self) - 1)
         places = points.detach()[..., None, :].expand(*inner.shape, 3)
-        seen = self._covered(points, step)[..., None] & (inner == candidates) & ~self._covered(places, inner)
-        seen &= inside(*self.project(places, inner), self.sizes[inner])
-        best = seen.int().argmax(dim=-1, keepdim=True)  # the first of those that are as good
-        return torch.where(seen.gather(-1, best), inner.gather(-1, best), own)[..., 0]
+        pixels, depth = self.project(places, inner)
+        size = self.sizes[inner]
+        # The frame itself may show it outside of the picture, where no other does better.
+        elsewhere = (inner == candidates) & (inside(pixels, depth, size) | (candidates == own))
+        seen = elsewhere & ~self._moves(pixels / size, inner)
+        best = seen.int().argmax(dim=-1, keepdim=True)  # the first of those that are as good; of none, its own
+        return inner.gather(-1, best)[..., 0]
 
     def _covered(self, points: Tensor, step: Tensor) -> Bool[Tensor, "*batch"]:
-        row, column = self._pixel(points, step, self.moving.shape[1:])
-        return self.moving[self.source[step], row, column]
+        return self._moves(self.project(points.detach(), step)[0] / self.sizes[step], step)
 
-    def _pixel(self, points: Tensor, step: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Row and column of the cell, of a grid of `size` over the image, that a point falls into."""
-        pixels, _ = self.project(points.detach(), step)
-        height, width = size
-        cells = pixels / self.sizes[step] * constant((width, height), pixels)
-        return cells[..., 1].clamp(0, height - 1).long(), cells[..., 0].clamp(0, width - 1).long()
+    def _moves(self, share: Float[Tensor, "*batch 2"], step: Tensor) -> Bool[Tensor, "*batch"]:
+        """Whether something that moves is seen at a place in the picture, (0, 0) to (1, 1)."""
+        row, column = _cell(share, self.moving.shape[1:])
+        return self.moving[self.source[step], row, column]
 
     def _look_up(self, table: Tensor, points: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         pixels, depth = self.project(points, step)
@@ -256,6 +257,14 @@ class SourceFrames(nn.Module):
         # On disk: looked up where it can be read.
         found = gather_bilinear(table, self.source[step].to(table.device), where.to(table.device))
         return found.to(where.device), visible
+
+
+def _cell(share: Float[Tensor, "*batch 2"], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Row and column of the cell of a grid of `size` (rows, columns) at a place in the picture, (0, 0) to (1, 1)."""
+    height, width = size
+    last = constant((width - 1, height - 1), share)
+    column, row = (share * constant((width, height), share)).clamp(min=0).minimum(last).long().unbind(dim=-1)
+    return row, column
 
 
 def same_camera_neighbours(steps: Sequence[int], camera_ids: Sequence[str] | None) -> Int[Tensor, "frames 2"]:

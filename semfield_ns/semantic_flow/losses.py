@@ -1,16 +1,20 @@
 """The losses, each a pure function of what was rendered and what was given. No loss changes its inputs.
 
 Masks select rays; a loss over no ray is zero (and keeps its graph), so that a frame without dynamic pixels is no
-special case.
+special case. Most losses are means over rays that are not taken here but all at once (`weighted`): one by one they and
+their gradients would be hundreds of small kernels.
 """
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from semfield_ns.rendering.constants import constant
 from semfield_ns.scenes.labels import IGNORE
 
 
@@ -74,49 +78,89 @@ class LossWeights:
     """Nerfstudio's distortion loss: compact weights along a ray."""
 
 
-def masked_mean(values: Float[Tensor, "*shape"], mask: Tensor) -> Float[Tensor, ""]:
-    """Mean of `values` where `mask` (broadcast to them, may be weights) is true; 0 over nothing."""
-    mask = mask.to(values.dtype).expand(values.shape)
-    return (values * mask).sum() / mask.sum().clamp(min=1e-6)
+@dataclass
+class RayMean:
+    """A weighted mean over rays that is yet to be taken; 0 over nothing."""
+
+    values: Float[Tensor, "rays *shape"]
+    """What it is a mean of; all values of a ray count alike."""
+    weight: Shaped[Tensor, "rays *#one"]
+    """Of each ray: a mask, or floats."""
+    factor: float = 1.0
+    """of the mean"""
+
+    def mean(self) -> Float[Tensor, ""]:
+        """It alone."""
+        return means([self])[0]
 
 
-def color(
-    rendered: Float[Tensor, "rays 3"], truth: Float[Tensor, "rays 3"], mask: Bool[Tensor, "rays 1"]
-) -> Float[Tensor, ""]:
+Loss = Sequence[RayMean | Tensor]
+"""what is added up"""
+
+
+def means(parts: Sequence[RayMean]) -> Float[Tensor, "parts"]:
+    """Means over the same rays, times their factors."""
+    rows = [part.values.flatten(start_dim=1).sum(dim=1) if part.values.dim() > 1 else part.values for part in parts]
+    values = torch.stack(rows)
+    weight = torch.cat([part.weight.reshape(-1) for part in parts]).view_as(values).to(values.dtype)
+    factors = tuple(part.factor * len(part.values) / part.values.numel() for part in parts)
+    return (values * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-6) * constant(factors, values)
+
+
+def weighted(losses: Mapping[str, Loss], weights: Mapping[str, float]) -> dict[str, Float[Tensor, ""]]:
+    """Every loss times its weight; those of weight 0 are left out."""
+    used = [name for name in losses if weights[name] != 0]
+    of_rays: defaultdict[int, list[RayMean]] = defaultdict(list)
+    scalars: list[Tensor] = []
+    places: defaultdict[int, list[int]] = defaultdict(list)  # in `used`; of scalars, as if they were of no ray
+    for place, name in enumerate(used):
+        for part in losses[name]:
+            rays = len(part.values) if isinstance(part, RayMean) else 0
+            places[rays].append(place)
+            scalars.append(part) if isinstance(part, Tensor) else of_rays[rays].append(part)
+    values = torch.cat([torch.stack(scalars) if rays == 0 else means(of_rays[rays]) for rays in places])
+    where = [place for group in places.values() for place in group]
+    scaled = values * constant(tuple(weights[used[place]] for place in where), values)
+    total = scaled.new_zeros(len(used)).index_add(0, constant(tuple(where), values, torch.long), scaled)
+    return dict(zip(used, total.unbind(), strict=True))
+
+
+def color(rendered: Float[Tensor, "rays 3"], truth: Float[Tensor, "rays 3"], mask: Bool[Tensor, "rays 1"]) -> RayMean:
     """Mean squared error on masked rays."""
-    return masked_mean((rendered - truth).square(), mask)
+    return RayMean((rendered - truth).square(), mask)
 
 
 def induced_flow(
     projected: Float[Tensor, "ways rays 2"],
     target: Float[Tensor, "ways rays 2"],
-    mask: Bool[Tensor, "ways rays 1"],
+    mask: Bool[Tensor, "ways rays"],
     limit: float,
-) -> Float[Tensor, "ways"]:
-    """Mean absolute error in pixels between where the surface goes and where the given flow ends, capped at `limit`."""
-    error, known = (projected - target).abs().clamp(max=limit), mask.to(projected.dtype)
-    return (error * known).sum(dim=(1, 2)) / (2 * known.sum(dim=(1, 2))).clamp(min=1e-6)
+) -> list[RayMean]:
+    """Mean absolute error in pixels between where the surface goes and where the given flow ends, capped at `limit`.
+
+    Of each way.
+    """
+    error = (projected - target).abs().clamp(max=limit).mean(dim=-1)
+    return [RayMean(*part) for part in zip(error.unbind(), mask.unbind(), strict=True)]
 
 
 def surface_depth(
-    weights: Float[Tensor, "rays samples 1"],
+    weights: Float[Tensor, "rays samples renders"],
     distance: Float[Tensor, "rays samples 1"],
     depth: Float[Tensor, "rays 1"],
-    mask: Bool[Tensor, "rays 1"],
-) -> Float[Tensor, ""]:
+) -> Float[Tensor, "rays renders"]:
     """Rendered mean of the relative error of inverse depth, `|depth / distance - 1|` (capped at 1) of each sample.
 
     Zero if all weight lies at the given depth. The error of the mean depth would also be zero for weight spread evenly
     in front of and behind the surface.
 
     Args:
-        weights: of the samples; what they lack to 1 counts as an error of 1.
+        weights: of the samples, of each render; what they lack to 1 counts as an error of 1.
         distance: of the samples along the ray, world units.
         depth: given distance in world units.
-        mask: rays that have one.
     """
-    error = (depth[:, None] / distance.clamp(min=1e-6) - 1).abs().clamp(max=1.0)
-    return masked_mean((weights * error).sum(dim=-2) + 1 - weights.sum(dim=-2), mask)
+    closeness = 1 - (depth[:, None] / distance.clamp(min=1e-6) - 1).abs().clamp(max=1.0)
+    return 1 - (weights * closeness).sum(dim=-2)
 
 
 def normalised_disparity(
@@ -155,20 +199,19 @@ def blending_mask(
     rendered: Float[Tensor, "rays 1"],
     dynamic: Bool[Tensor, "rays 1"],
     static: Bool[Tensor, "rays 1"],
-) -> Float[Tensor, ""]:
+) -> list[RayMean]:
     """Blending to 0 on static rays, and the rendered dynamic weight to the motion mask."""
-    inside = masked_mean(blending.square(), static[:, None])
-    return inside + masked_mean((rendered - dynamic.float()).square(), dynamic | static)
+    return [RayMean(blending.square(), static), RayMean((rendered - dynamic.float()).square(), dynamic | static)]
 
 
 def entropy(
     dynamic_weights: Float[Tensor, "rays samples 1"], blending: Float[Tensor, "rays samples 1"]
-) -> Float[Tensor, ""]:
-    """Entropy of the normalised dynamic weights of a ray plus that of the blending of a sample."""
+) -> list[Float[Tensor, ""]]:
+    """Entropy of the normalised dynamic weights of a ray, and that of the blending of a sample."""
     p = dynamic_weights / dynamic_weights.sum(dim=-2, keepdim=True).clamp(min=1e-6)
-    along = -(p * p.clamp(min=1e-8).log()).sum(dim=-2).mean()
-    b = blending.clamp(1e-6, 1 - 1e-6)
-    return along - (b * b.log() + (1 - b) * (1 - b).log()).mean()
+    # A little more than nothing, where the gradient is bounded.
+    along = torch.special.entr(p + 1e-8).sum(dim=-2).mean()
+    return [along, 2 * torch.special.entr(torch.cat([blending, 1 - blending]) + 1e-6).mean()]
 
 
 def depth_blending(
@@ -180,19 +223,15 @@ def depth_blending(
 ) -> Float[Tensor, ""]:
     """Squared blending of samples further than `thickness` (relative to the depth) from the given depth."""
     away = (distance / depth[:, None].clamp(min=1e-6) - 1).abs() > thickness
-    return masked_mean(blending.square(), mask[:, None] & away)
+    counted = (mask[:, None] & away).float()
+    return (blending.square() * counted).sum() / counted.sum().clamp(min=1e-6)
 
 
 def depth_order(
     dynamic: Float[Tensor, "rays 1"], static: Float[Tensor, "rays 1"], mask: Bool[Tensor, "rays 1"]
-) -> Float[Tensor, ""]:
+) -> RayMean:
     """On static rays the inverse depth of the dynamic branch does not exceed that of the (fixed) static one."""
-    return masked_mean(torch.relu(dynamic - static.detach()).square(), mask)
-
-
-def length(flow: Float[Tensor, "*ways rays samples 3"], mask: Tensor) -> Float[Tensor, ""]:
-    """Mean absolute scene flow, world units; `mask` broadcasts over rays and samples."""
-    return masked_mean(flow.abs(), mask)
+    return RayMean(torch.relu(dynamic - static.detach()).square(), mask)
 
 
 def along_ray(
@@ -203,18 +242,27 @@ def along_ray(
     return (flow.diff(dim=-2).abs() * torch.exp(-2 * gap)).mean()
 
 
-def cross_entropy(
-    logits: Float[Tensor, "rays classes"], labels: Int[Tensor, "rays"], weight: Float[Tensor, "rays"]
-) -> Float[Tensor, ""]:
-    """Weighted cross-entropy over the rays that have a label; rays marked `IGNORE` or of weight 0 do not count."""
-    known = (labels != IGNORE) & (weight > 0)
-    values = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    return masked_mean(values, known * weight)
+def cross_entropies(
+    logits: Sequence[Float[Tensor, "rays classes"]],
+    labels: Int[Tensor, "rays"],
+    weights: Sequence[Shaped[Tensor, "rays"]],
+) -> list[RayMean]:
+    """Weighted cross-entropies of several renders over the rays that have a label; those marked `IGNORE` do not count.
+
+    Args:
+        logits: of each render.
+        labels: of the rays.
+        weights: of the rays, for each render.
+    """
+    every = torch.stack(list(logits))
+    targets = labels.expand(len(every), -1)
+    values = F.cross_entropy(every.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none")
+    known = (labels != IGNORE) * torch.stack(list(weights))
+    return [RayMean(*part) for part in zip(values.view_as(targets).unbind(), known.unbind(), strict=True)]
 
 
 def divergence(
-    logits: Float[Tensor, "rays classes"], target: Float[Tensor, "rays classes"], weight: Float[Tensor, "rays"]
-) -> Float[Tensor, ""]:
+    logits: Float[Tensor, "rays classes"], target: Float[Tensor, "rays classes"], weight: Shaped[Tensor, "rays"]
+) -> RayMean:
     """Kullback-Leibler divergence of the logits' distribution from a target distribution, weighted over rays."""
-    values = F.kl_div(logits.log_softmax(dim=-1), target, reduction="none").sum(dim=-1)
-    return masked_mean(values, weight)
+    return RayMean(F.kl_div(logits.log_softmax(dim=-1), target, reduction="none").sum(dim=-1), weight)

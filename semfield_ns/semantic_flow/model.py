@@ -22,10 +22,10 @@ from torch.nn import Parameter
 
 from semfield_ns.metrics.confusion import ConfusionMatrix
 from semfield_ns.rendering.collider import DepthRangeCollider
-from semfield_ns.rendering.constants import constant
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.rays import DisparitySampler
 from semfield_ns.scene_model import Parts, finished
+from semfield_ns.semantic_flow import losses
 from semfield_ns.semantic_flow.builders import build_branches, build_frames, build_heads
 from semfield_ns.semantic_flow.config import SemanticFlowModelConfig
 from semfield_ns.semantic_flow.encodings import PlanesEncoding
@@ -143,14 +143,17 @@ class SemanticFlowModel(VideoModel):
     def logits(self, kept: Radiance, trajectory: Trajectory | None) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered logits [rays, classes]: blended, static branch alone, dynamic branch alone."""
         assert self.heads is not None
-        step = self.frames.nearest(kept.time)[:, 0]
-        static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
         hold = (lambda w: w) if self.config.semantic_gradient else torch.Tensor.detach
-        alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
         if trajectory is None:
+            step = self.frames.nearest(kept.time)[:, 0]
+            static = self.heads.static_logits(kept.points, step, kept.static.feature, self.frames)
+            alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
             return alone_static, alone_static, torch.zeros_like(alone_static)
         assert kept.dynamic is not None, "what is traced has a dynamic branch"
-        dynamic = self.heads.dynamic_logits(trajectory, kept.dynamic.feature, self.frames)
+        static, dynamic = self.heads.logits(
+            kept.points, trajectory, kept.static.feature, kept.dynamic.feature, self.frames
+        )
+        alone_static = (hold(kept.static_weights) * static).sum(dim=-2)
         blended = (hold(kept.weights.static) * static + hold(kept.weights.dynamic) * dynamic).sum(dim=-2)
         return blended, alone_static, (hold(kept.dynamic_weights) * dynamic).sum(dim=-2)
 
@@ -200,7 +203,8 @@ class SemanticFlowModel(VideoModel):
             rgb = batch["image"][..., :3].to(outputs["rgb"])
             return {"rgb": config.loss_weights.rgb * (outputs["rgb"] - rgb).square().mean()}
         targets = objectives.Targets.from_batch(batch, outputs["directions_norm"], self.metric_depth, self.device)
-        values = objectives.radiance_losses(render, targets, self.metric_depth, config.depth_thickness)
+        weights = config.loss_weights
+        values = objectives.radiance_losses(render, targets, weights, self.metric_depth, config.depth_thickness)
         values |= objectives.semantic_losses(render, targets)
         limit = config.flow_error_limit * self.frames.width
         values |= objectives.induced_flow_loss(render.kept, render.trajectory, targets, self.frames, limit)
@@ -208,18 +212,14 @@ class SemanticFlowModel(VideoModel):
             values |= objectives.scene_flow_losses(render.kept, render.trajectory, targets)
             steps = (1, -1) if config.warp_directions == "both" else (random_step(),)
             for step in steps:
-                for name, value in self._warped_losses(render, targets, step).items():
-                    values[name] = values[name] + value if name in values else value
+                for name, loss in self._warped_losses(render, targets, step).items():
+                    values[name] = [*values.get(name, ()), *loss]
         if "plane_variation" in outputs:
-            values["plane_variation"] = outputs["plane_variation"]
+            values["plane_variation"] = [outputs["plane_variation"]]
         if self.proposals:
-            values["interlevel"] = interlevel_loss(outputs["weights_list"], outputs["ray_samples_list"])
-            values["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
-        weights = asdict(config.loss_weights)
-        used = [name for name in values if weights[name] != 0]
-        values_used = torch.stack([values[name] for name in used])
-        weighted = values_used * constant(tuple(weights[name] for name in used), values_used)
-        return dict(zip(used, weighted.unbind(), strict=True))
+            values["interlevel"] = [interlevel_loss(outputs["weights_list"], outputs["ray_samples_list"])]
+            values["distortion"] = [distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])]
+        return losses.weighted(values, asdict(weights))
 
     def _warped_losses(self, render: objectives.TrainingRender, targets: objectives.Targets, step: int) -> dict:
         first = slice(targets.num_dynamic)

@@ -10,7 +10,7 @@ from semfield_ns.method_configs.semantic_flow import semantic_flow, semantic_flo
 from semfield_ns.rendering.projection import gather_bilinear
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.semantic_flow import losses
-from semfield_ns.semantic_flow.fields.blending import alpha, blend, single_weights
+from semfield_ns.semantic_flow.fields.blending import all_weights, alpha, blend, single_weights
 from semfield_ns.semantic_flow.fields.radiance import concatenate
 from semfield_ns.semantic_flow.flow_attention.tracing import trace_neighbours
 from tests.semantic_flow.conftest import make_batch, make_cameras, make_model
@@ -115,11 +115,9 @@ def test_depth_losses_vanish_for_perfect_depth():
     depth = 2 + torch.rand(40, 1)
     mask = torch.ones_like(depth, dtype=torch.bool)
     distance = torch.stack([0.5 * depth, depth, 1.5 * depth], dim=1)
-    at_surface, around = torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.5, 0.0, 0.5])
-    perfect = losses.surface_depth(at_surface[None, :, None].expand(40, 3, 1), distance, depth, mask)
-    spread = losses.surface_depth(around[None, :, None].expand(40, 3, 1), distance, depth, mask)
-    empty = losses.surface_depth(torch.zeros(40, 3, 1), distance, depth, mask)
-    assert perfect < 1e-6 and spread > 0.3 and empty == 1
+    renders = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, 0.0]])  # at the surface, around it, nothing
+    perfect, spread, empty = losses.surface_depth(renders.T.expand(40, 3, 3), distance, depth).unbind(dim=-1)
+    assert perfect.max() < 1e-6 and spread.min() > 0.3 and bool((empty == 1).all())
     given = 1 / depth
     frame = torch.zeros(40, dtype=torch.long)
     assert losses.normalised_disparity(3 * given + 0.7, given, frame, mask) < 1e-6
@@ -141,12 +139,26 @@ def test_disparity_is_compared_however_few_rays_a_frame_has():
 
 def test_hand_computed_losses():
     flow = torch.tensor([[[1.0, -1.0, 0.0]], [[0.0, 0.0, 3.0]]])
-    assert losses.length(flow, torch.tensor([[[1.0]], [[0.0]]])).item() == pytest.approx(2 / 3)
+    assert losses.RayMean(flow.abs(), torch.tensor([1.0, 0.0])).mean().item() == pytest.approx(2 / 3)
+    assert losses.RayMean(flow.abs(), torch.tensor([[True], [True]]), 0.5).mean().item() == pytest.approx(5 / 12)
+    assert losses.RayMean(flow, torch.zeros(2)).mean().item() == 0
     logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [9.0, 0.0]])
     labels = torch.tensor([0, IGNORE, 1])
-    loss = losses.cross_entropy(logits, labels, torch.tensor([1.0, 1.0, 0.0]))
-    assert loss.item() == pytest.approx(0.6931, abs=1e-4)
-    assert losses.cross_entropy(logits, torch.full((3,), IGNORE), torch.ones(3)) == 0
+    first, wrong = losses.cross_entropies(
+        [logits, logits], labels, [torch.tensor([1.0, 1, 0]), torch.tensor([0.0, 1, 1])]
+    )
+    assert first.mean().item() == pytest.approx(0.6931, abs=1e-4)
+    assert wrong.mean().item() == pytest.approx(9.0001, abs=1e-4)
+    (none,) = losses.cross_entropies([logits], torch.full((3,), IGNORE), [torch.ones(3)])
+    assert none.mean() == 0
+
+
+def test_losses_are_weighted_and_added_up_all_at_once():
+    few = losses.RayMean(torch.tensor([2.0, 4.0]), torch.tensor([True, False]), factor=3)
+    many = losses.RayMean(torch.tensor([[1.0, 3.0], [0.0, 0.0], [5.0, 7.0]]), torch.tensor([True, False, True]))
+    parts = {"rgb": [many], "depth": [few, torch.tensor(10.0), many], "mask": [few]}
+    found = losses.weighted(parts, {"rgb": 2.0, "depth": 0.5, "mask": 0.0})
+    assert {name: value.item() for name, value in found.items()} == pytest.approx({"rgb": 8.0, "depth": 10.0})
 
 
 def test_blended_weights_match_the_formula():
@@ -162,7 +174,12 @@ def test_blended_weights_match_the_formula():
             transmittance *= (1 - d * m) * (1 - s * (1 - m))
     assert torch.allclose(blend(a_s, a_d, torch.zeros_like(b)).total, single_weights(a_s), atol=1e-6)
     assert torch.allclose(blend(a_s, a_d, torch.ones_like(b)).total, single_weights(a_d), atol=1e-6)
-    assert alpha(torch.tensor([[[-1.0]]]), torch.tensor([[[2.0]]])).item() == 0
+    density, deltas = torch.rand(4, 6, 1, dtype=torch.double, requires_grad=True), torch.rand(4, 6, 1).double()
+    assert torch.allclose(alpha(density, deltas), 1 - torch.exp(-density * deltas))
+    assert torch.autograd.gradcheck(lambda value: alpha(value, deltas), density)
+    blended, static, dynamic = all_weights(a_s, a_d, b)
+    assert torch.allclose(blended.static, weights.static) and torch.allclose(blended.dynamic, weights.dynamic)
+    assert torch.allclose(static, single_weights(a_s)) and torch.allclose(dynamic, single_weights(a_d))
 
 
 def test_keeping_all_samples_is_exact(preset):

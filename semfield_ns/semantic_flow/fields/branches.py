@@ -15,7 +15,7 @@ from semfield_ns.semantic_flow.encodings import EncodingConfig, Implementation, 
 
 def scaled_time(time: Float[Tensor, "points 1"], num_frames: int) -> Float[Tensor, "points 1"]:
     """Times in frames as encodings see them: frame 0 is -1 and the last frame is 1."""
-    return 2 * time / max(num_frames - 1, 1) - 1
+    return torch.addcmul(constant((-1,), time), time, constant((2 / max(num_frames - 1, 1),), time))
 
 
 class ResidualTrunk(nn.Module):
@@ -68,9 +68,9 @@ HARMONICS = (
 
 def harmonics(directions: Float[Tensor, "points 3"]) -> Float[Tensor, "points 9"]:
     """Nerfstudio's `SHEncoding` of three levels, in fewer kernels."""
-    terms = [torch.ones_like(directions[:, :1]), directions, directions * directions.roll(-1, 1), directions.square()]
+    terms = [directions, directions * directions.roll(-1, 1), directions.square()]
     table = constant(sum(HARMONICS, ()), directions).reshape(len(HARMONICS), -1)
-    return torch.cat(terms, dim=-1) @ table.T
+    return nn.functional.linear(torch.cat(terms, dim=-1), table[:, 1:], table[:, 0])
 
 
 class ColorHead(nn.Module):

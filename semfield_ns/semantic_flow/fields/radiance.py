@@ -1,6 +1,6 @@
 """Static and dynamic radiance at the samples of rays, blended; and the few samples per ray that flows start from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.rays import RaySamples
 from torch import Tensor, nn
 
-from semfield_ns.semantic_flow.fields.blending import BlendedWeights, alpha, blend, single_weights
+from semfield_ns.semantic_flow.fields.blending import BlendedWeights, all_weights, alpha, single_weights
 from semfield_ns.semantic_flow.fields.branches import DynamicField, FlowField, StaticField
 from semfield_ns.semantic_flow.flow_attention.tracing import trace_neighbours
 from semfield_ns.semantic_flow.frames import SourceFrames
@@ -70,11 +70,30 @@ class Radiance:
             return self
         importance = self.weights.total + self.dynamic_weights
         index = importance.detach()[..., 0].topk(count, dim=-1).indices.sort(dim=-1).values
-        return _changed(self, lambda v: v if v.dim() < 3 else v.gather(1, index[..., None].expand(-1, -1, v.shape[-1])))
+        samples = list(_tensors(self))
+        kept = {id(value): value for value in samples}
+        # Together: each for itself is a small kernel. Nothing gets a gradient that had none.
+        for trained in (False, True):
+            alike = [value for value in samples if value.dim() == 3 and value.requires_grad == trained]
+            if alike:
+                joined = torch.cat(alike, dim=-1)
+                chosen = joined.gather(1, index[..., None].expand(-1, -1, joined.shape[-1]))
+                parts = chosen.split([value.shape[-1] for value in alike], dim=-1)
+                kept |= {id(value): part for value, part in zip(alike, parts, strict=True)}
+        return _changed(self, lambda value: kept[id(value)])
 
     def rays(self, chosen: slice) -> "Radiance":
         """Some of the rays."""
         return _changed(self, lambda value: value[chosen])
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of a nested dataclass."""
+    if isinstance(value, Tensor):
+        yield value
+    elif value is not None:
+        for f in fields(value):
+            yield from _tensors(getattr(value, f.name))
 
 
 def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -104,6 +123,7 @@ def concatenate(layers: list[Radiance]) -> Radiance:
 
     static = part(StaticSamples, [layer.static for layer in layers])
     dynamic = part(DynamicSamples, [layer.dynamic for layer in layers])
+    weights, static_weights, dynamic_weights = all_weights(static.alpha, dynamic.alpha, dynamic.blending)
     return Radiance(
         points=merged(*(layer.points for layer in layers)),
         directions=merged(*(layer.directions for layer in layers)),
@@ -112,9 +132,9 @@ def concatenate(layers: list[Radiance]) -> Radiance:
         deltas=merged(*(layer.deltas for layer in layers)),
         static=static,
         dynamic=dynamic,
-        weights=blend(static.alpha, dynamic.alpha, dynamic.blending),
-        static_weights=single_weights(static.alpha),
-        dynamic_weights=single_weights(dynamic.alpha),
+        weights=weights,
+        static_weights=static_weights,
+        dynamic_weights=dynamic_weights,
         placement=merged(*(with_placement(layer) for layer in layers)),
     )
 
@@ -155,13 +175,12 @@ class RadianceBranches(nn.Module):
         assert deltas is not None, "every sampler of Nerfstudio sets them"
         static = self.evaluate_static(points, directions, deltas, time, frames)
         dynamic = self.evaluate_dynamic(points, directions, deltas, time, frames) if with_dynamic else None
-        static_weights = single_weights(static.alpha)
         if dynamic is None:
+            static_weights = single_weights(static.alpha)
             dynamic_weights = torch.zeros_like(static_weights)
             weights = BlendedWeights(static=static_weights, dynamic=dynamic_weights)
         else:
-            dynamic_weights = single_weights(dynamic.alpha)
-            weights = blend(static.alpha, dynamic.alpha, dynamic.blending)
+            weights, static_weights, dynamic_weights = all_weights(static.alpha, dynamic.alpha, dynamic.blending)
         return Radiance(
             points=points,
             directions=directions,

@@ -31,18 +31,32 @@ class PerspectiveWarp(nn.Module):
     camera_to_world: Tensor
     tangents: Tensor
     near: Tensor
+    matrix: Tensor
+    """What a point is multiplied by, and `offset` added: the numerators of (u, v, w), and d."""
+    offset: Tensor
 
     def __init__(self, camera_to_world: Float[Tensor, "3 4"], tangents: tuple[float, float], near: float) -> None:
         super().__init__()
         self.register_buffer("camera_to_world", camera_to_world.float())
         self.register_buffer("tangents", torch.tensor(tangents, dtype=torch.float32))
         self.register_buffer("near", torch.tensor(near, dtype=torch.float32))
+        self.register_load_state_dict_post_hook(lambda module, _: module._prepare())
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """From the camera, once, what every point needs."""
+        right, up, back = self.camera_to_world[:, :3].T
+        rows = torch.stack([right / self.tangents[0], up / self.tangents[1], -back, -back])
+        offset = -rows @ self.camera_to_world[:, 3]
+        offset[2] -= 2 * self.near
+        self.register_buffer("matrix", rows, persistent=False)
+        self.register_buffer("offset", offset, persistent=False)
+        self.nearest = 0.1 * float(self.near)
 
     def forward(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        """World to cube. Depths below a tenth of near are clamped."""
-        local = (points - self.camera_to_world[:, 3]) @ self.camera_to_world[:, :3]
-        depth = (-local[..., 2:]).clamp(min=0.1 * self.near)
-        return torch.cat([local[..., :2] / (depth * self.tangents), 1 - 2 * self.near / depth], dim=-1)
+        """World to cube. What (u, v, w) are divided by, the depth, is at least a tenth of near."""
+        numerators, depth = nn.functional.linear(points, self.matrix, self.offset).split((3, 1), dim=-1)
+        return numerators / depth.clamp(min=self.nearest)
 
     def inverse(self, cube: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Cube to world, for w < 1."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from semfield_ns.semantic_flow.flow_attention.attention import FlowAttention, SemanticNetwork
+from semfield_ns.semantic_flow.flow_attention.attention import TOKENS, FlowAttention, SemanticNetwork
 from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory
 from semfield_ns.semantic_flow.frames import SourceFrames
 
@@ -62,8 +62,7 @@ class SemanticHeads(nn.Module):
             return self.static(None, field)
         steps = step[:, None].expand(points.shape[:-1])
         features, visible = frames.gather(points, frames.unobstructed(points, steps))
-        logits = self.static(torch.cat([features * visible, visible], dim=-1), field)
-        return logits + frames.evidence(points, steps) if self.corrects_evidence else logits
+        return self._static(features * visible, visible, points, steps, field, frames)
 
     def dynamic_logits(
         self, trajectory: Trajectory, field: Tensor, frames: SourceFrames
@@ -73,8 +72,48 @@ class SemanticHeads(nn.Module):
             return self.dynamic(None, field)
         traced = torch.stack([trajectory.before, trajectory.after, trajectory.now], dim=-2)
         steps = trajectory.steps[:, None, :].expand(traced.shape[:-1])
-        features, visible = frames.gather(traced, steps)
+        return self._dynamic(*frames.gather(traced, steps), traced, trajectory, field, frames)
+
+    def logits(
+        self,
+        points: Float[Tensor, "rays samples 3"],
+        trajectory: Trajectory,
+        static_field: Tensor,
+        dynamic_field: Tensor,
+        frames: SourceFrames,
+    ) -> tuple[Float[Tensor, "rays samples classes"], Float[Tensor, "rays samples classes"]]:
+        """`static_logits` of points and `dynamic_logits` of their trajectories, with one look-up in the frames."""
+        if self.kind == "point":
+            return self.static(None, static_field), self.dynamic(None, dynamic_field)
+        traced = torch.stack([trajectory.before, trajectory.after, trajectory.now], dim=-2)
+        steps = trajectory.steps[:, None].expand(traced.shape[:-1])
+        now = steps[..., 2]
+        every = torch.cat([traced, points[..., None, :]], dim=-2)
+        shown = torch.cat([steps, frames.unobstructed(points, now)[..., None]], dim=-1)
+        features, visible = (part.split((TOKENS, 1), dim=-2) for part in frames.gather(every, shown))
+        feature, seen = features[1].squeeze(-2), visible[1].squeeze(-2)
+        static = self._static(feature * seen, seen, points, now, static_field, frames)
+        return static, self._dynamic(features[0], visible[0], traced, trajectory, dynamic_field, frames)
+
+    def _static(
+        self, feature: Tensor, visible: Tensor, points: Tensor, steps: Tensor, field: Tensor, frames: SourceFrames
+    ) -> Float[Tensor, "rays samples classes"]:
+        logits = self.static(torch.cat([feature, visible], dim=-1), field)
+        return logits + frames.evidence(points, steps) if self.corrects_evidence else logits
+
+    def _dynamic(
+        self,
+        features: Tensor,
+        visible: Tensor,
+        traced: Tensor,
+        trajectory: Trajectory,
+        field: Tensor,
+        frames: SourceFrames,
+    ) -> Float[Tensor, "rays samples classes"]:
         durations = trajectory.durations[:, None, :, None].expand(*traced.shape[:-1], 1)
         context = self.attention(features, visible, traced - trajectory.points[..., None, :], durations)
         logits = self.dynamic(context, field)
-        return logits + frames.evidence(trajectory.now, steps[..., 2]) if self.corrects_evidence else logits
+        if not self.corrects_evidence:
+            return logits
+        now = trajectory.steps[:, None, 2].expand(traced.shape[:-2])
+        return logits + frames.evidence(trajectory.now, now)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from semfield_ns.rendering.constants import constant
+
 VelocityFn = Callable[[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 1"]], Float[Tensor, "*batch 3"]]
 """World points and times (in frames) -> velocities in world units a frame."""
 
@@ -72,7 +74,7 @@ def nearest_frame(time: Float[Tensor, "*batch"], num_frames: int) -> Int[Tensor,
 def neighbouring_steps(time: Float[Tensor, "rays 1"], num_frames: int) -> Int[Tensor, "rays 3"]:
     """The frames before, after and nearest to a time. At the ends of the clip the missing one repeats the nearest."""
     now = nearest_frame(time, num_frames)
-    return torch.cat([(now - 1).clamp(min=0), (now + 1).clamp(max=num_frames - 1), now], dim=-1)
+    return (now + constant((-1, 1, 0), now)).clamp(0, num_frames - 1)
 
 
 def trace_neighbours(

@@ -1,6 +1,6 @@
 """Which loss sees which rays: from a render and a batch to a dict named as the fields of `LossWeights`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from semfield_ns.semantic_flow.fields.blending import blend
 from semfield_ns.semantic_flow.fields.radiance import Radiance
 from semfield_ns.semantic_flow.flow_attention.tracing import Trajectory
 from semfield_ns.semantic_flow.frames import SourceFrames
+from semfield_ns.semantic_flow.losses import Loss, LossWeights, RayMean
 from semfield_ns.semantic_flow.training.warped import WarpedRender
 
 
@@ -91,92 +92,110 @@ class TrainingRender:
     trajectory: Trajectory | None
 
 
-def radiance_losses(render: TrainingRender, targets: Targets, metric: bool, thickness: float) -> dict[str, Tensor]:
+def radiance_losses(
+    render: TrainingRender, targets: Targets, weights: LossWeights, metric: bool, thickness: float
+) -> dict[str, Loss]:
     """Colour, depth and blending."""
     full = render.radiance
     dynamic = full.dynamic
-    staged = dynamic is not None
-    everywhere = torch.ones_like(targets.static)
-    result = {"rgb": losses.color(render.rgb, targets.rgb, everywhere if staged else targets.static)}
-    known = None
+    everywhere = torch.ones_like(targets.static) if dynamic is not None else targets.static
+    result: dict[str, Loss] = {"rgb": [losses.color(render.rgb, targets.rgb, everywhere)]}
     if targets.depth is not None:
-        known = targets.depth > 0
-        # Disparity is compared up to a scale and shift of the rays that it is compared on: together, to order them.
-        rays = known & (everywhere if staged and not metric else targets.static)
-        result["depth"] = _depth_loss(full.weights.total, full, targets, rays, metric)
+        result |= (_depth_losses if metric else _disparity_losses)(full, targets, targets.depth)
     if dynamic is None:
         return result
     rgb_dynamic = (full.dynamic_weights * dynamic.color).sum(dim=-2)
-    result["rgb_dynamic"] = losses.color(rgb_dynamic, targets.rgb, targets.dynamic)
-    if targets.depth is not None and known is not None:
-        moving = known & targets.dynamic
-        result["depth_dynamic"] = _depth_loss(full.dynamic_weights, full, targets, moving, metric)
-        if metric:
-            # The static branch is held: it would learn to stand in for what moves.
-            blended = blend(full.static.alpha.detach(), dynamic.alpha, dynamic.blending)
-            result["depth_dynamic"] = result["depth_dynamic"] + _depth_loss(
-                blended.total, full, targets, moving, metric
-            )
-            result["depth_blending"] = losses.depth_blending(
-                dynamic.blending, full.distance, targets.depth, moving, thickness
-            )
+    result["rgb_dynamic"] = [losses.color(rgb_dynamic, targets.rgb, targets.dynamic)]
+    if targets.depth is not None and metric:
+        moving = (targets.depth > 0) & targets.dynamic
+        away = losses.depth_blending(dynamic.blending, full.distance, targets.depth, moving, thickness)
+        result["depth_blending"] = [away]
     result["entropy"] = losses.entropy(full.weights.dynamic, dynamic.blending)
     if targets.masked:
-        rgb_static = (full.static_weights * full.static.color).sum(dim=-2)
-        result["rgb_static"] = losses.color(rgb_static, targets.rgb, targets.static)
+        if weights.rgb_static:
+            rgb_static = (full.static_weights * full.static.color).sum(dim=-2)
+            result["rgb_static"] = [losses.color(rgb_static, targets.rgb, targets.static)]
         rendered = full.weights.dynamic.sum(dim=-2)
         result["mask"] = losses.blending_mask(dynamic.blending, rendered, targets.dynamic, targets.static)
         front, back = _disparity(full.dynamic_weights, full), _disparity(full.static_weights, full)
-        result["depth_order"] = losses.depth_order(front, back, targets.static)
+        result["depth_order"] = [losses.depth_order(front, back, targets.static)]
     return result
+
+
+def _depth_losses(full: Radiance, targets: Targets, depth: Float[Tensor, "rays 1"]) -> dict[str, Loss]:
+    """Against depth."""
+    known = depth > 0
+    if full.dynamic is None:
+        (error,) = losses.surface_depth(full.weights.total, full.distance, depth).unbind(dim=-1)
+        return {"depth": [RayMean(error, known & targets.static)]}
+    # The static branch is held where things move: it would learn to stand in for them.
+    held = full.weights
+    if full.static.alpha.requires_grad:
+        held = blend(full.static.alpha.detach(), full.dynamic.alpha, full.dynamic.blending)
+    weights = torch.cat([full.weights.total, full.dynamic_weights, held.total], dim=-1)
+    blended, alone, with_held = losses.surface_depth(weights, full.distance, depth).unbind(dim=-1)
+    moving = known & targets.dynamic
+    return {
+        "depth": [RayMean(blended, known & targets.static)],
+        "depth_dynamic": [RayMean(alone, moving), RayMean(with_held, moving)],
+    }
+
+
+def _disparity_losses(full: Radiance, targets: Targets, disparity: Float[Tensor, "rays 1"]) -> dict[str, Loss]:
+    """Against disparity up to a scale and shift of the rays that are compared: together, to order the branches."""
+
+    def loss(weights: Tensor, mask: Tensor) -> Loss:
+        return [losses.normalised_disparity(_disparity(weights, full), disparity, targets.camera, mask)]
+
+    known = disparity > 0
+    if full.dynamic is None:
+        return {"depth": loss(full.weights.total, known & targets.static)}
+    return {
+        "depth": loss(full.weights.total, known),
+        "depth_dynamic": loss(full.dynamic_weights, known & targets.dynamic),
+    }
 
 
 def _disparity(weights: Tensor, radiance: Radiance) -> Float[Tensor, "rays 1"]:
     return (weights / radiance.distance.clamp(min=1e-6)).sum(dim=-2)
 
 
-def _depth_loss(weights: Tensor, radiance: Radiance, targets: Targets, mask: Tensor, metric: bool) -> Tensor:
-    assert targets.depth is not None
-    if metric:
-        return losses.surface_depth(weights, radiance.distance, targets.depth, mask)
-    return losses.normalised_disparity(_disparity(weights, radiance), targets.depth, targets.camera, mask)
-
-
-def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Tensor]:
+def semantic_losses(render: TrainingRender, targets: Targets) -> dict[str, Loss]:
     """Cross-entropies against given labels, and on rays without one against carried labels or evidence."""
     if targets.labels is None or render.logits is None:
         return {}
     assert render.logits_static is not None and render.logits_dynamic is not None, "logits come together"
-    static, dynamic = targets.static[:, 0].float(), targets.dynamic[:, 0].float()
-    unlabelled = (targets.labels == IGNORE).float()
+    static, dynamic = targets.static[:, 0], targets.dynamic[:, 0]
+    kept, evidence = render.kept, render.evidence
+    unlabelled = targets.labels == IGNORE
     # A ray that no motion mask speaks of may be of either branch.
-    held_static, held_dynamic = unlabelled * (static >= dynamic), unlabelled * (dynamic >= static)
-    kept = render.kept
+    held_static, held_dynamic = unlabelled & (static | ~dynamic), unlabelled & (dynamic | ~static)
     if kept.dynamic is None:
-        result = {"semantics_static": losses.cross_entropy(render.logits_static, targets.labels, static)}
-        if render.evidence is not None:
-            result["semantics_evidence"] = _correction(
-                render.logits_static, render.evidence, kept.static_weights, held_static
-            )
+        result: dict[str, Loss] = {
+            "semantics_static": losses.cross_entropies([render.logits_static], targets.labels, [static])
+        }
+        if evidence is not None:
+            correction = _correction(render.logits_static, evidence, kept.static_weights, held_static)
+            result["semantics_evidence"] = [correction]
         return result
+    logits = [render.logits, render.logits_static, render.logits_dynamic]
+    rays = [torch.ones_like(static), static, dynamic]
+    found = losses.cross_entropies(logits, targets.labels, rays)
     result = {
-        "semantics": losses.cross_entropy(render.logits, targets.labels, torch.ones_like(static)),
-        "semantics_static": losses.cross_entropy(render.logits_static, targets.labels, static),
-        "semantics_dynamic": losses.cross_entropy(render.logits_dynamic, targets.labels, dynamic),
+        name: [loss] for name, loss in zip(("semantics", "semantics_static", "semantics_dynamic"), found, strict=True)
     }
-    if render.evidence is not None:
-        result["semantics_evidence"] = (
-            _correction(render.logits, render.evidence, kept.weights.total, unlabelled)
-            + 0.5 * _correction(render.logits_static, render.evidence, kept.static_weights, held_static)
-            + 0.5 * _correction(render.logits_dynamic, render.evidence, kept.dynamic_weights, held_dynamic)
-        )
+    if evidence is not None:
+        result["semantics_evidence"] = [
+            _correction(render.logits, evidence, kept.weights.total, unlabelled),
+            _correction(render.logits_static, evidence, kept.static_weights, held_static, 0.5),
+            _correction(render.logits_dynamic, evidence, kept.dynamic_weights, held_dynamic, 0.5),
+        ]
     elif targets.propagated is not None and targets.confidence is not None:
-        unlabelled = unlabelled * targets.confidence
-        result["semantics_propagated"] = (
-            losses.cross_entropy(render.logits, targets.propagated, unlabelled)
-            + 0.5 * losses.cross_entropy(render.logits_static, targets.propagated, unlabelled * static)
-            + 0.5 * losses.cross_entropy(render.logits_dynamic, targets.propagated, unlabelled * dynamic)
-        )
+        trust = [unlabelled * targets.confidence * some for some in rays]
+        carried = losses.cross_entropies(logits, targets.propagated, trust)
+        result["semantics_propagated"] = [
+            replace(loss, factor=factor) for loss, factor in zip(carried, (1.0, 0.5, 0.5), strict=True)
+        ]
     return result
 
 
@@ -184,16 +203,17 @@ def _correction(
     logits: Float[Tensor, "rays classes"],
     evidence: Float[Tensor, "rays samples classes"],
     weights: Float[Tensor, "rays samples 1"],
-    rays: Float[Tensor, "rays"],
-) -> Float[Tensor, ""]:
+    rays: Bool[Tensor, "rays"],
+    factor: float = 1.0,
+) -> RayMean:
     """How far rendered logits are from those of the evidence alone, rendered with the same weights."""
     target = (weights * evidence).sum(dim=-2).detach().softmax(dim=-1)
-    return losses.divergence(logits, target, rays)
+    return replace(losses.divergence(logits, target, rays), factor=factor)
 
 
 def induced_flow_loss(
     kept: Radiance, trajectory: Trajectory | None, targets: Targets, frames: SourceFrames, limit: float
-) -> dict[str, Tensor]:
+) -> dict[str, Loss]:
     """Where the surface goes, projected into the neighbouring frames, against the given optical flow.
 
     The surface point of a ray is the weighted mean of its samples, the dynamic ones where they are traced to. In stage
@@ -205,38 +225,38 @@ def induced_flow_loss(
     flow = torch.stack(list(targets.flow.values()))
     # Flow goes to the next picture of the ray's own camera.
     target = torch.stack([frames.neighbour(targets.camera, step) for step in steps])
-    mask = (flow[..., 2:] > 0.5) & (target >= 0)[..., None]
+    mask = (flow[..., 2] > 0.5) & (target >= 0)
     moved = kept.points
     if trajectory is not None:
         traced = torch.stack([trajectory.after if step > 0 else trajectory.before for step in steps])
         moved = torch.where(targets.dynamic[:, None], traced, kept.points)
     elif targets.masked:
-        mask = mask & targets.static
+        mask = mask & targets.static[:, 0]
     normaliser = kept.weights.total.sum(dim=-2).clamp(min=1e-4)
     surface = (kept.weights.static * kept.points + kept.weights.dynamic * moved).sum(dim=-2) / normaliser
     pixels, depth = frames.project_into(surface.expand(*target.shape, 3), target.clamp(min=0))
-    mask = mask & (depth[..., None] > 0)
-    return {"flow": losses.induced_flow(pixels, targets.pixels + flow[..., :2], mask, limit).sum()}
+    return {"flow": losses.induced_flow(pixels, targets.pixels + flow[..., :2], mask & (depth > 0), limit)}
 
 
-def scene_flow_losses(kept: Radiance, trajectory: Trajectory, targets: Targets) -> dict[str, Tensor]:
+def scene_flow_losses(kept: Radiance, trajectory: Trajectory, targets: Targets) -> dict[str, Loss]:
     """Regularisers of the velocity field at the samples; of both directions together."""
     flows = torch.stack([trajectory.after, trajectory.before]) - trajectory.points
-    inner = (trajectory.steps[:, 1] - trajectory.steps[:, 0] == 2)[:, None, None]
-    result = {
-        "flow_slow": 2 * flows.abs().mean(),
-        "flow_temporal": losses.length(flows.sum(dim=0), inner),
+    inner = trajectory.steps[:, 1] - trajectory.steps[:, 0] == 2
+    speed = flows.abs().mean(dim=(0, 2, 3))
+    result: dict[str, Loss] = {
+        "flow_slow": [2 * speed.mean()],
+        "flow_temporal": [RayMean(flows.sum(dim=0).abs(), inner)],
     }
     if kept.points.shape[1] > 1:
-        result["flow_spatial"] = 2 * losses.along_ray(flows, kept.distance)
+        result["flow_spatial"] = [2 * losses.along_ray(flows, kept.distance)]
     if targets.masked:
-        result["static_flow"] = 2 * losses.length(flows, targets.static[:, None])
+        result["static_flow"] = [RayMean(speed, targets.static, factor=2)]
     return result
 
 
 def warped_losses(
     warped: WarpedRender, origin: Tensor, targets: Targets, rays: Bool[Tensor, "some"], semantic: bool
-) -> dict[str, Tensor]:
+) -> dict[str, Loss]:
     """Losses of the render at a neighbouring frame.
 
     Args:
@@ -248,13 +268,13 @@ def warped_losses(
     """
     count = len(rays)
     inner = warped.trajectory.steps[:, 1] - warped.trajectory.steps[:, 0] == 2
-    result = {
-        "rgb_warp": losses.color(warped.rgb, targets.rgb[:count], rays[:, None]),
-        "flow_cycle": losses.length(warped.returned - origin, rays[:, None, None]),
-        "flow_second_order": losses.length(warped.acceleration, (inner & rays)[:, None, None]),
+    result: dict[str, Loss] = {
+        "rgb_warp": [losses.color(warped.rgb, targets.rgb[:count], rays[:, None])],
+        "flow_cycle": [RayMean((warped.returned - origin).abs(), rays)],
+        "flow_second_order": [RayMean(warped.acceleration.abs(), inner & rays)],
     }
     if semantic and warped.logits is not None and targets.labels is not None:
         flow = targets.flow.get(warped.step)
         valid = rays if flow is None else rays & (flow[:count, 2] > 0.5)
-        result["semantics_warp"] = losses.cross_entropy(warped.logits, targets.labels[:count], valid.float())
+        result["semantics_warp"] = losses.cross_entropies([warped.logits], targets.labels[:count], [valid])
     return result
