@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
+from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.nn import Module
 from torchvision.utils import save_image
 
-from semfield_ns import compat
+from semfield_ns import compat, parallel
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.sessions.segmenter import Segmenter, segment_model
@@ -79,8 +81,20 @@ class SemfieldPipeline(VanillaPipeline):
         self.segmenter: Segmenter | None = None
         if isinstance(model, SceneModel) and model.can_be_segmented:
             self.segmenter = segment_model(model, config.session)
+        self._averaged = parameters_of(model)
         for hook in entry_points(group=ATTACHMENTS):
             hook.load()(self)
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Outputs, losses and metrics of a step; gradients of several processes are averaged."""
+        parameters = parameters_of(self.model)
+        if self.world_size > 1 and parameters != self._averaged:
+            # torch averages the parameters that it was shown: Gaussians that grew, or came with a checkpoint, are
+            # others. It forgets the old ones first, whose sizes it would go on to expect.
+            self._model = self.model
+            self._model = cast(Model, parallel.averaging(self._model))
+            self._averaged = parameters
+        return super().get_train_loss_dict(step)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The weights, and what the model says of itself under `INFO_KEY`."""
@@ -163,6 +177,11 @@ class SemfieldPipeline(VanillaPipeline):
             )
         summary = summarise(per_image, get_std)
         return summary if whole_dataset is None else {**summary, **whole_dataset.end_evaluation(output_path)}
+
+
+def parameters_of(model: Module) -> list[tuple[int, torch.Size]]:
+    """Which parameters a model has, and their sizes."""
+    return [(id(parameter), parameter.shape) for parameter in model.parameters()]
 
 
 def encode_info(info: Mapping[str, str]) -> UInt8[Tensor, " bytes"]:

@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "io": set(),
     "run_folder": set(),
+    "parallel": set(),
     "compat": set(),
     "__init__": {"compat"},
     "rendering": set(),
@@ -49,12 +50,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scene_model": {"scenes", "segmentation", "editing", "gaussians"},
     "sessions": {"scenes", "rendering", "segmentation", "scene_model"},
     "process": {"scenes", "rendering", "teachers", "labelling", "tracking"},
-    "pipeline": {"compat", "scene_model", "sessions"},
+    "pipeline": {"parallel", "compat", "scene_model", "sessions"},
     "semantic_flow": {
         *("compat", "scenes", "teachers", "rendering", "metrics", "labelling", "editing", "scene_model", "pipeline")
     },
     "semantic_flow_splat": {
-        *("scenes", "rendering", "metrics", "gaussians", "labelling", "editing", "scene_model", "semantic_flow")
+        *("parallel", "scenes", "rendering", "metrics", "gaussians", "labelling", "editing", "scene_model"),
+        "semantic_flow",
     },
     "gsn": {"compat", "scenes", "teachers", "rendering", "metrics", "segmentation", "scene_model", "pipeline"},
     "export": {"scenes", "rendering", "segmentation", "sessions", "editing", "gaussians", "scene_model"},
