@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
 from torch import Tensor
 
+from semfield_ns import parallel
 from semfield_ns.errors import SemfieldError
 from semfield_ns.labelling.evidence import Evidence
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
@@ -49,11 +51,12 @@ class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
                 f"{self.data} holds {len(folders)} scenes, and semantic-flow-splat learns one a run: give one of them, "
                 f"such as {next(iter(folders.values()))}, or use semantic-flow."
             )
-        return self._target(self, **kwargs)
+        with parallel.first_before_others(kwargs.get("device", "cpu")):  # flow and features are kept in caches
+            return self._target(self, **kwargs)
 
 
 class SplatDataManager(SemanticFlowDataManager):
-    """Gives one camera and its whole picture a step."""
+    """Gives one camera and its whole picture a step; to each of several processes, another one."""
 
     config: SplatDataManagerConfig
 
@@ -96,8 +99,10 @@ class SplatDataManager(SemanticFlowDataManager):
 
     def setup_train(self) -> None:
         """Says what the scene lacks."""
-        self._say_what_is_absent()
-        self._order = self._drawn()
+        rank = parallel.rank(self.local_rank)
+        if rank == 0:
+            self._say_what_is_absent()
+        self._order = islice(self._drawn(), rank, None, self.world_size)
         self._kept: dict[int, dict[str, Any]] = {}
 
     def setup_eval(self) -> None:
@@ -108,19 +113,26 @@ class SplatDataManager(SemanticFlowDataManager):
         self._eval_views: Iterator[tuple[Cameras, dict[str, Any]]] = iter(())
 
     def _drawn(self) -> Iterator[int]:
-        """Frames in random order, each once before any comes again; of a long video, window by window."""
+        """Frames in random order, each once before any comes again; of a long video, window by window.
+
+        Several processes have the same order, and take their frames of a step from it in turn. So that no two take the
+        same one, each time the last frames are left out that are too few for all processes.
+        """
+        # Nerfstudio gives each process a seed of its own. They meet here, in the first step: while data managers are set
+        # up, the first process is ahead of the others.
+        seed = parallel.of_first(lambda: int(torch.randint(2**62, ())), self.device)
+        generator = torch.Generator().manual_seed(seed)
         count = len(self.train_dataset)
         window, fits = window_size(count, self.train_dataset.size(0), self.config.memory_budget)
         while True:
-            chosen = torch.randperm(count)[:window].tolist()
+            chosen = torch.randperm(count, generator=generator)[:window]
             self._kept = {}
-            steps = count if fits else self.config.window_steps
-            while steps > 0:
-                order = torch.randperm(len(chosen)).tolist()
-                yield from (chosen[place] for place in order[:steps])
-                steps -= len(order)
-                if fits:
-                    steps = count
+            left = self.config.window_steps * self.world_size
+            while fits or left > 0:
+                order = chosen[torch.randperm(window, generator=generator)].tolist()
+                order = order[: window - window % self.world_size] or order
+                yield from order if fits else order[:left]
+                left -= len(order)
 
     def next_train(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """A camera of shape [1], and everything about the pixels of its frame [H, W, ...]."""

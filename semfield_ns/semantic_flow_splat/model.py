@@ -17,6 +17,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
+from semfield_ns import parallel
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.harmonics import CONSTANT, colours
 from semfield_ns.gaussians.rasterize import Rendering, render
@@ -97,11 +98,13 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         if start is not None:
             near = config.default_near if metadata["near"] is None else metadata["near"]
             far = config.default_far if metadata["far"] is None else metadata["far"]
-            self.gaussians.begin(start(near, far, min(config.start_gaussians, config.max_gaussians)))
+            count = min(config.start_gaussians, config.max_gaussians)
+            # Depth that a field renders on a GPU differs in the last bit, and so may the number of Gaussians.
+            self.gaussians.begin(parallel.of_first(lambda: start(near, far, count), self.kwargs["device"]))
             self.feature_colors.fit(self.frames.features, seed=0)
-            CONSOLE.log(
-                f"{len(self.gaussians):,} Gaussians, {len(self.gaussians) - self.gaussians.num_still:,} of them moving."
-            )
+            if parallel.rank() == 0:
+                moving = len(self.gaussians) - self.gaussians.num_still
+                CONSOLE.log(f"{len(self.gaussians):,} Gaussians, {moving:,} of them moving.")
 
     def checkpoint_info(self) -> dict[str, str]:
         """What a checkpoint of this model fits; compared, entry by entry, when it is loaded."""
@@ -142,18 +145,22 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
 
     @torch.no_grad()
     def change_number(self, optimizers: Optimizers | None, step: int) -> None:
-        """Puts transparent Gaussians elsewhere and adds new ones, where the pictures of a few frames are wrong."""
+        """Puts transparent Gaussians elsewhere and adds new ones, where the pictures of a few frames are wrong.
+
+        Several processes divide these frames, and draw alike from the sum of what they find.
+        """
         config, gaussians = self.config, self.gaussians
         images = self.kwargs["metadata"].get("images")
         if step == 0 or step > config.grow_until or images is None:
             return
         generator = torch.Generator().manual_seed(step)
         error = gaussians.opacities.new_zeros(len(gaussians))
-        for index in torch.randint(len(images), (GROWTH_FRAMES,), generator=generator).tolist():
+        for index in parallel.share(torch.randint(len(images), (GROWTH_FRAMES,), generator=generator).tolist()):
             view = self.view(self.kwargs["metadata"]["cameras"][index : index + 1])
             rgb = self.render(view, self.values(view.step, self.seen_colors(view, gaussians.means_at(view.step))))
             wrong = (rgb.channels - images[index].to(rgb.channels)).abs().mean(dim=-1, keepdim=True)
             error += uplift_image(gaussians, view, wrong, config.backend)[0][:, 0]
+        error = parallel.summed(error)
         added = min(round(config.grow_share * len(gaussians)), config.max_gaussians - len(gaussians))
         grow(gaussians, error, max(added, 0), {} if optimizers is None else optimizers.optimizers, generator)
         if optimizers is not None:
