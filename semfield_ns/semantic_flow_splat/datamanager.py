@@ -118,8 +118,8 @@ class SplatDataManager(SemanticFlowDataManager):
         Several processes have the same order, and take their frames of a step from it in turn. So that no two take the
         same one, each time the last frames are left out that are too few for all processes.
         """
-        # Nerfstudio gives each process a seed of its own. They meet here, in the first step: while data managers are set
-        # up, the first process is ahead of the others.
+        # Nerfstudio gives each process a seed of its own. They meet here, in the first step: while their data
+        # managers are set up, the first process is ahead of the others.
         seed = parallel.of_first(lambda: int(torch.randint(2**62, ())), self.device)
         generator = torch.Generator().manual_seed(seed)
         count = len(self.train_dataset)
