@@ -5,6 +5,7 @@ A `ViewerLink` knows the running viewer. Until there is one (in ns-render, in te
 
 import ipaddress
 import math
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -60,10 +61,13 @@ class ViewerLink(ViewerControl):
         """called with the name of an output that the program has chosen"""
         self.on_time: list[Callable[[], None]] = []
         """called when the time has changed"""
+        self.pictured = threading.Event()
+        """set when a page got a picture since the program changed the time"""
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
         viewer.render_statemachines = Machines(viewer.render_statemachines)
+        viewer.render_statemachines.sent = self.pictured.set
         if not is_loopback(viewer.config.websocket_host):
             CONSOLE.log(f"[yellow]{EXPOSED.format(host=viewer.config.websocket_host)}")
         self.viser_server.on_client_disconnect(lambda client: self._client_left(client.client_id))
@@ -197,6 +201,7 @@ class ViewerLink(ViewerControl):
     def show_time(self, time: float) -> None:
         """Moves the time slider, 0 to 1; every browser is rendered again."""
         if self.viewer is not None:
+            self.pictured.clear()
             self.viewer.control_panel.time = time
             for told in self.on_time:
                 told()

@@ -181,6 +181,7 @@ class LiveMachine(RenderStateMachine):
         else:
             super()._send_output_to_viewer(Offered(outputs), static_render)
             self._machines.offered(list(self.viewer.control_panel._output_render.options))
+        self._machines.sent()
 
 
 class Offered(dict[str, Tensor]):
@@ -212,6 +213,8 @@ class Machines(dict[int, Any]):
     """asked before each picture, by those whose pictures are somebody else's (`render_with`)"""
     offered: Callable[[list[str]], None] = staticmethod(lambda _: None)
     """told which outputs there are, after each picture"""
+    sent: Callable[[], None] = staticmethod(lambda: None)
+    """called after each picture"""
 
     def __init__(self, machines: Mapping[int, Any]) -> None:
         super().__init__(machines)

@@ -13,6 +13,8 @@ from semfield_ns.viewer.text import plain
 
 PICTURES_A_SECOND = 15.0
 """the most that are asked for"""
+LONGEST_WAIT = 1.0
+"""seconds for a picture, before time moves on without it"""
 
 
 class PlaybackPanel:
@@ -31,9 +33,11 @@ class PlaybackPanel:
         self.moves = len(self._times) > 1
         """whether there is anything to play"""
         last = max(len(self._times), 2)
-        self.frame = Slider("Frame", 1, (1, last), 1, lambda _, value: self.show(value - 1), hint="Of the video")
+        self.frame = Slider("Frame", 1, (1, last), 1, self._choose, hint="Of the video; stops it")
         self.play = Button("Play", self.toggle, hint="Space")
-        self.speed = Slider("Frames a second", frames_a_second, (1.0, 60.0), 1.0, hint="While it plays")
+        self.speed = Slider(
+            "Frames a second", frames_a_second, (1.0, 60.0), 1.0, lambda *_: self.follow(), hint="While it plays"
+        )
         self.loop = Switch("Loop", True, hint="Begin anew at the end")
         self.where = Markdown()
         self._lock = threading.Lock()
@@ -56,6 +60,12 @@ class PlaybackPanel:
         """Another moment: a time step, which may be between two."""
         self.link.show_time(float(np.interp(step, range(len(self._times)), self._times)))
 
+    def _choose(self, _: Client, number: float) -> None:
+        """Somebody looks for a frame: what plays would run away from under the pointer."""
+        if self.playing:
+            self.toggle()
+        self.show(number - 1)
+
     @property
     def step(self) -> float:
         """The time step of the moment that pages show."""
@@ -67,8 +77,8 @@ class PlaybackPanel:
             return
         step = self.step
         self.frame.value = round(step) + 1
-        seconds = step / max(float(self.speed.value), 1.0)
-        self.where.change(plain(f"Frame {round(step) + 1} of {len(self._times)}, {seconds:.1f} s"))
+        now, whole = (steps / max(float(self.speed.value), 1.0) for steps in (step, len(self._times) - 1))
+        self.where.change(plain(f"Frame {round(step) + 1} of {len(self._times)}, {now:.1f} of {whole:.1f} s"))
 
     @property
     def playing(self) -> bool:
@@ -96,15 +106,17 @@ class PlaybackPanel:
         if step >= end:
             step = 0.0
         while not stop.wait(1 / PICTURES_A_SECOND):
+            # On a busy machine the number of the frame would run ahead of its picture.
+            self.link.pictured.wait(LONGEST_WAIT)
             now = time.monotonic()
             step += (now - last) * float(self.speed.value)
             last = now
-            if step >= end:
-                if not self.loop.value:
-                    self.show(end)
-                    break
-                step = 0.0
-            self.show(step)
-        with self._lock:
-            if self._stop is stop:
-                self._stopped()
+            over = step >= end and not self.loop.value
+            step = step if step < end else end if over else 0.0
+            with self._lock:  # so that nobody who has stopped it sees another moment afterwards
+                if stop.is_set():
+                    return
+                self.show(step)
+                if over:
+                    self._stopped()
+                    return

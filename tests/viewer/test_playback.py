@@ -1,6 +1,8 @@
 """The video plays in Nerfstudio's viewer, with a played browser."""
 
+import time
 from collections.abc import Iterator
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,10 +61,42 @@ def test_the_slider_counts_frames_and_tells_seconds(served: Served):
     last = len(panel._times)
     served.press(panel.frame, browser, last)
     wait_for(lambda: panel.link.time == 1.0)
-    assert panel.where.content.startswith(f"Frame {last} of {last}")
+    seconds = (last - 1) / 20
+    assert unescape(panel.where.content) == f"Frame {last} of {last}, {seconds:.1f} of {seconds:.1f} s"
+    served.press(panel.speed, browser, 1)
+    wait_for(lambda: unescape(panel.where.content).endswith(f"{last - 1:.1f} of {last - 1:.1f} s"))
     panel.link.show_time(0.0)
     assert panel.frame.value == 1
     assert served.viewer.control_panel._time_enabled is False, "Nerfstudio's own slider is not there"
+
+
+def test_who_looks_for_a_frame_stops_the_video_there(served: Served):
+    panel, browser = served.pipeline.playback, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    served.press(panel.play, browser)
+    wait_for(lambda: panel.playing and panel.link.time > 0)
+    served.settle()
+    wanted = 2 if panel.frame.value > 2 else 4  # the page sends nothing where the slider is there already
+    served.press_at_once(panel.frame, browser, wanted)
+    wait_for(lambda: not panel.playing and panel.play.label == "Play" and panel.step == wanted - 1)
+    served.settle()
+    assert panel.step == wanted - 1
+
+
+def test_time_does_not_run_ahead_of_the_pictures(served: Served, monkeypatch):
+    """A frame is followed by the next one once it was seen, however slow the machine is."""
+    panel, _ = served.pipeline.playback, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    monkeypatch.setattr("semfield_ns.viewer.playback.LONGEST_WAIT", 60.0)
+    shown = []
+    with served.pipeline.page.lock:  # no picture meanwhile
+        panel.show(0)
+        panel.link.on_time.append(lambda: shown.append(panel.link.time))
+        panel.toggle()
+        time.sleep(1.0)
+        assert len(shown) <= 1
+    wait_for(lambda: len(shown) > 3)
+    panel.toggle()
 
 
 def test_without_a_viewer_nothing_plays():
