@@ -13,7 +13,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +25,11 @@ import torch.nn.functional as F
 import tyro
 from nerfstudio.cameras.rays import RayBundle
 
+from semfield_ns.gsn.accumulation import summed
 from semfield_ns.gsn.model import GSNModel
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews, tabled
-from semfield_ns.gsn.rendering import RaySettings, render_chunks, render_image, render_keeping
+from semfield_ns.gsn.rendering import RaySettings, render_chunks, render_image
 from semfield_ns.scene_model import finished
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -170,14 +171,20 @@ def training_memory(way: str, rays: int, samples: int, answer: Any) -> None:
     enlarged = F.interpolate(views.tokens[0], size=(96, 128))
 
     def step(count: int) -> None:
-        some = origins[:count], directions[:count], depths[:count]
-        if way == "plain":
-            outputs = reference_render(trunk, head, *some, views, enlarged)
-        else:
-            ones = torch.ones(count, 1)
-            bundle = RayBundle(some[0], some[1], pixel_area=ones, metadata={})
-            outputs = render_keeping(network, bundle, some[2], views, True, rays // 4 if "quarter" in way else 0)
-        (outputs["rgb"].square().mean() + outputs["features"].square().mean()).backward()
+        size = -(-count // (4 if "quarter" in way else 1))
+
+        def losses() -> Iterator[dict[str, torch.Tensor]]:
+            for start in range(0, count, size):
+                part = slice(start, min(start + size, count))
+                some = origins[part], directions[part], depths[part]
+                if way == "plain":
+                    outputs = reference_render(trunk, head, *some, views, enlarged)
+                else:
+                    outputs = network.render(*some, views)
+                yield {name: outputs[name].square().sum() / count for name in ("rgb", "features")}
+
+        weights = [*trunk.parameters(), *head.parameters()] if way == "plain" else list(network.parameters())
+        sum(summed(losses(), weights).values()).backward()
 
     step(1)
     # A process starts with its parent's peak: it is set back to what is used now (Linux).
@@ -197,7 +204,7 @@ def memory(samples: int = 192, rays: int = 32) -> None:
     """Prints megabytes a ray in training; each measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
     print(f"\n| training, S = {samples}, V = 10, {rays} rays | MB a ray | rays a processor second |\n|---|---|---|")
-    for way in ("plain", "exact", "exact, a quarter of the rays in memory (gsn-paper)"):
+    for way in ("plain", "exact", "exact, a quarter of the rays in memory"):
         answer = context.Queue()
         process = context.Process(target=training_memory, args=(way, rays, samples, answer))
         process.start()

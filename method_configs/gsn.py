@@ -47,10 +47,10 @@ gsn = MethodSpecification(
         steps_per_save=5000,
         max_num_iterations=150_000,
         pipeline=SemfieldPipelineConfig(
-            datamanager=GSNDataManagerConfig(train_num_rays_per_batch=1024, eval_num_rays_per_batch=512),
+            datamanager=GSNDataManagerConfig(train_num_rays_per_batch=1024, max_targets=8, eval_num_rays_per_batch=512),
             model=GSNModelConfig(
                 network=NetworkConfig(dropout=0.1),
-                rays=RaySettings(mode="guided", samples=64, fine_samples=24),
+                rays=RaySettings(mode="guided", samples=64, fine_samples=24, rays_in_memory=512),
                 stage_one_steps=100_000,
                 mirror_probability=0.5,
                 precision="bfloat16",
@@ -74,7 +74,7 @@ gsn_paper = MethodSpecification(
             datamanager=GSNDataManagerConfig(train_num_rays_per_batch=512, eval_num_rays_per_batch=512),
             model=GSNModelConfig(
                 network=NetworkConfig(dropout=0.1, **OFFICIAL),
-                rays=RaySettings(mode="uniform", samples=192, rays_in_memory=128),
+                rays=RaySettings(mode="uniform", samples=192, rays_in_memory=64),
                 teacher="dino",
                 bounds="scene",
                 projection="scene",

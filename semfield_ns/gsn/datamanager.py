@@ -1,4 +1,4 @@
-"""The data manager of gsn: a scene, a target image, its source views and some rays at every step."""
+"""The data manager of gsn: a scene, target images, the source views they share and some rays at every step."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import DataManager, VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.dataparser import ManyScenesDataParser, ManyScenesDataParserConfig
 from semfield_ns.gsn.library import SceneLibrary
-from semfield_ns.gsn.sources import draw_sources
+from semfield_ns.gsn.sources import draw_sources, draw_targets
 from semfield_ns.rendering.rays import sent, sent_rays
 from semfield_ns.scenes.dataset import SceneDataset
 
 MEGABYTE = 1 << 20
+_PIXELS_A_RAY = 900
+"""encoding so many pixels of source views takes about as many operations as a ray of the preset gsn"""
 
 
 @dataclass
@@ -31,7 +35,10 @@ class GSNDataManagerConfig(VanillaDataManagerConfig):
     dataparser: ManyScenesDataParserConfig = field(default_factory=ManyScenesDataParserConfig)
     """The scenes."""
     train_num_rays_per_batch: int = 512
-    """Rays of a training step, all from one image."""
+    """Rays of a training step; times its targets, where there are several."""
+    max_targets: int = 1
+    """Images, at most, that the rays of a step come from. They share their source views, which are encoded once: the
+    larger the pictures, the more targets it takes until rays are most of the work."""
     num_source_views: int = 10
     """Source views of a training step, give or take a fifth."""
     scene_weight: Literal["scenes", "images"] = "scenes"
@@ -48,10 +55,9 @@ class Draw(NamedTuple):
     """One training step."""
 
     scene: int
-    target: int
     sources: list[int]
-    rows: torch.Tensor
-    columns: torch.Tensor
+    indices: Int[Tensor, "R 3"]
+    """image, row and column, one image after the other"""
 
 
 @dataclass
@@ -65,7 +71,9 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
     """Draws rays; what they are rendered from is named in their metadata, and read by the model from the library.
 
     Rays carry `metadata["scene"]` [R,1] and, in training, `metadata["sources"]` [R,V], the same for all rays of a
-    bundle. A run that is opened (ns-export) draws from the shown scene alone.
+    bundle; also what they should show, `metadata["colors"]` [R,3], and of which pixels they are, `metadata["indices"]`
+    [R,3], since losses are computed with what is rendered. A run that is opened (ns-export) draws from the shown scene
+    alone.
     """
 
     config: GSNDataManagerConfig
@@ -100,6 +108,7 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         )
         self.generator = torch.Generator().manual_seed(config.seed + 7919 * local_rank)
         self.train_pixel_sampler = RayCount(config.train_num_rays_per_batch)  # type: ignore[assignment]
+        self.rays_drawn = config.train_num_rays_per_batch
         self._next: Future[Draw] | None = None
         # Not that of VanillaDataManager, which would make data sets and samplers of its own.
         DataManager.__init__(self)
@@ -143,11 +152,23 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         assert self.train_pixel_sampler is not None
         rays = self.train_pixel_sampler.num_rays_per_batch
         frame = posed.frames[target]
-        rows = torch.randint(frame.height, (rays,), generator=self.generator)
-        columns = torch.randint(frame.width, (rays,), generator=self.generator)
-        for index in (target, *sources):
+        wanted = targets_worth(len(sources) * frame.height * frame.width, rays, self.config.max_targets)
+        targets = draw_targets(target, sources, posed.centres, posed.train, wanted)
+        rays = rays * wanted // len(targets)  # of each: as many in all, where there are fewer targets than wanted
+        indices = [
+            torch.stack(
+                [
+                    torch.full((rays,), index),
+                    torch.randint(frame.height, (rays,), generator=self.generator),
+                    torch.randint(frame.width, (rays,), generator=self.generator),
+                ],
+                dim=-1,
+            )
+            for index in targets
+        ]
+        for index in (*targets, *sources):
             self.library.image(scene, index)
-        return Draw(scene, target, sources, rows, columns)
+        return Draw(scene, sources, torch.cat(indices))
 
     @cached_property
     def executor(self) -> ThreadPoolExecutor:
@@ -155,7 +176,7 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         return ThreadPoolExecutor(1, thread_name_prefix="gsn-prefetch")
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
-        """Rays of one image of one scene, and their colours.
+        """Rays of images of one scene, and their colours.
 
         The batch has "image" [R,3], "indices" [R,3] (image, row, column) and "scene".
         """
@@ -163,23 +184,34 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         ahead = self._next if self._next is not None else self.executor.submit(self.draw)
         drawn = ahead.result()
         self._next = self.executor.submit(self.draw)
+        self.rays_drawn = len(drawn.indices)
         return self.rays_of(drawn)
+
+    def get_train_rays_per_batch(self) -> int:
+        """Rays of the step that was drawn last."""
+        return self.rays_drawn
 
     def rays_of(self, drawn: Draw) -> tuple[RayBundle, dict[str, Any]]:
         """The rays and colours of a draw."""
-        posed = self.library.scenes[drawn.scene]
-        indices = torch.stack([torch.full_like(drawn.rows, drawn.target), drawn.rows, drawn.columns], dim=-1)
-        bundle = posed.cameras.generate_rays(
-            camera_indices=indices[:, :1], coords=torch.stack([drawn.rows + 0.5, drawn.columns + 0.5], dim=-1)
-        )
+        posed, indices = self.library.scenes[drawn.scene], drawn.indices
+        bundle = posed.cameras.generate_rays(camera_indices=indices[:, :1], coords=indices[:, 1:] + 0.5)
         rays = len(indices)
         bundle = sent_rays(bundle, self.device)
         # These are asked for by the host: it would have to wait for what is on the device.
         bundle.metadata["scene"] = torch.full((rays, 1), drawn.scene)
+        bundle.metadata["indices"] = indices
         if drawn.sources:
             bundle.metadata["sources"] = torch.tensor(drawn.sources).expand(rays, -1)
-        image = self.library.image(drawn.scene, drawn.target)[drawn.rows, drawn.columns].float() / 255
-        return bundle, {"image": sent(image, self.device), "indices": indices, "scene": drawn.scene}
+        images, counts = indices[:, 0].unique_consecutive(return_counts=True)
+        shown = [
+            self.library.image(drawn.scene, image)[rows, columns]
+            for image, (_, rows, columns) in zip(
+                images.tolist(), (part.unbind(dim=-1) for part in indices.split(counts.tolist())), strict=True
+            )
+        ]
+        colors = sent(torch.cat(shown).float() / 255, self.device)
+        bundle.metadata["colors"] = colors
+        return bundle, {"image": colors, "indices": indices, "scene": drawn.scene}
 
     # ---------------------------------------------------------------------------------------------- evaluation
 
@@ -192,8 +224,8 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         rays = min(self.config.eval_num_rays_per_batch, frame.height * frame.width)
         generator = torch.Generator().manual_seed(self.eval_count)
         chosen = torch.randperm(frame.height * frame.width, generator=generator)[:rays]
-        drawn = Draw(scene, target, [], chosen // frame.width, chosen % frame.width)
-        return self.rays_of(drawn)
+        indices = [torch.full_like(chosen, target), chosen // frame.width, chosen % frame.width]
+        return self.rays_of(Draw(scene, [], torch.stack(indices, dim=-1)))
 
     def next_eval_image(self, step: int) -> tuple[Cameras, dict[str, Any]]:
         """A held-out image."""
@@ -204,6 +236,11 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         """Folder of the shown scene, where the viewer saves camera paths."""
         data = Path(self.config.dataparser.data)
         return data.parent if data.is_file() else data
+
+
+def targets_worth(pixels: int, rays: int, most: int) -> int:
+    """Targets of `rays` rays each whose rays take about as many operations as encoding so many pixels for them."""
+    return max(1, min(round(pixels / (_PIXELS_A_RAY * rays)), most))
 
 
 def scene_weights(images: Mapping[str, int], by_images: bool, factors: Sequence[str]) -> list[float]:

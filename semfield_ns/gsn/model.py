@@ -3,9 +3,10 @@
 Read `get_outputs` and `render_image` first: which views to look from, where on the rays to look, what the network says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.gsn.accumulation import summed
 from semfield_ns.gsn.augmentation import crop, mirror
 from semfield_ns.gsn.distillation import Distilled, Further, head_names
 from semfield_ns.gsn.framing import in_view_frame
@@ -28,7 +30,7 @@ from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
-from semfield_ns.gsn.rendering import RaySettings, render_image, render_rays
+from semfield_ns.gsn.rendering import RaySettings, render_image, render_parts, render_rays
 from semfield_ns.gsn.schedule import follow_stages
 from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore, matching_teacher, matching_tokens
@@ -269,20 +271,55 @@ class GSNModel(SceneModel):
     # ----------------------------------------------------------------------------------------------- rendering
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
-        """Training: raw outputs for the losses. Otherwise: the outputs that people see."""
+        """Training: the losses, and colours without gradients. Otherwise: the outputs that people see."""
         scene, sources = self._asked_for(ray_bundle)
         bounds, rays, settings = self.bounds_of(scene, sources), ray_bundle.flatten(), self.config.rays
-        if not self.training:
-            views = self.evaluation_views(scene, sources)
-            rays, views = self._framed(rays, views)
-            parts, chunk = [], self.config.eval_num_rays_per_chunk
-            with self._autocast():
-                for start in range(0, len(rays), chunk):
-                    some = rays[start : start + chunk]
-                    parts.append(render_rays(self.network, some, bounds, views, settings, self.knows_features))
-            return self.present({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-        rays, views = self._framed(rays, self.training_views(scene, sources, self.stage == 2))
-        return render_rays(self.network, rays, bounds, views, settings, self.stage == 2, training=True)
+        if self.training:
+            views = self.training_views(scene, sources, self.stage == 2)
+            colors: list[Tensor] = []
+            assert views.maps is not None, "they have been encoded"
+            losses = summed(self._losses_in_parts(rays, scene, bounds, views, colors), [*self._others, views.maps])
+            return {"rgb": torch.cat(colors), "losses": losses}
+        rays, views = self._framed(rays, self.evaluation_views(scene, sources))
+        parts, chunk = [], self.config.eval_num_rays_per_chunk
+        with self._autocast():
+            for start in range(0, len(rays), chunk):
+                some = rays[start : start + chunk]
+                parts.append(render_rays(self.network, some, bounds, views, settings, self.knows_features))
+        return self.present({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+    @property
+    def _others(self) -> list[Parameter]:
+        """The weights of all but the encoder."""
+        modules = [self.network.net_coarse, *self.network.feature_heads.values()]
+        return [parameter for module in modules for parameter in module.parameters()]
+
+    def _losses_in_parts(
+        self, rays: RayBundle, scene: int, bounds: tuple[float, float], views: SourceViews, colors: list[Tensor]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Mean squared errors of colours, and in the second stage of features, times their weights: of a few rays.
+
+        Args:
+            rays: of a training step, one target after the other.
+            scene: that they are of.
+            bounds: of their depths.
+            views: their source views.
+            colors: where rendered colours go.
+        """
+        second, total = self.stage == 2, len(rays)
+        weights = {"rgb": self.config.stage_two_rgb if second else 1.0}
+        for some in of_each_target(rays):
+            truth = {"rgb": some.metadata["colors"]}
+            if second:
+                truth |= {each.output: each.at(scene, some.metadata["indices"]) for each in self.distilled}
+            framed, seen = self._framed(some, views)
+            for part, outputs in render_parts(self.network, framed, bounds, seen, self.config.rays, second):
+                colors.append(outputs["rgb"].detach())
+                yield {
+                    name: (weights.get(name, self.config.feature_loss) / (total * shown.shape[-1]))
+                    * (outputs[name] - shown[part]).square().sum()
+                    for name, shown in truth.items()
+                }
 
     def _asked_for(self, bundle: RayBundle) -> tuple[int, list[int]]:
         """Scene and source views of a bundle."""
@@ -303,16 +340,10 @@ class GSNModel(SceneModel):
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Mean squared errors of colours, and in the second stage of features, times their weights."""
-        rgb = batch["image"][..., :3].to(outputs["rgb"])
-        error = (outputs["rgb"] - rgb).square().mean()
-        if "features" not in outputs or not self.training:
-            return {"rgb": error}
-        losses = {"rgb": self.config.stage_two_rgb * error}
-        for each in self.distilled:
-            difference = outputs[each.output] - each.at(batch["scene"], batch["indices"])
-            losses[each.output] = self.config.feature_loss * difference.square().mean()
-        return losses
+        """In training, those that were computed with the outputs; otherwise the mean squared error of colours."""
+        if self.training:
+            return outputs["losses"]
+        return {"rgb": (outputs["rgb"] - batch["image"][..., :3].to(outputs["rgb"])).square().mean()}
 
     def raw_outputs_for_camera(self, camera: Cameras) -> Mapping[str, Tensor]:
         """rgb, depth (along the ray, normalised units), and features, of every pixel of one camera, as they are."""
@@ -461,3 +492,10 @@ class GSNModel(SceneModel):
                 metrics[each.output.replace("features", "feature_cosine", 1)] = float(cosine)
                 images[each.output] = torch.cat([each.colors(teacher), each.colors(outputs[each.output])], dim=1)
         return metrics, images
+
+
+def of_each_target(rays: RayBundle) -> list[RayBundle]:
+    """The rays of a training step, by the images that they are of."""
+    counts = rays.metadata["indices"][:, 0].unique_consecutive(return_counts=True)[1].tolist()
+    ends = list(accumulate(counts))
+    return [rays[end - count : end] for count, end in zip(counts, ends, strict=True)]

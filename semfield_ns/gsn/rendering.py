@@ -1,5 +1,7 @@
 """Rays and pictures from an encoded set of source views: where to look first, where to look closer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.projection import SourceViews, tabled
@@ -20,6 +21,7 @@ Bounds = tuple[float, float]
 
 _CHUNKS_AT_ONCE = 16  # of a core, in a part of a picture: a few tenths of a second
 _LOOKUPS_AT_ONCE = 12_288  # samples times views of a core: tensors of about 4 MB
+_LOOKUPS_OF_A_PART = 40_960  # the same in training, where larger tensors cost twice as much a ray, and smaller ones too
 
 
 @dataclass
@@ -38,7 +40,7 @@ class RaySettings:
     feature_stride: int = 1
     """Pixels between the rays whose features are rendered, in guided pictures; those between are interpolated."""
     rays_in_memory: int = 0
-    """In training: rays whose intermediate values are kept at once; those of the others are computed twice. 0: all."""
+    """In training: rays of a target whose intermediate values are kept at once, at most. 0: all."""
 
 
 def limits(bundle: RayBundle, bounds: Bounds) -> tuple[Tensor, Tensor]:
@@ -56,46 +58,69 @@ def render_rays(
     with_features: bool,
     training: bool = False,
 ) -> dict[str, Tensor]:
-    """Outputs of single rays [R]; see `GSNNetwork.render`.
+    """Outputs of single rays [R]; see `GSNNetwork.render`."""
+    depths = places(network, bundle, bounds, views, settings, training)
+    return network.render(bundle.origins, bundle.directions, depths, views, with_features)
 
-    Guided rays have no neighbours here, so every ray is looked at twice. In training, half of the steps train the
+
+def render_parts(
+    network: GSNNetwork,
+    bundle: RayBundle,
+    bounds: Bounds,
+    views: SourceViews,
+    settings: RaySettings,
+    with_features: bool,
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """Outputs of single rays in training, of a few at a time: which, and what `GSNNetwork.render` says of them."""
+    depths = places(network, bundle, bounds, views, settings, training=True)
+    for part in parts_of(depths, views, settings):
+        yield part, network.render(bundle.origins[part], bundle.directions[part], depths[part], views, with_features)
+
+
+def places(
+    network: GSNNetwork,
+    bundle: RayBundle,
+    bounds: Bounds,
+    views: SourceViews,
+    settings: RaySettings,
+    training: bool,
+) -> Float[Tensor, "R S"]:
+    """Depths of the samples of single rays.
+
+    Guided rays have no neighbours here, so every ray is looked at twice. In training, half of the targets train the
     first look and the other half the second one, with the same weights.
     """
     near, far = limits(bundle, bounds)
     depths = inverse_depths(near, far, settings.samples, jitter=training)
-    if settings.mode == "guided" and not (training and bool(torch.rand(()) < 0.5)):
-        with torch.no_grad():
-            weights = network.render(bundle.origins, bundle.directions, depths, views, False)["weights"]
-        depths = guided_depths(near, far, weights.float(), settings.fine_samples, jitter=training)
-    return render_keeping(network, bundle, depths, views, with_features, settings.rays_in_memory if training else 0)
+    if settings.mode == "uniform" or (training and bool(torch.rand(()) < 0.5)):
+        return depths
+    parts = parts_of(depths, views, settings) if training else [slice(None)]
+    with torch.no_grad(), _without_dropout(network):
+        looks = [
+            network.render(bundle.origins[part], bundle.directions[part], depths[part], views, False)["weights"]
+            for part in parts
+        ]
+    return guided_depths(near, far, torch.cat(looks).float(), settings.fine_samples, jitter=training)
 
 
-def render_keeping(
-    network: GSNNetwork,
-    rays: RayBundle,
-    depths: Float[Tensor, "R S"],
-    views: SourceViews,
-    with_features: bool,
-    at_once: int,
-) -> dict[str, Tensor]:
-    """`GSNNetwork.render` with gradients, keeping what a backward pass needs of `at_once` rays only (0: of all)."""
-    if at_once <= 0 or len(rays) <= at_once:
-        return network.render(rays.origins, rays.directions, depths, views, with_features)
-    parts = []
-    for start in range(0, len(rays), at_once):
-        some = slice(start, start + at_once)
-        parts.append(
-            checkpoint(
-                network.render,
-                rays.origins[some],
-                rays.directions[some],
-                depths[some],
-                views,
-                with_features,
-                use_reentrant=False,
-            )
-        )
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+@contextmanager
+def _without_dropout(network: GSNNetwork) -> Iterator[None]:
+    """A first look is as good in training as in evaluation, and takes half of the time on a CPU."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+def parts_of(depths: Float[Tensor, "R S"], views: SourceViews, settings: RaySettings) -> list[slice]:
+    """Rays of which a training step computes values and gradients at once."""
+    rays, samples = depths.shape
+    size = min(settings.rays_in_memory or rays, rays)
+    if not depths.is_cuda:
+        size = min(size, max(4, _LOOKUPS_OF_A_PART // (samples * len(views.images))))
+    return [slice(start, start + size) for start in range(0, rays, size)]
 
 
 @torch.no_grad()

@@ -64,3 +64,18 @@ def draw_sources(
     wanted = count + int(torch.randint(-slack, slack + 1, (1,), generator=generator))
     chosen = torch.randperm(len(pool), generator=generator)[: max(wanted, 1)]
     return [pool[i] for i in chosen.tolist()]
+
+
+def draw_targets(
+    first: int, sources: Sequence[int], centres: Float[Tensor, "N 3"], candidates: Sequence[int], count: int
+) -> list[int]:
+    """Targets of a training step that share their source views: `first`, and the nearest others to it.
+
+    No target is a source, or where one is; so there may be fewer than `count`.
+    """
+    if not sources:
+        return [first]
+    apart = torch.cdist(centres, centres[list(sources)]).amin(dim=1) > _SAME_PLACE
+    others = [index for index in candidates if index != first and apart[index]]
+    distances = (centres[others] - centres[first]).norm(dim=-1)
+    return [first, *(others[i] for i in distances.argsort(stable=True).tolist())][:count]

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 MASKED = -1e9
 """Logit of a view that does not see a sample. Where no view does, all weigh the same."""
@@ -143,11 +142,7 @@ class ViewTransformer(nn.Module):
         """
         query = F.linear(self.attn_norm(q), folded.query, folded.query_bias)
         dropout = self.dropout if self.training else 0.0
-        if torch.is_grad_enabled():
-            # Of the [V, N, D] tensors inside, nothing is kept for the backward pass: that is most of the memory.
-            gathered = checkpoint(attend_views, query, codes, visible, folded, self.mix, dropout, use_reentrant=False)
-        else:
-            gathered = attend_views(query, codes, visible, folded, self.mix, dropout)
+        gathered = attend_views(query, codes, visible, folded, self.mix, dropout)
         update = F.linear(gathered, self.attn.out_fc.weight, self.attn.out_fc.bias)
         q = q + F.dropout(update, self.dropout, self.training)
         return q + self.ff(self.ff_norm(q))

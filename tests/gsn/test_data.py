@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.gsn import datamanager
 from semfield_ns.gsn.augmentation import crop, mirror
-from semfield_ns.gsn.datamanager import scene_weights
+from semfield_ns.gsn.datamanager import scene_weights, targets_worth
 from semfield_ns.gsn.library import SceneLibrary, load_scene
 from semfield_ns.gsn.memory import BoundedCache
 from semfield_ns.gsn.normalisation import range_of
 from semfield_ns.gsn.projection import observe, observe_tokens, project
-from semfield_ns.gsn.sources import draw_sources, nearest_views
+from semfield_ns.gsn.sources import draw_sources, draw_targets, nearest_views
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore
 from semfield_ns.scenes.collection import find_scenes
 from semfield_ns.scenes.formats import read_scene
@@ -125,6 +126,26 @@ def test_sources_are_near_and_never_the_target(scene):
     assert sizes == {2, 3, 4}
 
 
+def test_targets_share_sources_that_none_of_them_is(scene):
+    generator = torch.Generator().manual_seed(0)
+    for first in scene.train:
+        sources = draw_sources(first, scene.centres, scene.train, 3, generator)
+        targets = draw_targets(first, sources, scene.centres, scene.train, 3)
+        assert targets[0] == first and len(set(targets)) == len(targets) <= 3
+        assert not set(targets) & set(sources) and set(targets) <= set(scene.train)
+        assert len(targets) == min(3, len(scene.train) - len(sources))
+    centres = scene.centres.clone()
+    centres[4] = centres[3]  # a second picture from where a source was taken
+    assert draw_targets(0, [3], centres, [0, 3, 4, 5], 4) == [0, 5]
+    assert draw_targets(0, [], centres, [0, 3, 4, 5], 4) == [0]
+
+
+def test_large_pictures_have_more_targets():
+    assert targets_worth(10 * 1008 * 756, 1024, 8) == 8
+    assert targets_worth(10 * 504 * 378, 1024, 8) == 2
+    assert targets_worth(5 * 200 * 150, 256, 8) == 1 and targets_worth(10 * 1008 * 756, 1024, 1) == 1
+
+
 def test_memory_stays_within_its_budget():
     cache = BoundedCache(100)
     makes = []
@@ -188,6 +209,29 @@ def test_steps_name_their_scene_and_sources(root):
     assert scenes == {0, 1}
     camera, batch = manager.next_eval_image(0)
     assert camera.metadata["scene"].shape == (1, 1) and batch["image"].shape == (36, 48, 3)
+
+
+def test_rays_of_several_targets(root, monkeypatch):
+    monkeypatch.setattr(datamanager, "targets_worth", lambda *_: 3)
+    first, second = (small_pipeline(root).datamanager for _ in range(2))
+    found = set()
+    for step in range(12):
+        bundle, batch = first.next_train(step)
+        posed, indices = first.library.scenes[batch["scene"]], batch["indices"]
+        targets, counts = indices[:, 0].unique_consecutive(return_counts=True)
+        found.add(len(targets))
+        assert len(indices) == first.get_train_rays_per_batch() == 96 // len(targets) * len(targets)
+        assert len(set(counts.tolist())) == 1
+        assert not set(targets.tolist()) & set(bundle.metadata["sources"][0].tolist())
+        assert torch.allclose(bundle.origins, posed.centres[indices[:, 0]], atol=1e-5)
+        for ray in (0, 40, 80):
+            image, row, column = indices[ray].tolist()
+            shown = first.library.image(batch["scene"], image)[row, column].float() / 255
+            assert torch.allclose(batch["image"][ray], shown)
+            assert torch.equal(bundle.metadata["colors"][ray], batch["image"][ray])
+        again, _ = second.next_train(step)
+        assert torch.equal(again.metadata["indices"], indices) and torch.equal(again.directions, bundle.directions)
+    assert max(found) == 3
 
 
 def test_scenes_have_weights():

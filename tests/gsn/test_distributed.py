@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from semfield_ns.gsn import datamanager
 from tests.gsn.builders import small_pipeline, write_scenes
 
 pytestmark = pytest.mark.slow
@@ -19,8 +20,12 @@ FIRST = 0  # step 4 begins the second stage
 
 
 def batches(pipeline):
-    """The same steps wherever they are drawn: rays of two targets of one scene, one a rank."""
+    """The same steps wherever they are drawn: two of one scene, one a rank."""
     return [[pipeline.datamanager.rays_of(pipeline.datamanager.draw()) for _ in range(2)] for _ in range(STEPS)]
+
+
+def two_targets(pixels, rays, most):
+    return 2
 
 
 def make(root):
@@ -43,6 +48,7 @@ def optimizer_of(pipeline):
 
 def train_together(rank: int, root: Path, port: int, output: Path) -> None:
     torch.set_num_threads(1)
+    datamanager.targets_worth = two_targets
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(seconds=120))
     pipeline = make(root)
     network = DistributedDataParallel(pipeline.model, find_unused_parameters=True)
@@ -57,6 +63,7 @@ def train_together(rank: int, root: Path, port: int, output: Path) -> None:
 
 def test_two_processes_train_as_one(tmp_path, monkeypatch):
     monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datamanager, "targets_worth", two_targets)
     root = write_scenes(tmp_path / "scenes", count=1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from semfield_ns.errors import SemfieldError
+from semfield_ns.gsn import datamanager
+from semfield_ns.gsn.accumulation import summed
+from semfield_ns.gsn.model import of_each_target
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
 from semfield_ns.gsn.schedule import TwoStageSchedulerConfig, follow_stages
 from semfield_ns.segmentation.views import surface_points
@@ -58,6 +61,57 @@ def test_rays_that_are_not_kept_in_memory_train_the_same(root):
     for first, second in zip(*gradients, strict=True):
         assert (first is None) == (second is None)
         assert first is None or torch.allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("frame", ["scene", "view"])
+def test_targets_share_an_encoding(root, frame, monkeypatch):
+    monkeypatch.setattr(datamanager, "targets_worth", lambda *_: 3)
+    pipeline = small_pipeline(root, frame=frame)
+    model = pipeline.model
+    model.config.rays.mode = "uniform"
+    pipeline.train()
+    model.set_step(4)
+    bundle, batch = next(
+        found for found in map(pipeline.datamanager.next_train, range(20)) if len(of_each_target(found[0])) == 3
+    )
+    encoded = []
+    model.network.feature_net.register_forward_hook(lambda *_: encoded.append(1))
+
+    def gradients(bundles):
+        pipeline.zero_grad()
+        torch.manual_seed(1)
+        for some in bundles:
+            (sum(model.get_loss_dict(model(some), batch).values()) / len(bundles)).backward()
+        return [parameter.grad for parameter in model.network.parameters()]
+
+    together = gradients([bundle])
+    assert len(encoded) == 1
+    apart = gradients(of_each_target(bundle))
+    assert len(encoded) == 4
+    for first, second in zip(together, apart, strict=True):
+        assert (first is None) == (second is None)
+        assert first is None or torch.allclose(first, second, atol=1e-6)
+    assert any(gradient is not None and gradient.any() for gradient in together)
+
+
+def test_losses_in_parts_have_the_gradients_of_all():
+    x, weight, unused = (torch.randn(size, requires_grad=True) for size in ((12, 3), (3, 2), (4,)))
+    maps = x.sin()  # made of x once, and looked at by every part
+
+    def losses(rows):
+        return {"a": (maps[rows] @ weight).square().sum(), "b": maps[rows].exp().sum()}
+
+    ((losses(slice(None))["a"] + losses(slice(None))["b"]) * 3).backward(retain_graph=True)
+    expected = x.grad.clone(), weight.grad.clone()
+    x.grad = weight.grad = None
+    found = summed((losses(slice(start, start + 5)) for start in range(0, 12, 5)), [weight, unused, maps])
+    assert torch.allclose(found["a"], losses(slice(None))["a"]) and torch.allclose(found["b"], losses(slice(None))["b"])
+    (sum(found.values()) * 3).backward()
+    assert torch.allclose(x.grad, expected[0], rtol=1e-4) and torch.allclose(weight.grad, expected[1], rtol=1e-4)
+    assert unused.grad is None
+    alone = summed([losses(slice(None))], [weight])
+    with pytest.raises(AssertionError, match="added up"):
+        alone["a"].backward()
 
 
 def test_training_learns(root):
