@@ -74,7 +74,7 @@ gsn_paper = MethodSpecification(
             datamanager=GSNDataManagerConfig(train_num_rays_per_batch=512, eval_num_rays_per_batch=512),
             model=GSNModelConfig(
                 network=NetworkConfig(dropout=0.1, **OFFICIAL),
-                rays=RaySettings(mode="uniform", samples=192, rays_in_memory=64),
+                rays=RaySettings(mode="uniform", samples=192, rays_in_memory=128),
                 teacher="dino",
                 bounds="scene",
                 projection="scene",

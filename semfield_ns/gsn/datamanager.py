@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +23,7 @@ from semfield_ns.rendering.rays import sent, sent_rays
 from semfield_ns.scenes.dataset import SceneDataset
 
 MEGABYTE = 1 << 20
+_READERS = 4
 _PIXELS_A_RAY = 900
 """encoding so many pixels of source views takes about as many operations as a ray of the preset gsn"""
 
@@ -166,14 +167,18 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
             )
             for index in targets
         ]
-        for index in (*targets, *sources):
-            self.library.image(scene, index)
+        list(self.readers.map(partial(self.library.image, scene), (*targets, *sources)))
         return Draw(scene, sources, torch.cat(indices))
 
     @cached_property
     def executor(self) -> ThreadPoolExecutor:
-        """Reads ahead: one thread, so that draws come in their order."""
+        """Draws ahead: one thread, so that draws come in their order."""
         return ThreadPoolExecutor(1, thread_name_prefix="gsn-prefetch")
+
+    @cached_property
+    def readers(self) -> ThreadPoolExecutor:
+        """Read the pictures of a draw side by side: a step needs up to twenty."""
+        return ThreadPoolExecutor(_READERS, thread_name_prefix="gsn-reader")
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Rays of images of one scene, and their colours.
@@ -202,12 +207,9 @@ class GSNDataManager(VanillaDataManager[SceneDataset]):
         bundle.metadata["indices"] = indices
         if drawn.sources:
             bundle.metadata["sources"] = torch.tensor(drawn.sources).expand(rays, -1)
-        images, counts = indices[:, 0].unique_consecutive(return_counts=True)
+        counts = indices[:, 0].unique_consecutive(return_counts=True)[1].tolist()
         shown = [
-            self.library.image(drawn.scene, image)[rows, columns]
-            for image, (_, rows, columns) in zip(
-                images.tolist(), (part.unbind(dim=-1) for part in indices.split(counts.tolist())), strict=True
-            )
+            self.library.image(drawn.scene, int(part[0, 0]))[part[:, 1], part[:, 2]] for part in indices.split(counts)
         ]
         colors = sent(torch.cat(shown).float() / 255, self.device)
         bundle.metadata["colors"] = colors
