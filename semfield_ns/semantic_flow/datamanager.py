@@ -1,7 +1,8 @@
 """The data manager of semantic-flow: rays with targets, encoder features of the frames, labels carried along flow."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.pixel_samplers import PixelSamplerConfig
+from nerfstudio.utils.misc import get_dict_to_torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -24,6 +26,7 @@ from semfield_ns.scenes.collection import choose_scenes, one_scene
 from semfield_ns.scenes.dataparser import SemfieldDataParserConfig
 from semfield_ns.scenes.dataset import SceneDataset
 from semfield_ns.semantic_flow.pixel_sampler import MotionPixelSampler, MotionPixelSamplerConfig
+from semfield_ns.semantic_flow.windows import stays_on_disk, windows
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.cache import content_key, mapped_stack, scene_features
 from semfield_ns.teachers.registry import build_teacher
@@ -50,6 +53,8 @@ def build_encoder(name: str, device: torch.device | str, stride: int) -> Teacher
 
 EVIDENCE_DIM = 48
 """principal components of a pretrained network's features, at most, that the classifier of labels may use"""
+LOADERS = 4
+"""threads that read the frames of a window"""
 BYTES_PER_PIXEL = 68
 """of a frame in memory with everything that it may have: colour, label, masks, depth, flow both ways, carried label"""
 
@@ -83,7 +88,7 @@ class SemanticFlowDataManagerConfig(VanillaDataManagerConfig):
     """Carry labels along the given flow to unlabelled frames, as weighted targets."""
     memory_budget: int = 4096
     """Megabytes of decoded frames in memory, whatever the length of the video: beyond it, training looks at a window of
-    frames drawn at random, and image features and colours stay on disk."""
+    frames drawn at random. Image features and colours then stay on disk, unless a GPU has room for them."""
     window_steps: int = 50
     """Steps after which a new window is drawn, if the video does not fit into the budget."""
 
@@ -195,14 +200,18 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
     def _fit_budget(self, dataset: FlowDataset) -> None:
         """Lets Nerfstudio's loaders keep as many frames as the budget allows, and the rest of a long video on disk."""
         window, fits = window_size(len(dataset), dataset.size(0), self.config.memory_budget)
-        dataset.metadata["on_disk"] = not fits
+        height, width = dataset.size(0)
+        features: Tensor = dataset.metadata["source_features"]
+        colors = len(dataset) * height * width * 3 * torch.half.itemsize
+        on_disk = stays_on_disk(features.numel() * features.element_size() + colors, self.device, fits)
+        dataset.metadata["on_disk"] = on_disk
         if fits:
             return
         # A copy: what is worked out here must not become a setting of the run's config.yml.
         config = self.config = copy(self.config)
         CONSOLE.log(
             f"{len(dataset)} frames do not fit into {config.memory_budget} MB: training looks at {window} of them at a "
-            f"time, others every {config.window_steps} steps; image features stay on disk."
+            f"time, others every {config.window_steps} steps" + ("; image features stay on disk." if on_disk else ".")
         )
         config.train_num_images_to_sample_from, config.train_num_times_to_repeat_images = window, config.window_steps
         config.eval_num_images_to_sample_from = min(window, 8)
@@ -212,9 +221,24 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
         """Says what the scene lacks, then sets up Nerfstudio's loaders."""
         self._say_what_is_absent()
         super().setup_train()
+        loader = self.train_image_dataloader
+        if not loader.cache_all_images:
+            self.iter_train_image_dataloader = windows(
+                self._load,
+                len(self.train_dataset),
+                loader.num_images_to_sample_from,
+                loader.num_times_to_repeat_images,
+                wait=torch.device(self.device).type == "cpu",
+            )
         cameras = self.train_ray_generator.cameras
         if cameras.distortion_params is None or not cameras.distortion_params.any():
             self.train_ray_generator = PinholeRays(cameras)  # type: ignore[assignment]
+
+    def _load(self, frames: Sequence[int]) -> dict[str, Any]:
+        """Frames as one batch, as Nerfstudio's loader gives them."""
+        with ThreadPoolExecutor(LOADERS) as pool:
+            batch = self.config.collate_fn(list(pool.map(self.train_dataset.__getitem__, frames)))
+        return get_dict_to_torch(batch, device=self.device, exclude=self.exclude_batch_keys_from_device)
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Rays and their targets, on the device."""

@@ -3,6 +3,8 @@
 import json
 import random
 import shutil
+import threading
+import time
 from copy import deepcopy
 
 import numpy as np
@@ -14,6 +16,7 @@ from semfield_ns.method_configs.semantic_flow import semantic_flow_tiny
 from semfield_ns.scenes.synthetic import write_scene
 from semfield_ns.semantic_flow.datamanager import window_size
 from semfield_ns.semantic_flow.frames import SourceFrames, same_camera_neighbours
+from semfield_ns.semantic_flow.windows import stays_on_disk, windows
 from semfield_ns.teachers.cache import mapped_stack
 from tests.semantic_flow.conftest import make_cameras
 
@@ -69,6 +72,54 @@ def test_training_on_a_window_sees_all_frames_in_turn(scene, monkeypatch):
     for key in ("source_features", "source_colors"):
         assert torch.equal(manager.train_dataset.metadata[key], everything.train_dataset.metadata[key])
     assert torch.equal(manager.train_dataset.propagated, everything.train_dataset.propagated)
+
+
+def test_features_are_on_the_device_where_it_has_room_whatever_the_host_has(scene, monkeypatch):
+    monkeypatch.setattr("semfield_ns.semantic_flow.datamanager.BYTES_PER_PIXEL", 2**20 / 3 / SIZE[0] / SIZE[1])
+    for free, on_disk in ((24 * 2**30, False), (1000, True), (None, True)):
+        monkeypatch.setattr("semfield_ns.semantic_flow.windows.free_bytes", lambda _, free=free: free)
+        manager = manager_of(scene, "every-2", budget=3)
+        assert manager.train_image_dataloader.num_images_to_sample_from == 3
+        assert manager.train_dataset.metadata["on_disk"] == on_disk
+
+
+def test_a_long_video_of_full_size_fits_onto_a_large_device():
+    """240 frames of 1008x756: features of a quarter of the pixels, 48 halves each, and colours."""
+    frames = 240 * 1008 * 756
+    needed = frames // 4 * 48 * 2 + frames * 3 * 2
+    assert stays_on_disk(needed, "cpu", fits_host=False) and not stays_on_disk(needed, "cpu", fits_host=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semfield_ns.semantic_flow.windows.free_bytes", lambda _: 24 * 2**30)
+        assert not stays_on_disk(needed, "cuda", fits_host=False)
+
+
+def test_the_next_window_is_loaded_while_the_last_one_is_used():
+    allowed, begun = threading.Semaphore(2), []
+
+    def load(frames):
+        begun.append(frames)
+        assert allowed.acquire(timeout=20)
+        return {"frames": frames}
+
+    random.seed(0)
+    steps = windows(load, frames=10, size=3, steps=2, wait=False)
+    first = next(steps)
+    while len(begun) < 2:
+        time.sleep(0.01)
+    second = [next(steps), next(steps)][1]
+    assert first is not second and len(set(second["frames"])) == 3
+    late = [next(steps) for _ in range(5)]  # the third is not there yet: the second goes on
+    assert all(batch is second for batch in late)
+    allowed.release(100)
+
+    def frames_of_steps(seed):
+        random.seed(seed)
+        steps = windows(load, frames=10, size=3, steps=2, wait=True)
+        return [next(steps)["frames"] for _ in range(6)]
+
+    drawn = frames_of_steps(1)
+    assert drawn[0] is drawn[1] and drawn[2] is drawn[3] and drawn[1] is not drawn[2]
+    assert drawn == frames_of_steps(1)
 
 
 def test_the_window_is_not_written_into_the_settings(scene, monkeypatch):
