@@ -133,7 +133,7 @@ def test_the_first_view_is_a_training_camera_and_the_page_is_for_people(page, ru
         whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float64)
         apart.append(difference(whole, shown[top : top + size[1], left : left + size[0]]))
     assert int(np.argmin(apart)) == 0 and apart[0] < 15, apart
-    page.get_by_text("Frame 1 of 8, 0.0 s").wait_for()
+    page.get_by_text("Frame 1 of 8, 0.0 of 0.6 s").wait_for()
     page.get_by_role("button", name="Show Train Cams").wait_for()  # cameras do not stand in the view
     page.get_by_label("Show", exact=True).click()
     page.get_by_role("option", name="Segmented objects").wait_for()
