@@ -181,3 +181,12 @@ def test_covered_points_are_looked_up_where_they_are_seen():
         2,
         2,
     ]
+
+
+def test_a_warp_that_is_loaded_maps_as_the_one_that_was_saved():
+    points = torch.randn(20, 3) - torch.tensor([0.0, 0.0, 4.0])
+    saved = PerspectiveWarp(torch.eye(4)[:3] + 0.1, (0.5, 0.4), 0.7)
+    warp = PerspectiveWarp(torch.eye(4)[:3], (1.0, 1.0), 1.0)
+    assert not torch.allclose(warp(points), saved(points))
+    warp.load_state_dict(saved.state_dict())
+    assert torch.equal(warp(points), saved(points))
