@@ -4,8 +4,9 @@
 #   bash benchmarks/gpu.sh [--device cuda|cpu] [--quick] [--out DIR] [--wheels DIR] [--seconds 120]
 #
 # --seconds: that one preset may take; the other parts have limits in proportion.
-# --wheels: a folder of wheels of the packages that the machine lacks (`python benchmarks/wheels.py`). Each part has its own time limit,
-# and what it printed lies in --out beside the results as JSON; a part whose result is there is not run again.
+# --wheels: a folder of wheels of the packages that the machine lacks, made on another machine:
+#           python benchmarks/wheels.py FOLDER --have benchmarks/gpu_machine.txt
+# Each part has its own time limit, and what it printed lies in --out beside the results as JSON; a part whose result is there is not run again.
 set -uo pipefail
 
 device=cuda out=outputs/gpu wheels="" quick="" seconds=120

@@ -1,9 +1,11 @@
 """Collects the wheels that a machine with PyTorch and without a network lacks, for `benchmarks/gpu.sh --wheels`.
 
-    python benchmarks/wheels.py FOLDER --have packages.txt --python 3.12
+    python benchmarks/wheels.py FOLDER --have benchmarks/gpu_machine.txt --python 3.12
 
-`packages.txt` is what `pip list --format freeze` (or any list of names) says on that machine. What is needed is what
-this Python has loaded after importing the presets and the tests' tools: far less than Nerfstudio's requirements.
+The list names what images for PyTorch on GPUs bring besides it; for another machine, take what `pip list --format
+freeze` says there, and for one that has nothing but PyTorch leave --have out: 290 MiB instead of 46.
+What is needed is what this Python has loaded after importing the presets and the tests' tools: far less than
+Nerfstudio's requirements.
 """
 
 import importlib
