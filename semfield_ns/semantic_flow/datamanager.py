@@ -228,7 +228,7 @@ class SemanticFlowDataManager(VanillaDataManager[FlowDataset]):
                 len(self.train_dataset),
                 loader.num_images_to_sample_from,
                 loader.num_times_to_repeat_images,
-                wait=torch.device(self.device).type == "cpu",
+                self.device,
             )
         cameras = self.train_ray_generator.cameras
         if cameras.distortion_params is None or not cameras.distortion_params.any():

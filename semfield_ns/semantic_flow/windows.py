@@ -32,7 +32,7 @@ def stays_on_disk(needed: int, device: torch.device | str, fits_host: bool) -> b
     return not fits_host if free is None else needed > SHARE * free
 
 
-def windows(load: Load, frames: int, size: int, steps: int, wait: bool) -> Iterator[dict[str, Any]]:
+def windows(load: Load, frames: int, size: int, steps: int, device: torch.device | str) -> Iterator[dict[str, Any]]:
     """A batch for each step: of frames drawn at random, others after some steps, which are loaded meanwhile.
 
     Args:
@@ -40,9 +40,10 @@ def windows(load: Load, frames: int, size: int, steps: int, wait: bool) -> Itera
         frames: of the video.
         size: of a window, in frames.
         steps: with one window.
-        wait: for the next window where it takes longer to load, so that a seed fixes all steps; else the old one goes
-            on until the next is there.
+        device: of training. One that has its own memory goes on with the old window until the next is there; others
+            wait for it, so that a seed fixes all steps.
     """
+    wait = free_bytes(device) is None
 
     def drawn() -> list[int]:
         return random.sample(range(frames), k=size)
