@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -92,6 +93,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a folder that never came to be, or went read-only: there is nothing to tidy up
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_files(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; move its files into `folder` if the block succeeds, delete them if it does not.
+
+    They go to the same places below `folder`, over files of the same names. Raises SemfieldError if that cannot be.
+    """
+    folder = Path(folder)
+    require_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
+        yield Path(temporary)
+        for path in sorted(Path(temporary).rglob("*")):
+            if path.is_file():
+                place = folder / path.relative_to(temporary)
+                try:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(place)
+                except OSError as error:
+                    raise SemfieldError(f"Cannot write {place} ({reason(error)}): choose another folder.") from error
 
 
 def require_writable(folder: Path) -> None:

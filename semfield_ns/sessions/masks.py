@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import write_ids, write_json, write_png
+from semfield_ns.io import atomic_files, write_ids, write_json, write_png
 from semfield_ns.rendering.palette import default_palette, with_black
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.refine import refine
@@ -119,7 +119,8 @@ def write_masks(
     ids is that of the objects.
 
     segmentation.json lists the objects (id, name, color) and the views (name, mask, overlay, image, camera). All
-    pictures are of the session as it is when the first one is made.
+    pictures are of the session as it is when the first one is made. They are put into the folder once all are made:
+    what is stopped before leaves there what was there.
 
     Args:
         segmenter: session and model.
@@ -144,27 +145,28 @@ def write_masks(
     divided = any(entry.parts > 1 for entry in state.objects)
     colors = with_black(np.array([entry.color for entry in state.objects], dtype=np.uint8))
     entries = []
-    for view in watch(views):
-        found = segmenter.segment_view(segmenter.view(view.camera), state)
-        if refine_with is not None:
-            found = refined(found, refine_with)
-        if view.size is not None:
-            found = found.enlarged(view.size)
-        write_ids(folder / "masks" / f"{view.name}.png", found.ids.byte().cpu().numpy(), colors)
-        write_png(folder / "overlay" / f"{view.name}.png", (found.overlay * 255).round().byte().cpu().numpy())
-        if divided:
-            parts = found.parts.byte().cpu().numpy()
-            write_ids(folder / "parts" / f"{view.name}.png", parts, with_black(default_palette(int(parts.max()))))
-        entries.append(
-            {
-                "name": view.name,
-                "mask": f"masks/{view.name}.png",
-                "overlay": f"overlay/{view.name}.png",
-                **({"parts": f"parts/{view.name}.png"} if divided else {}),
-                "image": view.image,
-                "camera": asdict(found.camera),
-            }
-        )
+    with atomic_files(folder) as whole:
+        for view in watch(views):
+            found = segmenter.segment_view(segmenter.view(view.camera), state)
+            if refine_with is not None:
+                found = refined(found, refine_with)
+            if view.size is not None:
+                found = found.enlarged(view.size)
+            write_ids(whole / "masks" / f"{view.name}.png", found.ids.byte().cpu().numpy(), colors)
+            write_png(whole / "overlay" / f"{view.name}.png", (found.overlay * 255).round().byte().cpu().numpy())
+            if divided:
+                parts = found.parts.byte().cpu().numpy()
+                write_ids(whole / "parts" / f"{view.name}.png", parts, with_black(default_palette(int(parts.max()))))
+            entries.append(
+                {
+                    "name": view.name,
+                    "mask": f"masks/{view.name}.png",
+                    "overlay": f"overlay/{view.name}.png",
+                    **({"parts": f"parts/{view.name}.png"} if divided else {}),
+                    "image": view.image,
+                    "camera": asdict(found.camera),
+                }
+            )
     manifest = {
         "objects": [
             {"id": number, "name": entry.name, "color": list(entry.color)}

@@ -58,7 +58,8 @@ class DrawingPanel:
         install(gui, self.draw, self.state)
 
     def arrange(self, layout: Layout) -> None:
-        """It stands alone."""
+        """Where it would be slow, it says so."""
+        layout.warn_of_software(self.draw)
 
 
 class PageGaussians:

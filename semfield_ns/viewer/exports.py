@@ -13,13 +13,14 @@ from semfield_ns.export.sources import SessionViews
 from semfield_ns.export.views import with_files
 from semfield_ns.export.world import scene_to_model
 from semfield_ns.io import write_json
-from semfield_ns.sessions.masks import Which, scene_views, write_masks
+from semfield_ns.sessions.masks import MANIFEST, Which, scene_views, write_masks
 from semfield_ns.sessions.segmenter import Segmenter
 from semfield_ns.sessions.session import Session
 from semfield_ns.viewer.live import GuardedViews
 from semfield_ns.viewer.page import Page
 
 FRAMES_A_SECOND = 12.0
+OVER = ", over those of before: another file name keeps both"
 
 
 def export_session(pipeline: Any, session: Session, folder: Path, what: str, which: Which, page: Page) -> str:
@@ -46,13 +47,15 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
     segmenter = Segmenter(session, GuardedViews(pipeline.model, page))
     views = scene_views(pipeline, which)
     folder.mkdir(parents=True, exist_ok=True)
-    session.save(folder / "session.json")
     if what == "masks":
+        again = (folder / MANIFEST).exists()
         write_masks(segmenter, views, folder, watch=partial(page.watched, "Saving"))
-        return f"Wrote {len(views)} masks to {page.told(folder / 'masks')}"
+        session.save(folder / "session.json")
+        return f"Wrote {len(views)} masks to {page.told(folder / 'masks')}{OVER if again else ''}"
     found = SessionViews(segmenter, views)
     labels = with_files(found.labels)
     target = folder / what
+    again = (target / "labels.json").exists()
     with ExitStack() as files:
         writer: VideoWriter | CocoWriter | CloudWriter
         if what == "video":
@@ -66,4 +69,5 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
             writer.add(view)
         written = writer.finish()
     write_json(target / "labels.json", [asdict(label) for label in labels])
-    return f"Wrote {', '.join(path.name for path in written)} to {page.told(target)}"
+    session.save(folder / "session.json")
+    return f"Wrote {', '.join(path.name for path in written)} to {page.told(target)}{OVER if again else ''}"

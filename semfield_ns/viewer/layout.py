@@ -46,6 +46,13 @@ SCRIPT = """
   page.sheet = sheet;
   if (page.listens) return;
   page.listens = true;
+  const gl = document.createElement("canvas").getContext("webgl");
+  const info = gl?.getExtension("WEBGL_debug_renderer_info");
+  const renderer = info ? gl.getParameter(info.UNMASKED_RENDERER_WEBGL) : "";
+  if (!gl || /swiftshader|llvmpipe|software|basic render/i.test(renderer)) {
+    document.documentElement.dataset.semfieldSoftware = "";
+  }
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
   // viser turns and moves the camera by arrows and letters, wherever they are pressed.
   document.body.addEventListener("keydown", (event) => {
     if (event.target.closest("[role=slider], [role=listbox], input, textarea")) event.stopPropagation();
@@ -118,6 +125,9 @@ label[for="{id}"]::before {{ content: ""; display: inline-block; width: 0.85em; 
   border-radius: 0.2em; vertical-align: -0.1em; background: {color}; }}
 div:has(> div > p > label[for="{id}"]) > div:first-child {{ width: 85%; }}
 """
+SLOW = (
+    '[data-semfield-software] label[for="{id}"]::after {{ content: " (slow: no graphics card here)"; color: orange; }}'
+)
 HELD = 'button[id="{id}"] {{ outline: 3px solid #ffffff !important; outline-offset: -3px; }}'
 
 
@@ -228,6 +238,10 @@ class Layout:
         """A patch of colour before the label of each switch."""
         pairs = zip(switches, colors, strict=True)
         self._styles += [SWATCH.format(id=switch.handle._impl.id, color=color) for switch, color in pairs]
+
+    def warn_of_software(self, switch: Switch) -> None:
+        """Browsers that draw without a graphics card say so beside a switch."""
+        self._styles.append(SLOW.format(id=switch.handle._impl.id))
 
     def shortcuts(self, actions: Mapping[str, Callable[[Client], None]]) -> None:
         """Keys, such as "Control+z", and what they do."""

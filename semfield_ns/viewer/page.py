@@ -259,7 +259,7 @@ class Page(ViewerLink):
                 self.progress.show(number / len(items))
                 self.tell(f"{what}: {number + 1} of {len(items)}")
                 if self._cancelled.is_set():
-                    raise Cancelled(f"Cancelled after {number} of {len(items)}.")
+                    raise Cancelled(f"Cancelled after {number} of {len(items)}: nothing was changed.")
                 yield item
         finally:
             self.progress.show(None)

@@ -229,6 +229,25 @@ def test_masks_are_written_with_a_manifest_and_are_the_same_again(tmp_path: Path
         write_masks(Segmenter(Session(), BallScene()), views, tmp_path / "third")
 
 
+def test_masks_that_are_stopped_leave_those_of_before_alone(tmp_path: Path):
+    segmenter, _ = drawn(BallScene())
+    write_masks(segmenter, [NamedView("a", camera())], tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def stopped(views):
+        yield views[0]
+        raise SemfieldError("Stopped.")
+
+    moved = [NamedView("a", camera(0.3, 3)), NamedView("b", camera())]
+    with pytest.raises(SemfieldError, match="Stopped"):
+        write_masks(segmenter, moved, tmp_path, watch=stopped)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    write_masks(segmenter, moved, tmp_path)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert len(after) == len(before) + 2 and after[tmp_path / "masks" / "a.png"] != before[tmp_path / "masks" / "a.png"]
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_masks_of_a_picture_that_the_model_sees_smaller_are_as_large_as_it(tmp_path: Path):
     segmenter, _ = drawn(BallScene())
     small = segmenter.segment(camera())

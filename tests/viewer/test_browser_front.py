@@ -302,6 +302,8 @@ def test_one_stroke_is_the_object_and_its_masks_are_saved(page):
     page.get_by_role("button", name="Cancel", exact=True).wait_for()
     page.get_by_text(re.compile(r"Wrote 8 masks to /.*/viewer/segmentation/masks")).first.wait_for(timeout=120_000)
     page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden")
+    press(page, "Export results")
+    page.get_by_text(re.compile("Wrote 8 masks to .*, over those of before")).first.wait_for(timeout=120_000)
     assert page.locator(".semfield-status").bounding_box()["height"] == height, "the panel jumps as the sentence grows"
 
 
@@ -332,6 +334,8 @@ def test_the_browser_draws_what_the_server_renders(page):
     for output in ("Classes", "Colour"):
         show_output(page, output)
         rendered[output] = picture(page, unlike=rendered.get("Classes"))
+    warned = page.locator("label", has_text="Draw in the browser")
+    assert "no graphics card" in warned.evaluate("e => getComputedStyle(e, '::after').content")
     page.get_by_label("Draw in the browser", exact=True).check()
     page.get_by_text("Gaussians at 8 moments are in the page").wait_for(timeout=120_000)
     settled(page, lambda shown: like(shown, rendered["Colour"]))

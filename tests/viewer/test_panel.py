@@ -142,7 +142,7 @@ def test_what_takes_long_shows_how_far_it_is_and_can_be_cancelled(served: Served
     served.press_at_once(served.panel.export_button, browser)
     wait_for(lambda: re.fullmatch(r"Saving: \d+ of 1000", served.said()) and page.cancel_button.handle.visible)
     served.press_at_once(page.cancel_button, browser)
-    wait_for(lambda: served.said() == f"Cancelled after {len(done)} of 1000.")
+    wait_for(lambda: served.said() == f"Cancelled after {len(done)} of 1000: nothing was changed.")
     assert not page.cancel_button.handle.visible and not page.progress.handle.visible
 
 
