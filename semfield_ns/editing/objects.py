@@ -16,6 +16,8 @@ MIN_SHARE = 0.0008
 MIN_FRAMES = 2
 MAX_GAP = 6
 """frames over which an object that was hidden is found again"""
+NEAR = 0.25
+"""how far a point may be from the surface of an object of its class, relative to the object's size"""
 REACH = 0.75
 """how far a part may be from where the flow puts the object, relative to the object's size"""
 
@@ -112,14 +114,20 @@ class ObjectTracks:
     def nearest(self, points: Float[Tensor, "N 3"], classes: Int[Tensor, "N"], frame: int) -> Int[Tensor, "N"]:
         """Which object each point at a frame belongs to: of its class, that with the nearest surface point.
 
-        Of all objects where there is none of its class.
+        Of all objects where none of its class is near.
         """
-        known, ids = {entry.class_id for entry in self.objects}, classes.cpu().numpy()
+        known, ids, places = {entry.class_id for entry in self.objects}, classes.cpu().numpy(), points.cpu().numpy()
+        reach = NEAR * np.array([entry.size for entry in self.objects])
+        every, of_every = self._tree(frame, None)
         owner = np.full(len(ids), -1)
         for class_id in np.unique(ids).tolist():
             rows = np.flatnonzero(ids == class_id)
-            tree, whose = self._tree(frame, class_id if class_id in known else None)
-            owner[rows] = whose[tree.query(points.cpu().numpy()[rows])[1]]
+            if class_id in known:
+                tree, whose = self._tree(frame, class_id)
+                distances, nearest = tree.query(places[rows])
+                owner[rows] = whose[nearest]
+                rows = rows[distances > reach[owner[rows]]]
+            owner[rows] = of_every[every.query(places[rows])[1]]
         return torch.from_numpy(owner).to(points.device)
 
     def centre(self, index: int, time: float) -> Float[np.ndarray, "3"]:

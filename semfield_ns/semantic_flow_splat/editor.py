@@ -16,14 +16,13 @@ from semfield_ns.editing.objects import ObjectTracks
 from semfield_ns.gaussians.splats import quaternion
 from semfield_ns.gaussians.values import Gaussians, concatenate
 from semfield_ns.semantic_flow.layered_edits.layers import tint
+from semfield_ns.semantic_flow_splat.shadows import Shadows
 
 if TYPE_CHECKING:
     from semfield_ns.semantic_flow_splat.model import SemanticFlowSplatModel
 
 ASKED_STEPS = 5
 """time steps at which it is looked which object a Gaussian is nearest to"""
-SHADOW = (4.0, 7.0)
-"""distances from the centre of an object, in its radii, up to which its shadow may be, and beyond which it is not"""
 
 
 @dataclass(frozen=True)
@@ -36,26 +35,28 @@ class EditedGaussians:
     tracks: ObjectTracks
     owners: Int[Tensor, "N"]
     """number of the object that each Gaussian belongs to, -1 for none"""
+    solid: Bool[Tensor, "N"]
+    """of the class of their object; others are what is near it, such as the rim of its shadow, and are not copied"""
     kept: Bool[Tensor, "N"]
     """those that are seen in their own place"""
     copies: tuple[tuple[int, Placement], ...]
     """object and where it is put besides"""
+    in_place: tuple[int, ...]
+    """objects that are seen in their own place"""
     tints: Float[Tensor, "objects 3"]
     """new colours, negative for none"""
     background: tuple[float, float, float] | None
-    gone: tuple[tuple[int, float], ...] = ()
-    """objects that are not near their own place, and their radii: they throw no shadow there"""
+    shadows: Shadows | None = None
 
-    def lit(self, means: Float[Tensor, "N 3"], step: float) -> Float[Tensor, "N"] | None:
-        """How far, 0 to 1, still Gaussians lie in shadows that objects would throw which are not there any more."""
-        if not self.gone:
+    def light(self, step: float) -> Float[Tensor, "N"] | None:
+        """By which factor edits make each Gaussian brighter at a moment: shadows of objects come and go."""
+        if self.shadows is None:
             return None
-        result = means.new_zeros(len(means))
-        for index, radius in self.gone:
-            centre = torch.as_tensor(self.tracks.centre(index, step)).to(means)
-            away = (means - centre).norm(dim=-1) / max(radius, 1e-6)
-            result = result.maximum(((SHADOW[1] - away) / (SHADOW[1] - SHADOW[0])).clamp(0, 1))
-        return torch.where(self.owners < 0, result, 0.0)
+        thrown = []
+        for index, placement in self.copies:
+            matrix = torch.as_tensor(placement.matrix(self.tracks.centre(index, step)))
+            thrown.append((index, self.shadows.ball(index, step).placed(matrix)))
+        return self.shadows.light(step, self.in_place, thrown, len(self.owners))
 
     def apply(self, gaussians: Gaussians, step: float) -> tuple[Gaussians, Int[Tensor, "edited"]]:
         """The Gaussians of a moment after the edits, and which one each was before."""
@@ -63,7 +64,7 @@ class EditedGaussians:
         colored = gaussians.with_channels(self._colored(gaussians.channels))
         parts, origins = [colored.select(self.kept)], [numbers[self.kept]]
         for index, placement in self.copies:
-            chosen = self.owners == index
+            chosen = (self.owners == index) & self.solid
             matrix = placement.matrix(self.tracks.centre(index, step))
             parts.append(placed(colored.select(chosen), torch.as_tensor(matrix).to(gaussians.means)))
             origins.append(numbers[chosen])
@@ -97,6 +98,7 @@ class SplatEditor(SceneEditor):
 
     model: "SemanticFlowSplatModel"
     _owned: tuple[ObjectTracks, Int[Tensor, "N"]] | None = None
+    _known_shadows: tuple[ObjectTracks, Shadows | None] | None = None
 
     def build(self, edits: Sequence[Edit]) -> EditedGaussians:
         """Which Gaussians are seen where."""
@@ -118,21 +120,33 @@ class SplatEditor(SceneEditor):
             if not placement.in_place
         ]
         tints = torch.tensor([entry.tint or (-1.0, -1.0, -1.0) for entry in states]).reshape(-1, 3)
-        gone = []
-        for index, entry in enumerate(states):
-            centre, radius = tracks.centre(index, model.gaussians.num_steps // 2), self._radius(owners == index)
-            places = [np.asarray(placement.matrix(centre)) @ np.append(centre, 1) for placement in entry.placements]
-            # What was moved a little still throws about the same shadow.
-            if not any(np.linalg.norm(place - centre) < SHADOW[0] * radius for place in places):
-                gone.append((index, radius))
-        return EditedGaussians(tracks, owners, kept, tuple(copies), tints, state.background, tuple(gone))
+        in_place = tuple(index for index, there in enumerate(shown.tolist()) if there)
+        return EditedGaussians(
+            tracks=tracks,
+            owners=owners,
+            solid=self._solid(tracks, owners),
+            kept=kept,
+            copies=tuple(copies),
+            in_place=in_place,
+            tints=tints,
+            background=state.background,
+            shadows=self._shadows(tracks, owners),
+        )
 
-    def _radius(self, own: Bool[Tensor, "N"]) -> float:
-        """Of an object: root mean square distance of its Gaussians from their centre, over the video."""
-        tracks = self.model.gaussians.tracks.detach()[own[self.model.gaussians.num_still :]]
-        if not len(tracks):
-            return 0.0
-        return float((tracks - tracks.mean(dim=0)).square().sum(dim=-1).mean().sqrt())
+    def _solid(self, tracks: ObjectTracks, owners: Int[Tensor, "N"]) -> Bool[Tensor, "N"]:
+        classes = self.model.gaussians.class_logits().argmax(dim=-1)
+        of_objects = classes.new_tensor([*(entry.class_id for entry in tracks.objects), -1])
+        return classes == of_objects[owners]
+
+    def _shadows(self, tracks: ObjectTracks, owners: Int[Tensor, "N"]) -> Shadows | None:
+        if self._known_shadows is None or self._known_shadows[0] is not tracks:
+            found = Shadows.fitted(self.model.gaussians, owners, len(tracks.objects), self._look_out())
+            self._known_shadows = tracks, found
+        return self._known_shadows[1]
+
+    def _look_out(self) -> Float[Tensor, "3"]:
+        """A place that all surfaces look towards, about: the middle of the cameras."""
+        return self.model.frames.frame_poses[:, :, 3].mean(dim=0)
 
     def find_object(self, scene: EditedGaussians, camera: Cameras, row: float, column: float) -> int:
         """The object of the Gaussian that contributes most to a pixel."""

@@ -262,10 +262,10 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         )
 
     def seen_colors(
-        self, view: View, means: Float[Tensor, "N 3"], lit: Float[Tensor, "N"] | None = None
+        self, view: View, means: Float[Tensor, "N 3"], light: Float[Tensor, "N"] | None = None
     ) -> Float[Tensor, "N 3"]:
-        """Colours of all Gaussians as a view sees them; `lit` as in `MovingGaussians.coefficients_at`."""
-        coefficients = self.gaussians.coefficients_at(view.step, lit)
+        """Colours of all Gaussians as a view sees them; `light` as in `MovingGaussians.coefficients_at`."""
+        coefficients = self.gaussians.coefficients_at(view.step, light)
         return colours(coefficients, means, view.there(view.pose), self.config.harmonics_degree)
 
     def moving_channel(self) -> Float[Tensor, "N 1"]:
@@ -330,7 +330,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         view = self.view(camera)
         with torch.no_grad():
             means = self.gaussians.means_at(view.step)
-            color = self.seen_colors(view, means, None if scene is None else scene.lit(means, view.step))
+            color = self.seen_colors(view, means, None if scene is None else scene.light(view.step))
 
         def seen(*others: Tensor, which: Tensor | None = None, **wanted: bool) -> Rendering:
             values, origins = self.values(view.step, torch.cat([color, *others], dim=-1)), None
@@ -422,8 +422,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         gaussians = self.gaussians
         dynamic = self.label_map is not None and bool(self.label_map.dynamic.any())
         scene = self.editor.scene() if dynamic else None
-        lit = None if scene is None else scene.lit(gaussians.means_at(step), step)
-        coefficients = gaussians.coefficients_at(step, lit)
+        coefficients = gaussians.coefficients_at(step, None if scene is None else scene.light(step))
         count, terms = coefficients.shape[:2]
         # Edits look at the first three channels as colours: those of degree 0.
         color = coefficients[:, 0] * CONSTANT + 0.5

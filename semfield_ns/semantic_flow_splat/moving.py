@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from semfield_ns.gaussians.harmonics import CONSTANT
 from semfield_ns.semantic_flow_splat.start import Start
 
-LIT = 0.85
-"""quantile of a Gaussian's brightness over time that is taken for its brightness without a shadow"""
 UNSEEN = -1.5
 """added to the logit of the opacity, at first, where the flow does not lead"""
 
@@ -133,37 +131,40 @@ class MovingGaussians(nn.Module):
 
     def means_at(self, step: float) -> Float[Tensor, "N 3"]:
         """Positions at a time step or between two."""
-        return torch.cat([self.still, _between(self.tracks, step)])
+        return torch.cat([self.still, between(self.tracks, step)])
 
     def opacities_at(self, step: float) -> Float[Tensor, "N"]:
         """Opacities in 0..1 at a time step or between two."""
-        added = torch.cat([self.opacities.new_zeros(self.num_still), _between(self.presence, step)])
+        added = torch.cat([self.opacities.new_zeros(self.num_still), between(self.presence, step)])
         return torch.sigmoid(self.opacities + added)
 
     def class_logits(self) -> Float[Tensor, "N C"]:
         """Of classes: what is known, and what is learned on top of it."""
         return self.known + self.logits
 
-    def coefficients_at(self, step: float, lit: Float[Tensor, "N"] | None = None) -> Float[Tensor, "N terms 3"]:
+    def brightness_at(self, step: float) -> Float[Tensor, "N"]:
+        """Of colours at a time step or between two, relative to `colors`."""
+        if not self.num_shades:
+            return self.opacities.new_ones(len(self))
+        return between(self.shades, step * (self.num_shades - 1) / max(self.num_steps - 1, 1)).exp()
+
+    def coefficients_at(self, step: float, light: Float[Tensor, "N"] | None = None) -> Float[Tensor, "N terms 3"]:
         """Spherical harmonics of colours at a time step or between two.
 
         Args:
             step: the time.
-            lit: how far, 0 to 1, each is seen as bright as it is without a shadow.
+            light: by which factor each is brighter than it was learned to be.
         """
-        if not self.num_shades:
+        if not self.num_shades and light is None:
             return torch.cat([self.colors[:, None], self.details], dim=1)
-        knot = step * (self.num_shades - 1) / max(self.num_steps - 1, 1)
-        shade = _between(self.shades, knot)
-        if lit is not None:
-            shade = torch.lerp(shade, self.shades.quantile(LIT, dim=1).maximum(shade), lit)
-        brightness = shade.exp()[:, None]
+        brightness = self.brightness_at(step) * (1.0 if light is None else light)
+        brightness = brightness[:, None]
         grey = 0.5 / CONSTANT  # what a coefficient of 0 looks like
         colors = (self.colors + grey) * brightness - grey
         return torch.cat([colors[:, None], self.details * brightness[..., None]], dim=1)
 
 
-def _between(table: Float[Tensor, "N K *value"], place: float) -> Float[Tensor, "N *value"]:
+def between(table: Float[Tensor, "N K *value"], place: float) -> Float[Tensor, "N *value"]:
     """Values of a table's columns at a column or between two."""
     last = table.shape[1] - 1
     low = min(max(int(place), 0), last)

@@ -178,12 +178,10 @@ def test_objects_are_followed_past_each_other_and_through_gaps():
     assert tracks.names == ["ball#1", "ball#2", "box#1"]
     index = objects.index(left)
     near_it = torch.tensor([[1.0 + 0.3 * 4, 1.0, -5.0]])
-    # By class first; nothing here is of class 0, which leaves the nearest of all.
-    assert [tracks.nearest(near_it, torch.tensor([class_id]), 4).tolist() for class_id in (0, 1, 2)] == [
-        [index],
-        [index],
-        [2],
-    ]
+    # By class first; nothing here is of class 0, and the box is far away, which leaves the nearest of all.
+    assert [tracks.nearest(near_it, torch.tensor([class_id]), 4).tolist() for class_id in (0, 1, 2)] == 3 * [[index]]
+    beside_box = torch.as_tensor(np.median(objects[2].points[4], axis=0), dtype=torch.float32)[None]
+    assert tracks.nearest(beside_box, torch.tensor([2]), 4).tolist() == [2]
     np.testing.assert_allclose(tracks.centre(index, 4.5)[:2], [1 + 0.3 * 4.5, 1.0], atol=0.08)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from semfield_ns.editing.edits import Edit
 from semfield_ns.gaussians.values import Gaussians, covariances
-from semfield_ns.semantic_flow_splat.editor import SHADOW, placed
+from semfield_ns.semantic_flow_splat.editor import placed
 
 
 def test_objects_are_removed_moved_and_copied(trained, manager):
@@ -32,30 +32,38 @@ def test_objects_are_removed_moved_and_copied(trained, manager):
     assert torch.equal(model.raw_outputs_for_camera(camera)["rgb"], plain["rgb"])
 
 
-def test_what_is_removed_throws_no_shadow(trained, manager):
+def test_what_is_removed_throws_no_shadow_and_what_is_moved_throws_it_elsewhere(trained, manager):
     model, step = trained.model, 3.0
     gaussians = model.gaussians
-    means, still = gaussians.means_at(step), gaussians.num_still
+    still = gaussians.num_still
     shades = gaussians.shades.data.clone()
     try:
-        gaussians.shades.data[:still] = 0.0
-        gaussians.shades.data[:still, 0] = -0.5  # darker at first
+        # All that darkens the still ones is shadows of the strength 0.5.
+        model.editor.change([Edit("remove")])
+        shadows = model.editor.scene().shadows
+        hidden_by = [
+            part / strength for part, strength in zip(shadows.dark, shadows.strengths, strict=True) if strength
+        ]
+        assert hidden_by
+        gaussians.shades.data[:still] = (1 - 0.5 * sum(hidden_by)).clamp(min=0.3).log()
+        model.editor._known_shadows = None
         model.editor.change([Edit("remove")])
         scene = model.editor.scene()
-        lit, centre = scene.lit(means, step), torch.as_tensor(scene.tracks.centre(0, step)).to(means)
-        near = (means - centre).norm(dim=-1) < SHADOW[0] * scene.gone[0][1]
-        near[still:] = False
-        assert bool(near.any()) and bool((lit[near] == 1).all())
-        assert bool((lit[still:] == 0).all())
-        assert torch.allclose(
-            gaussians.coefficients_at(0.0, lit)[near][:, 0], gaussians.coefficients_at(7.0)[near][:, 0]
-        )
-        assert torch.equal(gaussians.coefficients_at(0.0, 0 * lit), gaussians.coefficients_at(0.0))
-        for edit in (Edit("recolor", color=(0.0, 0.0, 1.0)), Edit("move", translation=(0.0, 0.0, 0.01))):
-            model.editor.change([edit])
-            assert model.editor.scene().lit(means, step) is None, "it is still there"
+        assert all(abs(float(strength) - 0.5) < 0.1 for strength in scene.shadows.strengths if strength)
+        light = scene.light(step)
+        dark = gaussians.brightness_at(step)[:still] < 0.97
+        assert bool(dark.any()) and bool((light[still:] == 1).all())
+        assert float((gaussians.brightness_at(step) * light)[:still][dark].sub(1).abs().mean()) < 0.03
+        model.editor.change([Edit("recolor", color=(0.0, 0.0, 1.0))])
+        assert torch.equal(model.editor.scene().light(step), torch.ones(len(gaussians))), "it is still there"
+        model.editor.change([Edit("move", translation=(0.0, 0.0, 1e-4))])
+        assert float(model.editor.scene().light(step).sub(1).abs().mean()) < 0.01, "it is nearly there"
+        model.editor.change([Edit("duplicate", translation=(0.0, 0.0, 0.3))])
+        light = model.editor.scene().light(step)
+        assert float(light.max()) <= 1 and float(light[:still].min()) < 0.999, "a second shadow"
     finally:
         gaussians.shades.data = shades
+        model.editor._known_shadows = None
         model.editor.change(())
 
 
