@@ -205,10 +205,9 @@ class DrawingTools:
             self._voice.warn(client, str(error))
             return
         entry = self.session.state.object(number)
-        drawn = [p for _, p in entry.prompts if isinstance(p, Stroke | Box)]
         if isinstance(prompt, Box):
             self._voice.tell(f"The box marks {entry.name}. For another thing: Undo, New object, and draw it again.")
-        elif not any(isinstance(p, Box) or not p.positive for p in drawn):
+        else:
             self._voice.tell(
                 f"The mask of {entry.name} is shown. If it is too large, press Stroke on background; "
                 "if too small, Stroke on object."

@@ -20,7 +20,7 @@ from semfield_ns.viewer.live import GuardedViews
 from semfield_ns.viewer.page import Page
 
 FRAMES_A_SECOND = 12.0
-OVER = ", over those of before: another file name keeps both"
+OVER = ", over those of before,"
 
 
 def export_session(pipeline: Any, session: Session, folder: Path, what: str, which: Which, page: Page) -> str:
@@ -51,7 +51,7 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
         again = (folder / MANIFEST).exists()
         write_masks(segmenter, views, folder, watch=partial(page.watched, "Saving"))
         session.save(folder / "session.json")
-        return f"Wrote {len(views)} masks to {page.told(folder / 'masks')}{OVER if again else ''}"
+        return f"Wrote {len(views)} masks and overlays{OVER if again else ''} to {page.told(folder)}"
     found = SessionViews(segmenter, views)
     labels = with_files(found.labels)
     target = folder / what
@@ -70,4 +70,4 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
         written = writer.finish()
     write_json(target / "labels.json", [asdict(label) for label in labels])
     session.save(folder / "session.json")
-    return f"Wrote {', '.join(path.name for path in written)} to {page.told(target)}{OVER if again else ''}"
+    return f"Wrote {', '.join(path.name for path in written)}{OVER if again else ''} to {page.told(target)}"

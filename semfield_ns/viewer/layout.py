@@ -44,6 +44,15 @@ SCRIPT = """
     node.textContent = text;
   };
   page.sheet = sheet;
+  // Hidden lines of text are how the page tells the server something.
+  page.write = (id, value) => {
+    const input = document.querySelector(`div:has(> div > p > label[for="${id}"]) input`);
+    if (!input) return;
+    const text = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value");
+    text.set.call(input, value);
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  page.painted = (id, value) => requestAnimationFrame(() => requestAnimationFrame(() => page.write(id, value)));
   if (page.listens) return;
   page.listens = true;
   const gl = document.createElement("canvas").getContext("webgl");
@@ -82,11 +91,7 @@ SCRIPT = """
     const shares = way.map(([x, y]) => [(x - box.x + 0.5) / box.width, (y - box.y + 0.5) / box.height]);
     canvas = null;
     show([]);
-    const input = document.querySelector(`div:has(> div > p > label[for="${page.pencil}"]) input`);
-    if (shares.length < 2 || !input) return;
-    const text = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value");
-    text.set.call(input, JSON.stringify({ time: Date.now(), way: shares }));
-    input.dispatchEvent(new Event("input", { bubbles: true }));
+    if (shares.length > 1) page.write(page.pencil, JSON.stringify({ time: Date.now(), way: shares }));
   }, true);
   document.body.addEventListener("mouseover", (event) => {
     const button = event.target.closest("button[id]");
@@ -126,7 +131,7 @@ label[for="{id}"]::before {{ content: ""; display: inline-block; width: 0.85em; 
 div:has(> div > p > label[for="{id}"]) > div:first-child {{ width: 85%; }}
 """
 SLOW = (
-    '[data-semfield-software] label[for="{id}"]::after {{ content: " (slow: no graphics card here)"; color: orange; }}'
+    '[data-semfield-software] label[for="{id}"]::after {{ content: " (slow here: no graphics card)"; color: orange; }}'
 )
 HELD = 'button[id="{id}"] {{ outline: 3px solid #ffffff !important; outline-offset: -3px; }}'
 
@@ -151,7 +156,7 @@ class Layout:
         self._viewer, self._server = viewer, viewer.viser_server
         self._styles: list[str] = [STYLE]
         self._keys: dict[str, str] = {}
-        self._pencil = Text("way", "")
+        self._pencil, self._receipts = Text("way", ""), Text("painted", "")
 
     @property
     def gui(self) -> Gui:
@@ -254,8 +259,21 @@ class Layout:
     def pencil(self, drawn: Callable[[Client, list[ScreenPoint]], None]) -> None:
         """Calls a function with the way of each pointer that draws in the picture (`draws`), once it is released."""
         self._pencil = Text("way", "", lambda client, text: drawn(client, way) if (way := read_way(text)) else None)
-        self._pencil.install(self.gui)
-        self._styles.append(HIDDEN_TEXT.format(id=self._pencil.handle._impl.id))
+        self._hide(self._pencil)
+
+    def receipts(self, painted: Callable[[Client, str], None]) -> None:
+        """Calls a function with what `ask` has asked a browser to send back."""
+        self._receipts = Text("painted", "", painted)
+        self._hide(self._receipts)
+
+    def ask(self, client: Client, text: str) -> None:
+        """Asks a browser to send a text back once it has painted all that it was sent before."""
+        name = json.dumps(self._receipts.handle._impl.id)
+        run_in_page(client, f"window.semfield?.painted({name}, {json.dumps(text)});")
+
+    def _hide(self, element: Text) -> None:
+        element.install(self.gui)
+        self._styles.append(HIDDEN_TEXT.format(id=element.handle._impl.id))
 
     def draws(self, client: Client, draws: bool) -> None:
         """Whether the pointer of a browser draws."""

@@ -62,12 +62,12 @@ class ViewerLink(ViewerControl):
         self.on_time: list[Callable[[], None]] = []
         """called when the time has changed"""
         self.pictured = threading.Event()
-        """set when a page got a picture since the program changed the time"""
+        """set when all pages have a picture of the time that the program has set last"""
 
     def _setup(self, viewer: Any) -> None:
         super()._setup(viewer)
         viewer.render_statemachines = Machines(viewer.render_statemachines)
-        viewer.render_statemachines.sent = self.pictured.set
+        viewer.render_statemachines.sent = lambda client, time: self.pictured.set()
         if not is_loopback(viewer.config.websocket_host):
             CONSOLE.log(f"[yellow]{EXPOSED.format(host=viewer.config.websocket_host)}")
         self.viser_server.on_client_disconnect(lambda client: self._client_left(client.client_id))

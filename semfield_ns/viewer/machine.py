@@ -130,6 +130,7 @@ class LiveMachine(RenderStateMachine):
             self.interrupt_render_flag = False
             still = action.action in ("static", "step")
             self._send_output_to_viewer(self._render_img(action.camera_state, seconds), still)
+            self._machines.sent(self.client, action.camera_state.time)
 
     def poll(self) -> None:
         """Raises an exception of Nerfstudio's if the render is to be interrupted."""
@@ -181,7 +182,6 @@ class LiveMachine(RenderStateMachine):
         else:
             super()._send_output_to_viewer(Offered(outputs), static_render)
             self._machines.offered(list(self.viewer.control_panel._output_render.options))
-        self._machines.sent()
 
 
 class Offered(dict[str, Tensor]):
@@ -213,8 +213,8 @@ class Machines(dict[int, Any]):
     """asked before each picture, by those whose pictures are somebody else's (`render_with`)"""
     offered: Callable[[list[str]], None] = staticmethod(lambda _: None)
     """told which outputs there are, after each picture"""
-    sent: Callable[[], None] = staticmethod(lambda: None)
-    """called after each picture"""
+    sent: Callable[[Any, float | None], None] = staticmethod(lambda client, time: None)
+    """called after each picture with the page, and the moment that the picture is of"""
 
     def __init__(self, machines: Mapping[int, Any]) -> None:
         super().__init__(machines)

@@ -17,7 +17,7 @@ from semfield_ns.viewer.elements import Button, Client, Gui, Markdown, Progress,
 from semfield_ns.viewer.first_view import chosen
 from semfield_ns.viewer.history import History
 from semfield_ns.viewer.layout import Layout
-from semfield_ns.viewer.link import EXPOSED, ScreenPoint, ViewerLink, is_loopback, viser_units
+from semfield_ns.viewer.link import EXPOSED, ScreenPoint, ViewerLink, has_camera, is_loopback, viser_units
 from semfield_ns.viewer.outputs import OutputChoice
 from semfield_ns.viewer.text import plain
 
@@ -88,6 +88,7 @@ class Page(ViewerLink):
         self._cancelled = threading.Event()
         self._trained = self._tamed = False
         self._looks: dict[int, _Look] = {}
+        self._moment, self._owing, self._counting = 0, set[int](), threading.Lock()
         self.on_left.append(self._forget)
 
     def add(self, panel: Panel, tab: str | None = None) -> None:
@@ -120,10 +121,12 @@ class Page(ViewerLink):
         layout.guard_render_name()
         layout.shortcuts(self.shortcuts)
         layout.pencil(self.drawn)
+        layout.receipts(self._painted)
         owned = (part for owner in (self, *all_panels) for part in vars(owner).values())
         layout.finish(part for part in owned if isinstance(part, Button))
         super()._setup(viewer)
         viewer.render_statemachines.offered = self._pictured
+        viewer.render_statemachines.sent = self._sent
         self._trained = not self.training
         layout.show_training(self.training)
         viewer.viser_server.on_client_connect(self._opened)
@@ -137,6 +140,33 @@ class Page(ViewerLink):
         if self._trained == self.training:
             self._trained = not self.training
             self.layout.show_training(self.training)
+
+    # -------------------------------------------------------------------------------------- what pages have painted
+
+    def show_time(self, time: float) -> None:
+        """Moves the time slider, 0 to 1; every browser is rendered again."""
+        if self.viewer is not None:
+            pages = list(self.viser_server.get_clients().items())
+            with self._counting:
+                self._moment += 1
+                self._owing = {number for number, client in pages if has_camera(client)}
+        super().show_time(time)
+        self._paid()
+
+    def _sent(self, client: Client, time: float | None) -> None:
+        """A picture is on its way: the page, which may be slow, says when it is painted."""
+        if not self.pictured.is_set() and self.layout is not None and time in (None, self.time):
+            self.layout.ask(client, str(self._moment))
+
+    def _painted(self, client: Client, moment: str) -> None:
+        if moment == str(self._moment):
+            self._paid(client.client_id)
+
+    def _paid(self, number: int | None = None) -> None:
+        with self._counting:
+            self._owing -= {number}
+            if not self._owing:
+                self.pictured.set()
 
     # ------------------------------------------------------------------------------------------------ first view
 
@@ -157,6 +187,7 @@ class Page(ViewerLink):
     def _forget(self, number: int) -> None:
         """A browser was closed."""
         self._looks.pop(number, None)
+        self._paid(number)
 
     def _begin(self, client: Client) -> None:
         self.look_through(client, self._first_view())

@@ -13,8 +13,8 @@ from semfield_ns.viewer.text import plain
 
 PICTURES_A_SECOND = 15.0
 """the most that are asked for"""
-LONGEST_WAIT = 1.0
-"""seconds for a picture, before time moves on without it"""
+LONGEST_WAIT = 3.0
+"""seconds for pages to paint a picture, before time moves on without them"""
 
 
 class PlaybackPanel:
@@ -33,7 +33,7 @@ class PlaybackPanel:
         self.moves = len(self._times) > 1
         """whether there is anything to play"""
         last = max(len(self._times), 2)
-        self.frame = Slider("Frame", 1, (1, last), 1, self._choose, hint="Of the video; stops it")
+        self.frame = Slider("Frame", 1, (1, last), 1, self._choose, hint="A video that plays stops there")
         self.play = Button("Play", self.toggle, hint="Space")
         self.speed = Slider(
             "Frames a second", frames_a_second, (1.0, 60.0), 1.0, lambda *_: self.follow(), hint="While it plays"

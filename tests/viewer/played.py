@@ -1,6 +1,7 @@
 """Nerfstudio's real viewer with browsers that are played: websockets that speak as viser's page does."""
 
 import contextlib
+import re
 import threading
 import time
 from collections import deque
@@ -31,6 +32,8 @@ from tests.runs import free_port
 from tests.segmentation.scene import SPEED, BallScene
 from tests.segmentation.scene import camera as scene_camera
 
+PAINTED = re.compile(rb'painted\("([^"]+)", "(\d+)"\)')
+"""a page is asked to say that it has painted what it was sent"""
 LOOK_BACK = vtf.SO3.from_x_radians(np.pi)
 
 
@@ -229,6 +232,9 @@ class Browser:
         with contextlib.suppress(Exception):
             for message in self.socket:
                 self.messages.append(message)
+                for element, text in PAINTED.findall(message):
+                    update = {"id": element.decode(), "updates": {"value": text.decode()}}
+                    self.send("GuiUpdateMessage", **update)
 
     def got(self, text: str) -> bool:
         """Whether a message with this text has come lately."""

@@ -300,10 +300,10 @@ def test_one_stroke_is_the_object_and_its_masks_are_saved(page):
     assert 0.01 < masked(page, colors) < 0.35
     press(page, "Export results")
     page.get_by_role("button", name="Cancel", exact=True).wait_for()
-    page.get_by_text(re.compile(r"Wrote 8 masks to /.*/viewer/segmentation/masks")).first.wait_for(timeout=120_000)
+    page.get_by_text(re.compile("Wrote 8 masks and overlays to /.*/viewer/segm")).first.wait_for(timeout=120_000)
     page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden")
     press(page, "Export results")
-    page.get_by_text(re.compile("Wrote 8 masks to .*, over those of before")).first.wait_for(timeout=120_000)
+    page.get_by_text(re.compile("Wrote 8 masks and overlays, over those of before, to")).first.wait_for(timeout=120_000)
     assert page.locator(".semfield-status").bounding_box()["height"] == height, "the panel jumps as the sentence grows"
 
 

@@ -103,3 +103,20 @@ def test_without_a_viewer_nothing_plays():
     panel = PlaybackPanel(solid_model(), Page())
     panel.toggle()
     assert not panel.playing
+
+
+def test_time_waits_until_pages_have_painted(served: Served):
+    """A slow page says late that it has painted a picture; the time waits for it, not for pages that are closed."""
+    panel, page = served.pipeline.playback, served.page
+    browser, slow = Browser(served), Browser(served, reads=False)
+    wait_for(lambda: len(page.cameras()) == 2)
+    served.press(panel.play, browser)
+    wait_for(lambda: panel.playing and panel.link.time > 0)
+    moment = page._moment
+    time.sleep(1.0)
+    assert page._moment <= moment + 1, "the video runs away from a page that does not paint"
+    slow.read()
+    wait_for(lambda: page._moment > moment + 5)
+    slow.socket.close()
+    moment = page._moment
+    wait_for(lambda: page._moment > moment + 5)
