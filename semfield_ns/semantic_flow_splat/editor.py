@@ -50,12 +50,12 @@ class EditedGaussians:
 
     def light(self, step: float) -> Float[Tensor, "N"] | None:
         """By which factor edits make each Gaussian brighter at a moment: shadows of objects come and go."""
-        if self.shadows is None:
+        if self.shadows is None or (not self.copies and len(self.in_place) == len(self.tracks.objects)):
             return None
         thrown = []
         for index, placement in self.copies:
             matrix = torch.as_tensor(placement.matrix(self.tracks.centre(index, step)))
-            thrown.append((index, self.shadows.ball(index, step).placed(matrix)))
+            thrown += [(index, ball.placed(matrix)) for ball in self.shadows.balls(index, step)]
         return self.shadows.light(step, self.in_place, thrown, len(self.owners))
 
     def apply(self, gaussians: Gaussians, step: float) -> tuple[Gaussians, Int[Tensor, "edited"]]:

@@ -27,13 +27,17 @@ CLEAR = 16
 """power of the openness by which moments count for the brightness without objects"""
 BRIGHTEST = 1.1
 """of the brightness that was ever seen, at most, where a shadow is taken away"""
+SPLIT = 0.3
+"""share of the mean squared distance that is left where a thing of two parts is taken for two"""
+FEWEST = 20
+"""Gaussians of a part"""
 NEIGHBOURS = 12
 """Gaussians whose centres tell the direction of a surface"""
 
 
 @dataclass(frozen=True)
 class Ball:
-    """What stands for an object, in world units."""
+    """What stands for an object, or for a part of it, in world units."""
 
     centre: Float[Tensor, "3"]
     radius: float
@@ -97,14 +101,51 @@ def surface_normals(points: Float[Tensor, "N 3"], seen_from: Float[Tensor, "3"])
     return torch.where(away, -normals, normals)
 
 
+def parts(tracks: Float[Tensor, "M T 3"]) -> Int[Tensor, "M"]:
+    """Which part of an object each of its Gaussians is of: what is long, or is several things, is divided in two."""
+    numbers = torch.zeros(len(tracks), dtype=torch.long, device=tracks.device)
+    waiting = [torch.arange(len(tracks), device=tracks.device)]
+    count = 0
+    while waiting:
+        mine = waiting.pop()
+        second = _halves(tracks[mine])
+        if second is None:
+            numbers[mine], count = count, count + 1
+        else:
+            waiting += [mine[second], mine[~second]]
+    return numbers
+
+
+def _halves(tracks: Float[Tensor, "M T 3"]) -> Bool[Tensor, "M"] | None:
+    """Two means, along all of the way; None where they are no better than one."""
+    ways = tracks.flatten(1)
+    away = ways - ways.mean(dim=0)
+    if len(ways) < 2 * FEWEST:
+        return None
+    longest = torch.linalg.eigh(away.mT @ away).eigenvectors[:, -1]
+    second = away @ longest > 0
+    for _ in range(10):
+        if min(int(second.sum()), int((~second).sum())) < FEWEST:
+            return None
+        middles = torch.stack([ways[~second].mean(dim=0), ways[second].mean(dim=0)])
+        second = torch.cdist(ways, middles).argmin(dim=1) == 1
+    left = torch.cdist(ways, middles).amin(dim=1).square().sum()
+    return second if bool(left < SPLIT * away.square().sum()) else None
+
+
 @dataclass(frozen=True)
 class Shadows:
-    """The S still Gaussians of a scene of T time steps, and the shadows of its objects on them."""
+    """The S still Gaussians of a scene of T time steps, and the shadows of its objects on them.
+
+    An object is one ball or several.
+    """
 
     points: Float[Tensor, "S 3"]
     normals: Float[Tensor, "S 3"]
-    centres: Float[Tensor, "objects T 3"]
-    radii: Float[Tensor, "objects"]
+    centres: Float[Tensor, "balls T 3"]
+    radii: Float[Tensor, "balls"]
+    objects: tuple[int, ...]
+    """number of the object of each ball"""
     strengths: Float[Tensor, "objects"]
     """what part of the light an object takes, of that part of the sky that it hides"""
     hidden_by: Float[Tensor, "objects S K"]
@@ -132,16 +173,23 @@ class Shadows:
             return None
         points, tracks = gaussians.still.detach(), gaussians.tracks.detach()
         normals = surface_normals(points, seen_from)
-        own = [tracks[owners[still:] == index] for index in range(count)]
-        centres = torch.stack([mine.mean(dim=0).nan_to_num() for mine in own])
-        spread = [(mine - centre).square().sum(dim=-1).mean().sqrt() for mine, centre in zip(own, centres, strict=True)]
-        radii = torch.stack(spread).nan_to_num() / HALF_SHELL
+        centres, radii, objects = [], [], []
+        for index in range(count):
+            own = tracks[owners[still:] == index]
+            numbers = parts(own)
+            for part in numbers.unique().tolist():
+                ways = own[numbers == part]
+                centres.append(ways.mean(dim=0))
+                radii.append((ways - centres[-1]).square().sum(dim=-1).mean().sqrt() / HALF_SHELL)
+                objects.append(index)
+        if not objects:
+            return None
         times = torch.linspace(0, gaussians.num_steps - 1, gaussians.num_shades).tolist()
         hidden_by, near = points.new_zeros(count, still, len(times)), points.new_zeros(still, len(times)).bool()
-        for index in range(count):
+        for centre, radius, index in zip(centres, radii, objects, strict=True):
             for knot, time in enumerate(times):
-                ball = Ball(between(centres[index][None], time)[0], float(radii[index]))
-                hidden_by[index, :, knot] = hidden(points, normals, ball)
+                ball = Ball(between(centre[None], time)[0], float(radius))
+                hidden_by[index, :, knot] += hidden(points, normals, ball)
                 near[:, knot] |= touched(points, ball)
         brightness = torch.stack([gaussians.brightness_at(time)[:still] for time in times], dim=1)
         weights = torch.where(near.any(dim=1), 0.0, gaussians.opacities_at(0.0)[:still])
@@ -149,11 +197,25 @@ class Shadows:
         openness = (1 - torch.einsum("ank,a->nk", hidden_by, strengths)).clamp(min=DARKEST)
         clear = torch.where(near, 1e-3, 1.0) * openness**CLEAR
         without = (clear * brightness / openness).sum(dim=1) / clear.sum(dim=1)
-        return cls(points, normals, centres, radii, strengths, hidden_by, brightness, without)
+        return cls(
+            points,
+            normals,
+            torch.stack(centres),
+            torch.stack(radii),
+            tuple(objects),
+            strengths,
+            hidden_by,
+            brightness,
+            without,
+        )
 
-    def ball(self, index: int, step: float) -> Ball:
+    def balls(self, index: int, step: float) -> list[Ball]:
         """What stands for an object at a time step or between two."""
-        return Ball(between(self.centres[index][None], step)[0], float(self.radii[index]))
+        return [
+            Ball(between(centre[None], step)[0], float(radius))
+            for centre, radius, number in zip(self.centres, self.radii, self.objects, strict=True)
+            if number == index
+        ]
 
     def light(
         self, step: float, in_place: Collection[int], thrown: Sequence[tuple[int, Ball]], count: int
@@ -173,9 +235,10 @@ class Shadows:
         after = self._openness(hidden_by[staying], self.strengths[staying])
         # Where what is gone hid much, or the surface itself, its own brightness at other times is known better.
         unknown = torch.zeros_like(before)
-        for index in set(range(len(self.radii))) - set(staying):
-            touching = touched(self.points, self.ball(index, step))
-            unknown = unknown.maximum((hidden_by[index] / NOTICED).clamp(max=1)).maximum(touching.to(unknown))
+        for index in set(range(len(self.strengths))) - set(staying):
+            unknown = unknown.maximum((hidden_by[index] / NOTICED).clamp(max=1))
+            for ball in self.balls(index, step):
+                unknown = unknown.maximum(touched(self.points, ball).to(unknown))
         now = between(self.brightness, knot).clamp(min=1e-6)
         factor = torch.lerp(1 / before, self.open / now, unknown) * after
         # No brighter than it was ever seen.

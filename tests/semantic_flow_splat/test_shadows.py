@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semfield_ns.semantic_flow_splat.shadows import Ball, fitted_strengths, hidden, surface_normals
+from semfield_ns.semantic_flow_splat.shadows import Ball, fitted_strengths, hidden, parts, surface_normals
 
 
 @pytest.mark.parametrize(("distance", "angle"), [(2.0, 0.0), (2.0, 0.6), (3.0, 1.0), (5.0, 0.3)])
@@ -54,3 +54,16 @@ def test_a_ball_is_moved_and_scaled():
     matrix = torch.tensor([[0.0, -2.0, 0.0, 1.0], [2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]])
     moved = Ball(torch.tensor([1.0, 2.0, 3.0]), 0.5).placed(matrix)
     assert moved.centre.tolist() == [-3.0, 2.0, 6.0] and moved.radius == pytest.approx(1.0)
+
+
+def test_two_things_are_two_balls_and_one_is_one():
+    generator = torch.Generator().manual_seed(3)
+    shell = torch.nn.functional.normalize(torch.randn(400, 3, generator=generator), dim=1)
+    way = torch.stack([torch.zeros(5), torch.arange(5.0), torch.zeros(5)], dim=1)
+    one = shell[:, None] + way
+    assert parts(one).unique().tolist() == [0]
+    both = torch.cat([one, one + torch.tensor([6.0, 0.0, 0.0])])
+    numbers = parts(both)
+    assert len(numbers.unique()) == 2
+    assert len(numbers[:400].unique()) == len(numbers[400:].unique()) == 1
+    assert len(parts(both[:0])) == 0 and parts(both[:3]).tolist() == [0, 0, 0]
