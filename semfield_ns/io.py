@@ -103,17 +103,24 @@ def atomic_files(folder: Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     require_writable(folder)
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
-        yield Path(temporary)
-        for path in sorted(Path(temporary).rglob("*")):
-            if path.is_file():
-                place = folder / path.relative_to(temporary)
-                try:
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    path.replace(place)
-                except OSError as error:
-                    raise SemfieldError(f"Cannot write {place} ({reason(error)}): choose another folder.") from error
+    try:
+        with TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
+            yield Path(temporary)
+            for path in sorted(Path(temporary).rglob("*")):
+                if path.is_file():
+                    place = folder / path.relative_to(temporary)
+                    try:
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        path.replace(place)
+                    except OSError as error:
+                        why = f"Cannot write {place} ({reason(error)}): choose another folder."
+                        raise SemfieldError(why) from error
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty: all went well
+                folder.rmdir()
 
 
 def require_writable(folder: Path) -> None:

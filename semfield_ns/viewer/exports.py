@@ -46,7 +46,6 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
     # A segmenter of its own, as on the command line: the viewer's is used with the lock held only.
     segmenter = Segmenter(session, GuardedViews(pipeline.model, page))
     views = scene_views(pipeline, which)
-    folder.mkdir(parents=True, exist_ok=True)
     if what == "masks":
         again = (folder / MANIFEST).exists()
         write_masks(segmenter, views, folder, watch=partial(page.watched, "Saving"))

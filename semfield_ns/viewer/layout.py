@@ -28,6 +28,9 @@ STYLE = """
   letter-spacing: -0.5px; }
 .semfield-status { height: 6.5em; overflow-y: auto; }
 .mantine-Notification-root { overflow-wrap: anywhere; }
+.semfield-caption { position: fixed; left: 1em; bottom: 1em; max-width: 40em; color: white; z-index: 2;
+  background: rgba(0, 0, 0, 0.7); border-radius: 0.4em; font: 0.9em sans-serif; pointer-events: none; }
+.semfield-caption:not([data-text=""])::after { content: attr(data-text); display: block; padding: 0.4em 0.8em; }
 """
 """Long words wrap; the panel keeps its width, and the status line its height, whatever is in it."""
 
@@ -93,6 +96,16 @@ SCRIPT = """
     show([]);
     if (shares.length > 1) page.write(page.pencil, JSON.stringify({ time: Date.now(), way: shares }));
   }, true);
+  // What the status line says is also said over the picture while the line is scrolled out of sight.
+  const caption = document.createElement("div");
+  caption.className = "semfield-caption";
+  document.body.appendChild(caption);
+  setInterval(() => {
+    const line = document.querySelector(".semfield-status strong");
+    const box = line?.getBoundingClientRect();
+    const shown = box?.width && document.elementFromPoint(box.x + 2, box.y + box.height / 2) === line;
+    caption.dataset.text = box?.width && !shown ? line.textContent : "";
+  }, 300);
   document.body.addEventListener("mouseover", (event) => {
     const button = event.target.closest("button[id]");
     if (button && page.hints[button.id]) button.title = page.hints[button.id];
@@ -169,8 +182,7 @@ class Layout:
 
     def tabs(self, labels: Sequence[str]) -> list[GuiTabHandle]:
         """New tabs before those of Nerfstudio, in the same bar; the first is the open one."""
-        root = self.gui._container_handle_from_id["root"]
-        group = next(child for child in root._children.values() if isinstance(child, GuiTabGroupHandle))
+        group = self._bar()
         count = len(group._labels)
         added = [group.add_tab(label) for label in labels]
         for entries in (group._labels, group._icons_html, group._tabs):
@@ -180,6 +192,17 @@ class Layout:
         group._icons_html[:] = [None] * len(group._labels)
         group._sync_with_client()
         return added
+
+    def _bar(self) -> GuiTabGroupHandle:
+        """Nerfstudio's tabs."""
+        root = self.gui._container_handle_from_id["root"]
+        return next(child for child in root._children.values() if isinstance(child, GuiTabGroupHandle))
+
+    def note(self, tab: str, sentence: str) -> None:
+        """Says something at the top of a tab of Nerfstudio's."""
+        bar = self._bar()
+        with bar._tabs[bar._labels.index(tab)]:
+            self.gui.add_markdown(sentence, order=TOP)
 
     def calm(self) -> None:
         """Nerfstudio's own buttons look as ordinary as they are."""

@@ -15,6 +15,8 @@ PICTURES_A_SECOND = 15.0
 """the most that are asked for"""
 LONGEST_WAIT = 3.0
 """seconds for pages to paint a picture, before time moves on without them"""
+MOST_LEFT_OUT = 2
+"""frames between two pictures: a machine that makes fewer pictures plays slower"""
 
 
 class PlaybackPanel:
@@ -40,9 +42,9 @@ class PlaybackPanel:
         )
         self.loop = Switch("Loop", True, hint="Begin anew at the end")
         self.where = Markdown()
-        self._lock = threading.Lock()
+        self._lock, self._choosing = threading.Lock(), threading.Lock()
         self._stop: threading.Event | None = None
-        link.on_time.append(self.follow)
+        link.on_time.append(self._moved)
 
     def install(self, gui: Gui) -> None:
         """Adds them to the page; nothing where there is one moment only."""
@@ -62,21 +64,30 @@ class PlaybackPanel:
 
     def _choose(self, _: Client, number: float) -> None:
         """Somebody looks for a frame: what plays would run away from under the pointer."""
-        if self.playing:
-            self.toggle()
-        self.show(number - 1)
+        # One after the other, and the last one counts: a late message would take the slider back to where it was.
+        with self._choosing:
+            if self.playing:
+                self.toggle()
+                self.frame.value = number
+            self.show(self.frame.value - 1)
 
     @property
     def step(self) -> float:
         """The time step of the moment that pages show."""
         return float(np.interp(self.link.time, self._times, range(len(self._times))))
 
+    def _moved(self) -> None:
+        """The time is another one. While the video plays, pages are told once they have painted it."""
+        if not self.playing:
+            self.follow()
+
     def follow(self) -> None:
         """Shows which frame it is, whoever has set the time."""
         if not self.moves:
             return
         step = self.step
-        self.frame.value = round(step) + 1
+        if not self._choosing.locked():
+            self.frame.value = round(step) + 1
         now, whole = (steps / max(float(self.speed.value), 1.0) for steps in (step, len(self._times) - 1))
         self.where.change(plain(f"Frame {round(step) + 1} of {len(self._times)}, {now:.1f} of {whole:.1f} s"))
 
@@ -99,6 +110,7 @@ class PlaybackPanel:
     def _stopped(self) -> None:
         self._stop = None
         self.play.rename("Play")
+        self.follow()
 
     def _play(self, stop: threading.Event) -> None:
         last, end = time.monotonic(), len(self._times) - 1
@@ -109,7 +121,10 @@ class PlaybackPanel:
             # On a busy machine the number of the frame would run ahead of its picture.
             self.link.pictured.wait(LONGEST_WAIT)
             now = time.monotonic()
-            step += (now - last) * float(self.speed.value)
+            with self._lock:
+                if not stop.is_set():
+                    self.follow()
+            step += min((now - last) * float(self.speed.value), 1 + MOST_LEFT_OUT)
             last = now
             over = step >= end and not self.loop.value
             step = step if step < end else end if over else 0.0

@@ -38,6 +38,7 @@ EXPORTS = {"Masks": "masks", "Video": "video", "COCO": "coco", "Point cloud": "p
 ALL_CAMERAS = "All cameras"
 VIEWS: dict[str, Which] = {"Training cameras": "train", ALL_CAMERAS: "all"}
 MOST_PARTS = 20
+ELSEWHERE = "Masks, videos and point clouds of your objects: tab *Segment*, folder *Results*. Below: the whole scene."
 
 Export = Callable[[Session, Path, str, Which, Page], str]
 """Writes a session's results into a folder in a format, for some images, and returns what to tell."""
@@ -118,6 +119,7 @@ class SegmentPanel:
         layout.beside(self.box, self.eraser)
         layout.beside(self.finish, self.clear)
         layout.beside(self.save, self.load)
+        layout.note("Export", ELSEWHERE)
 
     def _begin(self) -> None:
         self.page.render_with(self.live)

@@ -242,6 +242,9 @@ def test_masks_that_are_stopped_leave_those_of_before_alone(tmp_path: Path):
     with pytest.raises(SemfieldError, match="Stopped"):
         write_masks(segmenter, moved, tmp_path, watch=stopped)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    with pytest.raises(SemfieldError, match="Stopped"):
+        write_masks(segmenter, moved, tmp_path / "new", watch=stopped)
+    assert not (tmp_path / "new").exists()
     write_masks(segmenter, moved, tmp_path)
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(after) == len(before) + 2 and after[tmp_path / "masks" / "a.png"] != before[tmp_path / "masks" / "a.png"]

@@ -120,3 +120,15 @@ def test_time_waits_until_pages_have_painted(served: Served):
     slow.socket.close()
     moment = page._moment
     wait_for(lambda: page._moment > moment + 5)
+
+
+def test_of_frames_that_are_typed_quickly_the_last_one_is_shown(served: Served):
+    panel, browser = served.pipeline.playback, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    last = len(panel._times)
+    for _ in range(10):
+        for wanted in (1, last - 1, last):
+            served.press_at_once(panel.frame, browser, wanted)
+        served.settle()
+        assert panel.frame.value == last and panel.link.time == 1.0
+        assert unescape(panel.where.content).startswith(f"Frame {last} of")
