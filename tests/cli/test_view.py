@@ -92,7 +92,9 @@ def test_a_run_is_shown_to_this_machine_alone_until_ctrl_c(trained_run, tmp_path
         assert found[1] == f"http://127.0.0.1:{port}"
         with urllib.request.urlopen(found[1]) as page:
             assert b"<html" in page.read()
-        assert opened.read_text().strip() == found[1]
+        while not (opened.exists() and opened.read_text().strip() == found[1]):  # a process of its own
+            assert process.poll() is None and time.monotonic() < deadline, "no browser is opened"
+            time.sleep(0.2)
         # Every 127.x.y.z is this machine: a server of all addresses would answer here as well.
         with pytest.raises(OSError):
             socket.create_connection(("127.0.0.2", port), timeout=2)
