@@ -26,6 +26,8 @@ from tests.viewer.browser import open_tab, press, running_viewer, show_output, s
 
 SIZE = (900, 560)
 CLIP = {"x": 0, "y": 60, "width": 560, "height": 490}
+NO_CAPTION = ".semfield-caption { visibility: hidden; }"
+"""the sentence over the picture is no change of the picture"""
 STILL = 1.0
 """seconds without a change, after which a picture is the last one"""
 WATCH = """
@@ -79,7 +81,7 @@ class Watched:
 
         from PIL import Image
 
-        data = self.page.screenshot(clip=CLIP, type="jpeg", quality=60)
+        data = self.page.screenshot(clip=CLIP, type="jpeg", quality=60, style=NO_CAPTION)
         return np.asarray(Image.open(io.BytesIO(data)).resize((224, 196)), dtype=np.float64)
 
 

@@ -103,8 +103,8 @@ SCRIPT = """
   setInterval(() => {
     const line = document.querySelector(".semfield-status strong");
     const box = line?.getBoundingClientRect();
-    const shown = box?.width && document.elementFromPoint(box.x + 2, box.y + box.height / 2) === line;
-    caption.dataset.text = box?.width && !shown ? line.textContent : "";
+    const there = box?.width && document.elementFromPoint(box.x + 2, box.y + 2)?.closest(".semfield-status");
+    caption.dataset.text = box?.width && !there ? line.textContent : "";
   }, 300);
   document.body.addEventListener("mouseover", (event) => {
     const button = event.target.closest("button[id]");

@@ -145,8 +145,9 @@ def show_output(page: Any, name: str) -> None:
 
 
 def screenshot(page: Any, clip: dict[str, int] = VIEW) -> np.ndarray:
-    """A part of the page: [height, width, 3] float, 0 to 255."""
-    return np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB"), dtype=np.float64)
+    """A part of the page, without the sentence over the picture: [height, width, 3] float, 0 to 255."""
+    shot = page.screenshot(clip=clip, style=".semfield-caption { visibility: hidden; }")
+    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), dtype=np.float64)
 
 
 def picture(
