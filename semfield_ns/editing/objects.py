@@ -114,7 +114,7 @@ class ObjectTracks:
     def nearest(self, points: Float[Tensor, "N 3"], classes: Int[Tensor, "N"], frame: int) -> Int[Tensor, "N"]:
         """Which object each point at a frame belongs to: of its class, that with the nearest surface point.
 
-        Of all objects where none of its class is near.
+        Of all objects where there is none of its class, or where another one is near and it is not.
         """
         known, ids, places = {entry.class_id for entry in self.objects}, classes.cpu().numpy(), points.cpu().numpy()
         reach = NEAR * np.array([entry.size for entry in self.objects])
@@ -122,12 +122,15 @@ class ObjectTracks:
         owner = np.full(len(ids), -1)
         for class_id in np.unique(ids).tolist():
             rows = np.flatnonzero(ids == class_id)
+            away, nearest = every.query(places[rows])
+            other = of_every[nearest]
             if class_id in known:
                 tree, whose = self._tree(frame, class_id)
                 distances, nearest = tree.query(places[rows])
-                owner[rows] = whose[nearest]
-                rows = rows[distances > reach[owner[rows]]]
-            owner[rows] = of_every[every.query(places[rows])[1]]
+                # Where it was not seen at this time, its surface is where it was seen last.
+                strays = (distances > reach[whose[nearest]]) & (away <= reach[other])
+                other = np.where(strays, other, whose[nearest])
+            owner[rows] = other
         return torch.from_numpy(owner).to(points.device)
 
     def centre(self, index: int, time: float) -> Float[np.ndarray, "3"]:

@@ -156,10 +156,14 @@ class Page(ViewerLink):
     def _sent(self, client: Client, time: float | None) -> None:
         """A picture is on its way: the page, which may be slow, says when it is painted."""
         if not self.pictured.is_set() and self.layout is not None and time in (None, self.time):
-            self.layout.ask(client, str(self._moment))
+            self.layout.ask(client, self._receipt(client))
 
-    def _painted(self, client: Client, moment: str) -> None:
-        if moment == str(self._moment):
+    def _receipt(self, client: Client) -> str:
+        """Each page has texts of its own: what one page has written, the others have as well, and would not write."""
+        return f"{self._moment} {client.client_id}"
+
+    def _painted(self, client: Client, receipt: str) -> None:
+        if receipt == self._receipt(client):
             self._paid(client.client_id)
 
     def _paid(self, number: int | None = None) -> None:

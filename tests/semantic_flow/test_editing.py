@@ -182,6 +182,8 @@ def test_objects_are_followed_past_each_other_and_through_gaps():
     assert [tracks.nearest(near_it, torch.tensor([class_id]), 4).tolist() for class_id in (0, 1, 2)] == 3 * [[index]]
     beside_box = torch.as_tensor(np.median(objects[2].points[4], axis=0), dtype=torch.float32)[None]
     assert tracks.nearest(beside_box, torch.tensor([2]), 4).tolist() == [2]
+    far_away = torch.tensor([[50.0, 50.0, -5.0]])  # near nothing: the class decides
+    assert tracks.nearest(far_away, torch.tensor([2]), 4).tolist() == [2]
     np.testing.assert_allclose(tracks.centre(index, 4.5)[:2], [1 + 0.3 * 4.5, 1.0], atol=0.08)
 
 

@@ -32,7 +32,7 @@ from tests.runs import free_port
 from tests.segmentation.scene import SPEED, BallScene
 from tests.segmentation.scene import camera as scene_camera
 
-PAINTED = re.compile(rb'painted\("([^"]+)", "(\d+)"\)')
+PAINTED = re.compile(rb'painted\("([^"]+)", "(\d+ \d+)"\)')
 """a page is asked to say that it has painted what it was sent"""
 LOOK_BACK = vtf.SO3.from_x_radians(np.pi)
 

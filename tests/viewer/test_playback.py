@@ -11,7 +11,7 @@ import pytest
 from semfield_ns.viewer.page import Page
 from semfield_ns.viewer.playback import PlaybackPanel
 from tests.semantic_flow.test_editing import solid_model
-from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
+from tests.viewer.played import PAINTED, Browser, Served, ball_pipeline, wait_for
 
 
 @pytest.fixture
@@ -117,6 +117,8 @@ def test_time_waits_until_pages_have_painted(served: Served):
     assert page._moment <= moment + 1, "the video runs away from a page that does not paint"
     slow.read()
     wait_for(lambda: page._moment > moment + 5)
+    first, second = ({text for m in list(b.messages) for _, text in PAINTED.findall(m)} for b in (browser, slow))
+    assert first and second and not first & second, "a page does not send what another one has sent already"
     slow.socket.close()
     moment = page._moment
     wait_for(lambda: page._moment > moment + 5)
