@@ -290,9 +290,11 @@ class DrawingTools:
                     del self.lines[number]
 
     def forget(self, number: int) -> None:
-        """A browser was closed."""
+        """A browser was closed, or loads its page anew: then it holds no tool."""
         with self._lock:
-            self._drawings.pop(number, None)
+            drawing = self._drawings.pop(number, None)
+        if drawing is not None:
+            self._voice.tell(IDLE)
 
 
 def _remove(marks: list[Any]) -> None:

@@ -20,7 +20,7 @@ from semfield_ns.viewer.live import GuardedViews
 from semfield_ns.viewer.page import Page
 
 FRAMES_A_SECOND = 12.0
-OVER = ", over those of before,"
+OVER = ", replacing the earlier ones,"
 
 
 def export_session(pipeline: Any, session: Session, folder: Path, what: str, which: Which, page: Page) -> str:

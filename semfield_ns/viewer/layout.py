@@ -5,8 +5,10 @@ elements by their ids.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,7 @@ SCRIPT = """
   gl?.getExtension("WEBGL_lose_context")?.loseContext();
   // viser turns and moves the camera by arrows and letters, wherever they are pressed.
   document.body.addEventListener("keydown", (event) => {
-    if (event.target.closest("[role=slider], [role=listbox], input, textarea")) event.stopPropagation();
+    if (event.target.closest("[role=slider], .mantine-Slider-root, [role=listbox], input, textarea")) event.stopPropagation();
   });
   // The way of a pointer that draws goes to the server by a hidden line of text. viser gets no moves: it takes
   // the press and the release for a click where the way begins.
@@ -254,6 +256,11 @@ class Layout:
             if handle._impl.label == "Render name":
                 handle._impl.value = RenderName(handle._impl.value)
 
+    def guard_numbers(self) -> None:
+        """A field in which somebody has typed "-" sends no number, which viser cannot store: it stays as it was."""
+        handlers = self.gui._websock_interface._incoming_handlers[GuiUpdateMessage]
+        handlers[:] = [partial(_with_numbers, handler) for handler in handlers]
+
     # ---------------------------------------------------------------------------------------- styles and shortcuts
 
     def beside(self, *buttons: Button) -> None:
@@ -315,6 +322,14 @@ class Layout:
         """The one button that is held down in a browser."""
         style = "" if button is None else HELD.format(id=button.handle._impl.id)
         run_in_page(client, f"window.semfield?.sheet('held', {json.dumps(style)});")
+
+
+def _with_numbers(handler: Callable[[int, GuiUpdateMessage], None], client: int, message: GuiUpdateMessage) -> None:
+    """Handles what a page has sent, unless it is a number that is none, or not finite."""
+    value = message.updates.get("value")
+    parts = value if isinstance(value, list | tuple) else [value]
+    if all(math.isfinite(part) for part in parts if isinstance(part, float)):
+        handler(client, message)
 
 
 def read_way(text: str) -> list[ScreenPoint]:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from semfield_ns.editing.edits import Edit
 from semfield_ns.errors import SemfieldError
 from semfield_ns.rendering.lazy import LazyOutputs
 from semfield_ns.scene_model import MovingSceneModel, Parts, SceneModel
@@ -130,16 +131,30 @@ class LiveViews(ModelViews):
 
 
 class GuardedViews(ModelViews):
-    """Views of a model that others use too: every render holds the train lock, and nothing is held in between."""
+    """Views of a model that others use too: every render holds the train lock, and nothing is held in between.
+
+    All of them show the edits that there were at first.
+    """
 
     def __init__(self, model: SceneModel, link: ViewerLink) -> None:
         super().__init__(model)
         self.link = link
+        self._edits = _edits(model)
 
     def render_view(self, camera: ViewCamera) -> FeatureView:
-        """What a camera sees, rendered with the lock held."""
+        """What a camera sees, rendered with the lock held.
+
+        Raises:
+            SemfieldError: the scene was edited meanwhile.
+        """
         with self.link.lock:
+            if _edits(self.model) != self._edits:
+                raise SemfieldError("The scene was edited meanwhile, so nothing was written. Export it again.")
             return super().render_view(camera)
+
+
+def _edits(model: SceneModel) -> tuple[Edit, ...]:
+    return model.editor.edits if isinstance(model, MovingSceneModel) else ()
 
 
 class LiveSegmentation:

@@ -119,6 +119,7 @@ class Page(ViewerLink):
         layout.replace_outputs()
         layout.calm()
         layout.guard_render_name()
+        layout.guard_numbers()
         layout.shortcuts(self.shortcuts)
         layout.pencil(self.drawn)
         layout.receipts(self._painted)

@@ -35,7 +35,7 @@ class PlaybackPanel:
         self.moves = len(self._times) > 1
         """whether there is anything to play"""
         last = max(len(self._times), 2)
-        self.frame = Slider("Frame", 1, (1, last), 1, self._choose, hint="A video that plays stops there")
+        self.frame = Slider("Frame", 1, (1, last), 1, self._choose, hint="Arrow keys step. A playing video stops")
         self.play = Button("Play", self.toggle, hint="Space")
         self.speed = Slider(
             "Frames a second", frames_a_second, (1.0, 60.0), 1.0, lambda *_: self.follow(), hint="While it plays"

@@ -302,12 +302,12 @@ def test_one_stroke_is_the_object_and_its_masks_are_saved(page):
     page.get_by_text("point clouds of your objects").wait_for()
     open_tab(page, "Segment")
     press(page, "Export results")
-    wrote = re.compile(r"Wrote 8 masks and overlays(, over those of before,)? to /.*/viewer/segm")
+    wrote = re.compile(r"Wrote 8 masks and overlays(, replacing the earlier ones,)? to /.*/viewer/segm")
     page.get_by_text(wrote).first.wait_for(timeout=120_000)
     page.get_by_role("button", name="Cancel", exact=True).wait_for(state="hidden")
     press(page, "Export results")
     # The status line is out of sight.
-    page.locator('.semfield-caption[data-text*="over those of before, to"]').wait_for(timeout=120_000)
+    page.locator('.semfield-caption[data-text*="replacing the earlier ones, to"]').wait_for(timeout=120_000)
     assert page.locator(".semfield-status").bounding_box()["height"] == height, "the panel jumps as the sentence grows"
 
 

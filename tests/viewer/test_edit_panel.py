@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from semfield_ns.editing.edits import Edit
+from semfield_ns.errors import SemfieldError
+from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.viewer.edit_panel import EVERYTHING, NOTHING, EditPanel
+from semfield_ns.viewer.live import GuardedViews
 from tests.semantic_flow.test_editing import solid_model
 from tests.viewer.played import Browser, Served, ball_pipeline, wait_for
 
@@ -46,6 +50,17 @@ def test_a_click_picks_the_object_that_the_next_edits_are_of(served: Served):
     wait_for(lambda: browser.got("Click on the thing to edit"))
     browser.click(0.5, 0.5)
     wait_for(lambda: browser.got("Nothing that moves is seen there"))
+
+
+def test_an_edit_during_an_export_ends_it(served: Served):
+    editing, views = served.pipeline.editing, GuardedViews(served.model, served.page)
+    camera = ViewCamera.of(served.model.time_cameras()[0])
+    assert views.render_view(camera).rgb.numel()
+    editing.ask_for((Edit("remove", "ball"),))
+    wait_for(lambda: kinds(served) == [("remove", "ball")])
+    with pytest.raises(SemfieldError, match="edited meanwhile, so nothing was written"):
+        views.render_view(camera)
+    assert GuardedViews(served.model, served.page).render_view(camera).rgb.numel()
 
 
 def test_nothing_is_edited_before_something_is_chosen(served: Served):

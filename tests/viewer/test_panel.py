@@ -20,6 +20,7 @@ from semfield_ns.compat import unreachable_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.prompts import Box, Stroke
 from semfield_ns.sessions.session import Session, read_session
+from semfield_ns.viewer.drawing import IDLE
 from semfield_ns.viewer.layout import read_way
 from semfield_ns.viewer.machine import LiveMachine
 from tests.viewer.browser import listens
@@ -109,6 +110,16 @@ def test_a_drag_is_a_stroke(served: Served):
         np.testing.assert_allclose(stroke.points, np.array(way) * size, atol=1e-6)
     assert browser.got(f'pencil = "{pencil.handle._impl.id}"') and browser.got("pencil = null")
     assert len(served.session.state.prompts) == 2 and not served.tools._drawings
+
+
+def test_a_page_that_is_loaded_anew_holds_no_tool(served: Served):
+    browser = Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    served.press(served.panel.positive, browser)
+    wait_for(lambda: "first point of a stroke" in served.said())
+    browser.socket.close()
+    wait_for(lambda: served.said() == IDLE)
+    assert not served.tools._drawings
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The video plays in Nerfstudio's viewer, with a played browser."""
 
+import math
 import time
 from collections.abc import Iterator
 from html import unescape
@@ -134,3 +135,17 @@ def test_of_frames_that_are_typed_quickly_the_last_one_is_shown(served: Served):
         served.settle()
         assert panel.frame.value == last and panel.link.time == 1.0
         assert unescape(panel.where.content).startswith(f"Frame {last} of")
+
+
+def test_what_is_no_number_changes_nothing(served: Served):
+    panel, browser = served.pipeline.playback, Browser(served)
+    wait_for(lambda: served.viewer.viser_server.get_clients())
+    served.press(panel.frame, browser, 2)
+    wait_for(lambda: panel.frame.value == 2)
+    for slider in (panel.frame, panel.speed):
+        before = slider.value
+        for value in (math.nan, math.inf):  # what a page sends once somebody has typed "-"
+            served.press(slider, browser, value)
+            served.settle()
+            assert slider.value == before
+    assert unescape(panel.where.content).startswith("Frame 2 of")
