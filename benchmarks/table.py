@@ -48,7 +48,8 @@ OFF = {
     "splat-no-uplift": {"uplift_labels": False},
 }
 """settings of the model of the rows on Gaussians"""
-VERSIONS = {"evidence": 3, "flow": 5, "field": 5, "point-carried": 4, "splat": 4}
+ON_GAUSSIANS = dict.fromkeys(OFF, 4)
+VERSIONS = {"evidence": 3, "flow": 5, "field": 5, "point-carried": 4, **ON_GAUSSIANS}
 """of what a run of a method does, 1 where not named: raised so that older results are not taken for current ones"""
 DATA = Path(os.environ.get("SEMFIELD_DATA", "../shared/data"))
 RESULTS = Path(__file__).parent / "results" / "table"

@@ -1,9 +1,9 @@
 """Labels of given frames followed to all frames of a video.
 
-Three things say where the classes of one frame are in the next: optical flow, as far as there and back agree; what the
-cells of the given frames look like; and what they looked like a moment ago. Each is a log-likelihood, and their sum is
-drawn to the edges of the picture. No network is trained. Between two given frames the video is followed from both, and
-a frame believes more in the nearer one.
+Four things say where the classes of one frame are in the next: optical flow, as far as there and back agree; what the
+most similar cells of the given frames are; what those of a moment ago were; and a linear discriminant that is learned
+as the video goes on. Each is a log-likelihood, and their sum is drawn to the edges of the picture. Between two given
+frames the video is followed from both, and a frame believes more in the nearer one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from semfield_ns.rendering.edges import GuidedFilter
 from semfield_ns.scenes.flow import FlowMap, consistency_gap, estimate_flow
+from semfield_ns.tracking.discriminant import Discriminant, inputs
 from semfield_ns.tracking.features import FrameFeatures, Rgb
 from semfield_ns.tracking.matching import Memory, distances, margins
 
@@ -29,6 +30,8 @@ FLOW, DOUBTFUL_FLOW = 0.5, 0.1
 """what the log-probabilities of the frame before count, where flow agrees there and back, and where it does not"""
 GIVEN, RECENT = 0.25, 0.25
 """what the margins by features of given frames and of recent frames count"""
+LEARNED = 1.0
+"""what the margins of the discriminant count"""
 GIVEN_REACH, RECENT_REACH = 0.31, 0.075
 """how far things are looked for, as a share of the longer side (standard deviation)"""
 MOST_GIVEN = 4
@@ -109,6 +112,7 @@ class Tracker:
         self._flow = flow or self._estimated
         self._apart = distances(*features.size)
         self._given = {number: one_hot(labels, num_classes, self.size) for number, labels in sorted(given.items())}
+        self._discriminant = Discriminant([(self._inputs(n), self._on_grid(p)) for n, p in self._given.items()])
         longer = max(features.size)
         self._reach = GIVEN_REACH * longer, RECENT_REACH * longer
         self._labels, self._opinion = given, opinion
@@ -144,6 +148,7 @@ class Tracker:
         step = 1 if stop > start else -1
         current = self._given[start]
         recent: dict[int, Float[Tensor, "cells classes"]] = {}
+        self._discriminant.forget()
         numbers = range(start + step, stop, step)
         others = repeat(None) if not self.share else self._other(start, numbers)
         for number, other in zip(numbers, others, strict=False):
@@ -151,6 +156,7 @@ class Tracker:
             if other is not None:
                 current = geometric_mean(current, other, self.share)
             recent[number] = self._on_grid(current)
+            self._discriminant.learn(self._inputs(number), recent[number])
             recent.pop(number - step * RECENT_FRAMES[-1], None)
             yield number, current
 
@@ -160,7 +166,10 @@ class Tracker:
             yield resized(found, self.size, cv2.INTER_AREA)
 
     def _measured_share(self, opinion: Opinion) -> float:
-        """The share with which given frames that are reached from the ones before are most likely."""
+        """The share with which given frames that are reached from the ones before are most likely.
+
+        Each class counts alike: in pictures of small objects, "background" would otherwise be a good opinion.
+        """
         self._opinion, self.share = opinion, 0.0
         ways = list(pairwise(self._given))
         likelihood = np.zeros(len(SHARES))
@@ -171,7 +180,10 @@ class Tracker:
             truth = self._given[end].argmax(-1)[..., None]
             for place, share in enumerate(SHARES):
                 mixed = np.take_along_axis(geometric_mean(own, other, share), truth, -1)[..., 0]
-                likelihood[place] += float(np.log(mixed[known] + LEAST).mean())
+                told = np.log(mixed + LEAST)
+                likelihood[place] += np.mean(
+                    [told[known & (truth[..., 0] == c)].mean() for c in np.unique(truth[known])]
+                )
         return SHARES[int(likelihood.argmax())] if ways else SHARE
 
     def _next(
@@ -189,9 +201,13 @@ class Tracker:
         told = GIVEN * margins(own, given, self._apart)
         if seen:
             told = told + RECENT * margins(own, [self._memory(n, recent[n], self._reach[1]) for n in seen], self._apart)
+        told = told + LEARNED * self._discriminant.margins(self._inputs(number))
         cells = told.reshape(*self._features.size, -1).numpy()
         logits = logits + resized(cells, self.size, cv2.INTER_CUBIC)
         return drawn_to_edges(softmax(logits), self._small(number))
+
+    def _inputs(self, number: int) -> Float[Tensor, "cells inputs"]:
+        return inputs(self._features(number).flatten(0, 1))
 
     def _memory(self, number: int, classes: Float[Tensor, "cells classes"], reach: float) -> Memory:
         return Memory(self._features(number).flatten(0, 1), classes, reach)

@@ -69,7 +69,8 @@ SCRIPT = """
   gl?.getExtension("WEBGL_lose_context")?.loseContext();
   // viser turns and moves the camera by arrows and letters, wherever they are pressed.
   document.body.addEventListener("keydown", (event) => {
-    if (event.target.closest("[role=slider], .mantine-Slider-root, [role=listbox], input, textarea")) event.stopPropagation();
+    const takers = "[role=slider], .mantine-Slider-root, [role=listbox], input, textarea";
+    if (event.target.closest(takers)) event.stopPropagation();
   });
   // The way of a pointer that draws goes to the server by a hidden line of text. viser gets no moves: it takes
   // the press and the release for a click where the way begins.

@@ -13,6 +13,7 @@ from semfield_ns.rendering.edges import GuidedFilter
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.teachers.base import Teacher
 from semfield_ns.teachers.classical import ClassicalTeacher
+from semfield_ns.tracking.discriminant import Discriminant, inputs
 from semfield_ns.tracking.features import SAMPLED, FrameFeatures, fit_basis
 from semfield_ns.tracking.matching import MOST, Memory, distances, margins
 from semfield_ns.tracking.results import mean_iou, worth_correcting
@@ -184,3 +185,47 @@ def test_labels_of_a_scene_are_followed_where_that_is_sure(tmp_path):
         known = ids != IGNORE
         assert 0.7 < known.mean() < 1 and (ids[known] == truth[number][known]).mean() > 0.98
         assert all((ids == i).sum() > 0.5 * (truth[number] == i).sum() for i in (1, 2))
+
+
+def classified(seed, count=300, apart=1.5):
+    """Features of two classes, the second of a tenth of the cells, and their probabilities."""
+    generator = torch.Generator().manual_seed(seed)
+    second = (torch.arange(count) % 10 == 0).float()
+    features = torch.randn(count, 16, generator=generator)
+    features[:, 0] += apart * (2 * second - 1)
+    return torch.nn.functional.normalize(features, dim=-1), torch.stack([1 - second, second], dim=1)
+
+
+def test_a_discriminant_tells_classes_apart_as_far_as_they_can_be():
+    features, classes = classified(0)
+    judge = Discriminant([(inputs(features), classes)])
+    others, truth = classified(1)
+    told = judge.margins(inputs(others))
+    right = (told.argmax(1) == truth.argmax(1)).float()
+    assert right[truth[:, 1] > 0].mean() > 0.8, "the rarer class counts as much as the other"
+    assert right[truth[:, 0] > 0].mean() > 0.8
+    torch.testing.assert_close(told[:, 0], -told[:, 1])
+    alike = Discriminant([(inputs(classified(0, apart=0.0)[0]), classes)])
+    assert alike.explained < 0.5 * judge.explained
+    one = Discriminant([(inputs(features), torch.stack([torch.ones(300), torch.zeros(300)], dim=1))])
+    assert one.explained == 0 and not one.margins(inputs(others)).any(), "one class is no choice"
+
+
+def test_a_discriminant_learns_what_changes_and_forgets_it():
+    features, classes = classified(0, apart=4.0)
+    judge = Discriminant([(inputs(features), classes)])
+    turned = features[:, [1, 0, *range(2, 16)]]  # the classes differ in another feature now
+    before = judge.margins(inputs(turned))
+    for _ in range(20):
+        judge.learn(inputs(turned), classes)
+    after = judge.margins(inputs(turned))
+    accuracy = [(m.argmax(1) == classes.argmax(1)).float().mean().item() for m in (before, after)]
+    assert accuracy[1] > accuracy[0] and accuracy[1] > 0.95
+    assert (judge.margins(inputs(features)).argmax(1) == classes.argmax(1)).float().mean() > 0.9, (
+        "what was given counts"
+    )
+    judge.forget()
+    torch.testing.assert_close(judge.margins(inputs(turned)), before)
+    unsure = Discriminant([(inputs(features), classes)])
+    unsure.learn(inputs(turned), torch.full((300, 2), 0.5))
+    assert torch.isfinite(unsure.margins(inputs(turned))).all()
