@@ -152,14 +152,15 @@ def steps(work: "Work") -> list[Step]:
             work.refine_poses,
             work.refined_file,
         ),
+        step("again", "Finding what moves, with these poses", learned, work.find_motion_again),
         step("depth", "Depth", {"model": chosen.depth_model} | learned, work.find_depth),
         step("labels", "Labels", given("labels", chosen.labels, chosen) | followed, work.labels),
         step("masks", "Motion masks of whole objects", {"model": chosen.sam_model} | learned, work.complete_masks),
         step("scene", "The scene", {}, work.write_scene, work.scene_file),
         step("report", "The report", {}, work.write_report, work.report_file),
     ]
-    left_out = {"flow", "rough", "motion", "refined", "masks"} if chosen.static else set()
-    left_out |= {"refined"} if chosen.poses is not None else set()
+    left_out = {"flow", "rough", "motion", "refined", "again", "masks"} if chosen.static else set()
+    left_out |= {"refined", "again"} if chosen.poses is not None else set()
     return [each for each in plan if each.name not in left_out]
 
 

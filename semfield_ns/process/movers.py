@@ -4,11 +4,16 @@ Flow says for some pixels of some frames that they move, or that they stand stil
 errs at other places in other frames: what it says most often of things that look alike holds. So a linear classifier of
 image features learns from all frames what flow is sure of, and judges each part of the video without having seen it.
 How far it agrees with the flow there tells whether the evidence is of things at all.
+
+A camera that stays in one place follows something, or looks at it: what looks like the edges of the pictures is around
+it, such as ripples and near ground, though it may seem to move (the boundary prior of Wei et al., "Geodesic Saliency
+Using Background Priors", 2012, on a whole video).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +25,7 @@ from semfield_ns.io import image_size, read_rgb
 from semfield_ns.labelling.classifier import Linear, Recipe, Samples, fit
 from semfield_ns.process.motion import Evidence
 from semfield_ns.scenes.flow import FlowMap, Mask
+from semfield_ns.teachers.lite import CHANNELS
 
 LONGEST = 320
 """px; evidence of all frames is kept at this size"""
@@ -31,6 +37,11 @@ _PARTS = 4  # of the video, each judged by a classifier of the others
 _RECIPE = Recipe((1.0,), 3e-3)
 _FLOW_ODDS = 3.0  # log-odds that full evidence of the flow stands for
 _MOST_ODDS = 4.0  # of the classifier
+_EDGE = (0.09, 0.2)  # of the shorter side: nearer to its edge, a network sees the edge itself
+_FINE = CHANNELS[0]  # image features that see little more than their own cell: others know where the edge is
+_EDGE_ROUNDS = 3
+_EDGE_ODDS = 2.5  # what log-odds that something looks like the edges of pictures count
+_UNLIKE = 2.0  # log-odds from which it does not
 _MUCH = 0.35  # of the picture
 _SUPPORTED = 0.6  # agreement
 
@@ -79,6 +90,7 @@ def tell(
     flows: Sequence[tuple[FlowMap, Mask]],
     back: Sequence[tuple[FlowMap, Mask]],
     features: Grid | None = None,
+    one_place: bool = False,
 ) -> Told:
     """All of it joined.
 
@@ -87,12 +99,15 @@ def tell(
         flows: to the next frame, px of that size; one less than frames.
         back: to the previous one, from the second frame on.
         features: image features, if any.
+        one_place: whether the camera stays in one place.
     """
     together = carried(evidence, flows, back)
     found, agreement = together, 0.0
     if features is not None:
         looks, agreement = judged(together, features)
         odds = [_FLOW_ODDS * flow + look for flow, look in zip(together, looks, strict=True)]
+        if one_place:
+            odds = unlike_edges(odds, features)
         found = [np.tanh(each / 2) for each in odds]
     return Told(found, float(np.mean([(each > 0).mean() for each in found])), agreement)
 
@@ -142,24 +157,88 @@ def judged(evidence: Sequence[Evidence], features: Grid) -> tuple[list[Evidence]
     count = len(evidence)
     samples = [_sampled(each, features(place), _SAMPLES // count, place) for place, each in enumerate(evidence)]
     looks, doubt, removed = [], 0.0, 0.0
+    for place, rule in enumerate(_rules(samples)):
+        if rule is None:
+            looks.append(np.zeros_like(evidence[place]))
+            continue
+        seen, moves = samples[place]
+        if len(moves):
+            loss = torch.nn.functional.binary_cross_entropy_with_logits
+            known = loss(rule.chance.expand(len(moves)), moves.float(), reduction="sum")
+            doubt += float(known)
+            removed += float(known - loss(rule.odds(seen), moves.float(), reduction="sum"))
+        looks.append(_at_size(rule.odds(features(place)), evidence[place].shape))
+    return looks, max(0.0, removed / doubt) if doubt else 0.0
+
+
+def unlike_edges(odds: Sequence[Evidence], features: Grid) -> list[Evidence]:
+    """Less of what looks like the edges of the pictures rather than like what moves inside.
+
+    Args:
+        odds: log-odds that a pixel moves.
+        features: image features.
+    """
+    fine: Grid = lambda place: features(place)[..., :_FINE]  # noqa: E731
+    found = list(odds)
+    for _ in range(_EDGE_ROUNDS):
+        samples = [_at_edges(each, fine(place), place) for place, each in enumerate(found)]
+        for place, rule in enumerate(_rules(samples, balanced=True)):
+            if rule is not None:
+                grid = cv2.GaussianBlur(rule.odds(fine(place)).numpy(), (0, 0), 1.0)
+                edge = _at_size(torch.from_numpy(grid), odds[place].shape)
+                found[place] = odds[place] - _EDGE_ODDS * np.maximum(0, edge + _UNLIKE)
+    return found
+
+
+def _at_size(odds: Float[Tensor, "h w"], shape: tuple[int, ...]) -> Evidence:
+    return cv2.resize(odds.clamp(-_MOST_ODDS, _MOST_ODDS).numpy(), shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+class _Rule(NamedTuple):
+    """A linear classifier of features."""
+
+    weight: Float[Tensor, "C"]
+    bias: Tensor
+    chance: Tensor
+    """log-odds without features"""
+
+    def odds(self, features: Float[Tensor, "*cells C"]) -> Float[Tensor, "*cells"]:
+        return features @ self.weight + self.bias
+
+
+def _rules(samples: Sequence[tuple[Tensor, Tensor]], balanced: bool = False) -> Iterator[_Rule | None]:
+    """For each frame what the other parts of the video teach; None where they show one class only.
+
+    Args:
+        samples: features and classes of each frame.
+        balanced: as many of each class.
+    """
+    count = len(samples)
     for part in np.array_split(np.arange(count), min(_PARTS, count)):
         others = [samples[place] for place in range(count) if place not in part]
         x, y = torch.cat([x for x, _ in others]), torch.cat([y for _, y in others])
         if len(y) == 0 or y.min() == y.max():
-            looks += [np.zeros_like(evidence[place]) for place in part]
+            yield from [None] * len(part)
             continue
-        weight, bias = _fitted(x, y)
-        base = torch.logit(y.double().mean()).float()
-        for place in part:
-            seen, moves = samples[place]
-            if len(moves):
-                loss = torch.nn.functional.binary_cross_entropy_with_logits
-                known = loss(base.expand(len(moves)), moves.float(), reduction="sum")
-                doubt += float(known)
-                removed += float(known - loss(seen @ weight + bias, moves.float(), reduction="sum"))
-            grid = (features(place) @ weight + bias).clamp(-_MOST_ODDS, _MOST_ODDS).numpy()
-            looks.append(cv2.resize(grid, evidence[place].shape[::-1], interpolation=cv2.INTER_LINEAR))
-    return looks, max(0.0, removed / doubt) if doubt else 0.0
+        if balanced:
+            drawn = np.random.default_rng(0).permutation(len(y))
+            sides = [drawn[(y.numpy() == side)[drawn]] for side in (False, True)]
+            kept = torch.from_numpy(np.concatenate([side[: min(map(len, sides))] for side in sides]))
+            x, y = x[kept], y[kept]
+        rule = _Rule(*_fitted(x, y), torch.logit(y.double().mean()).float())
+        yield from [rule] * len(part)
+
+
+def _at_edges(odds: Evidence, grid: Float[Tensor, "h w C"], seed: int) -> tuple[Tensor, Tensor]:
+    """Features, and whether they are at the edges of the picture, of cells there and of some that move inside."""
+    rows, columns = grid.shape[:2]
+    small = cv2.resize(odds.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[:rows, :columns]
+    away = np.minimum(np.minimum(y, rows - 1 - y), np.minimum(x, columns - 1 - x)) / min(rows, columns)
+    edge = np.flatnonzero((away >= _EDGE[0]) & (away < _EDGE[1]))
+    inside = np.random.default_rng(seed).permutation(np.flatnonzero((away >= _EDGE[1]) & (small > 0)))[: len(edge)]
+    cells = torch.from_numpy(np.concatenate([edge, inside]))
+    return grid.flatten(0, 1)[cells].float(), torch.arange(len(cells)) < len(edge)
 
 
 def _sampled(evidence: Evidence, grid: Float[Tensor, "h w C"], most: int, seed: int) -> tuple[Tensor, Tensor]:

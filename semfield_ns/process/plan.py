@@ -115,6 +115,17 @@ class Work(Workspace):
     def find_motion(self, report: Report) -> None:
         """What moves, told by the whole video; or the masks that are given."""
         self.begin(self.motion_file(0).parent, self.refined_file)
+        self._write_motion(report)
+
+    def find_motion_again(self, report: Report) -> None:
+        """With the refined poses of a path: the first ones may be those of something that moves."""
+        self.begin(self.record("again"))
+        repeated = self.settings.masks is None and not self.registration.one_place
+        if repeated:
+            self._write_motion(report)
+        write_json(self.record("again"), {"repeated": repeated})
+
+    def _write_motion(self, report: Report) -> None:
         self._bridge_gaps()
         if self.settings.masks is not None:
             masks, record = self._given_masks(self.settings.masks), {"told": True}
@@ -138,9 +149,9 @@ class Work(Workspace):
         )
         features = self._features()
         stands = self.registration.figures.get("camera_motion") != "turning"
-        told = movers.tell(evidence, ahead, back, features)
+        told = movers.tell(evidence, ahead, back, features, self.registration.one_place)
         if not told.believed(stands):
-            told = movers.tell(doubted, ahead, back, features)
+            told = movers.tell(doubted, ahead, back, features, self.registration.one_place)
         believed = told.believed(stands)
 
         def masks() -> Iterator[tuple[int, Mask]]:

@@ -1,17 +1,20 @@
 """Which class a cell has, by a linear discriminant that is learned while the video goes on.
 
-Least squares on the features of cells (a linear target model, as of Bhat et al., "Learning What to Learn for Video
-Object Segmentation", 2020, without its network). What was given always counts; what was found a moment ago counts as
-well, and fades. All that is kept are sums of products: memory does not grow with the video.
+Least squares on the features of a cell and of the eight around it (a linear target model, as of Bhat et al., "Learning
+What to Learn for Video Object Segmentation", 2020, without its network). What was given always counts; what was found a
+moment ago counts as well, and fades. All that is kept are sums of products: memory does not grow with the video.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+WINDOW = 3
+"""cells, the side of what is looked at"""
 PENALTY = 0.03
 """of squared weights, where features have a mean square of 1"""
 FOUND = 0.3
@@ -37,10 +40,12 @@ class Sums(NamedTuple):
         return Sums(*((1 - share) * mine + share * theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def inputs(features: Float[Tensor, "cells dim"]) -> Float[Tensor, "cells inputs"]:
-    """What a cell is judged by: its features, of unit norm at first, and a 1."""
-    count, dim = features.shape
-    return torch.cat([dim**0.5 * features, features.new_ones(count, 1)], dim=1)
+def inputs(features: Float[Tensor, "rows columns dim"]) -> Float[Tensor, "cells inputs"]:
+    """What a cell is judged by: the features around it, of unit norm at first, and a 1."""
+    rows, columns, dim = features.shape
+    maps = dim**0.5 * features.permute(2, 0, 1)[None]
+    around = F.unfold(F.pad(maps, (WINDOW // 2,) * 4, mode="replicate"), WINDOW)[0].T
+    return torch.cat([around, features.new_ones(rows * columns, 1)], dim=1)
 
 
 def sums(

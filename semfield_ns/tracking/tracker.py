@@ -26,8 +26,8 @@ from semfield_ns.tracking.matching import Memory, distances, margins
 
 LONGEST = 480
 """px: the longer side of pictures that flow is estimated on, and of probabilities"""
-FLOW, DOUBTFUL_FLOW = 0.5, 0.1
-"""what the log-probabilities of the frame before count, where flow agrees there and back, and where it does not"""
+FLOW = 0.5
+"""what the log-probabilities of the frame before count, as far as flow agrees there and back"""
 GIVEN, RECENT = 0.25, 0.25
 """what the margins by features of given frames and of recent frames count"""
 LEARNED = 1.0
@@ -192,7 +192,7 @@ class Tracker:
         """What a frame shows, from what its neighbour does."""
         there, back = self._flow(number, before), self._flow(before, number)
         trust = np.exp(-np.square(consistency_gap(there, back) / AGREEING))[..., None]
-        logits = (FLOW * trust + DOUBTFUL_FLOW * (1 - trust)) * np.log(np.maximum(moved(current, there), LEAST))
+        logits = FLOW * trust * np.log(np.maximum(moved(current, there), LEAST))
         own = self._features(number).flatten(0, 1)
         step = number - before
         nearest = sorted((n for n in self._given if n != number), key=lambda n: abs(n - number))[:MOST_GIVEN]
@@ -207,7 +207,7 @@ class Tracker:
         return drawn_to_edges(softmax(logits), self._small(number))
 
     def _inputs(self, number: int) -> Float[Tensor, "cells inputs"]:
-        return inputs(self._features(number).flatten(0, 1))
+        return inputs(self._features(number))
 
     def _memory(self, number: int, classes: Float[Tensor, "cells classes"], reach: float) -> Memory:
         return Memory(self._features(number).flatten(0, 1), classes, reach)

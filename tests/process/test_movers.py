@@ -63,3 +63,26 @@ def test_flow_is_reduced_with_its_pixels():
     flow[..., 0] = 8
     small, valid = movers.reduced_flow(flow, np.ones((480, 640), bool))
     assert small.shape == (240, 320, 2) and np.allclose(small[..., 0], 4) and valid.all()
+
+
+def test_of_a_camera_in_one_place_what_looks_like_the_edges_does_not_move():
+    size = (120, 160)
+    y, x = np.mgrid[: size[0], : size[1]]
+    water = y > 40
+    swans = [water & (abs(y - 75) < 16) & (abs(x - 60 - 4 * place) < 20) for place in range(8)]
+
+    def look(place: int) -> torch.Tensor:
+        noise = np.random.default_rng(place).normal(size=size)
+        planes = np.stack([water & ~swans[place], swans[place], 0.5 * noise], axis=-1)
+        return torch.from_numpy(planes.reshape(30, 4, 40, 4, 3).mean(axis=(1, 3))).float()
+
+    def seen(place: int) -> np.ndarray:
+        ripples = np.random.default_rng(place).choice([0.9, -0.4], (12, 16), p=(0.7, 0.3)).repeat(10, 0).repeat(10, 1)
+        return np.where(swans[place], 1.0, np.where(water, ripples, -1.0)).astype(np.float32)
+
+    evidence = [seen(place) for place in range(8)]
+    still = [(np.zeros((*size, 2), np.float32), np.zeros(size, bool))] * 7
+    moves, stays = (movers.tell(evidence, still, still, look, one_place) for one_place in (False, True))
+    assert (moves.evidence[3] > 0)[water].mean() > 0.6, "flow says that most of it moves"
+    found = stays.evidence[3] > 0
+    assert (found & swans[3]).sum() / (found | swans[3]).sum() > 0.7

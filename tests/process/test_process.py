@@ -90,10 +90,10 @@ def test_a_second_run_does_nothing_and_a_lost_step_is_made_again(scene, capsys):
     video, folder = scene
     process(video, folder, models="classical", threads=1)
     printed = capsys.readouterr().out
-    assert printed.count("done before") == 11 and str(folder / "annotate" / "README.txt") in printed
+    assert printed.count("done before") == 12 and str(folder / "annotate" / "README.txt") in printed
     (folder / "transforms.json").unlink()
     process(video, folder, models="classical", threads=1)
-    assert capsys.readouterr().out.count("done before") == 10
+    assert capsys.readouterr().out.count("done before") == 11
     assert (folder / "transforms.json").is_file()
 
 
@@ -109,7 +109,7 @@ def test_labels_come_late_and_complete_what_moves(scene, tmp_path, capsys):
     classes.append({"id": 1, "name": "crane", "color": [255, 0, 0], "dynamic": True})
     (tmp_path / "labels" / "classes.json").write_text(json.dumps({"classes": classes}))
     process(video, folder, models="classical", threads=1, labels=tmp_path / "labels")
-    assert capsys.readouterr().out.count("done before") == 7  # up to depth
+    assert capsys.readouterr().out.count("done before") == 8  # up to depth
     read = read_transforms(folder / "transforms.json")
     assert [i for i, frame in enumerate(read.train) if frame.semantic_path] == [3, 6]
     masks = [np.array(read_image(frame.dynamic_mask_path)) > 0 for frame in read.train]

@@ -187,13 +187,13 @@ def test_labels_of_a_scene_are_followed_where_that_is_sure(tmp_path):
         assert all((ids == i).sum() > 0.5 * (truth[number] == i).sum() for i in (1, 2))
 
 
-def classified(seed, count=300, apart=1.5):
-    """Features of two classes, the second of a tenth of the cells, and their probabilities."""
+def classified(seed, rows=50, columns=30, apart=1.5):
+    """Features of two classes on a grid, the second of a tenth of the rows, and their probabilities."""
     generator = torch.Generator().manual_seed(seed)
-    second = (torch.arange(count) % 10 == 0).float()
-    features = torch.randn(count, 16, generator=generator)
-    features[:, 0] += apart * (2 * second - 1)
-    return torch.nn.functional.normalize(features, dim=-1), torch.stack([1 - second, second], dim=1)
+    second = (torch.arange(rows) % 10 == 0).float()[:, None].expand(rows, columns)
+    features = torch.randn(rows, columns, 16, generator=generator)
+    features[..., 0] += apart * (2 * second - 1)
+    return torch.nn.functional.normalize(features, dim=-1), torch.stack([1 - second, second], dim=-1).flatten(0, 1)
 
 
 def test_a_discriminant_tells_classes_apart_as_far_as_they_can_be():
@@ -207,14 +207,14 @@ def test_a_discriminant_tells_classes_apart_as_far_as_they_can_be():
     torch.testing.assert_close(told[:, 0], -told[:, 1])
     alike = Discriminant([(inputs(classified(0, apart=0.0)[0]), classes)])
     assert alike.explained < 0.5 * judge.explained
-    one = Discriminant([(inputs(features), torch.stack([torch.ones(300), torch.zeros(300)], dim=1))])
+    one = Discriminant([(inputs(features), torch.eye(2)[torch.zeros(len(classes), dtype=torch.long)])])
     assert one.explained == 0 and not one.margins(inputs(others)).any(), "one class is no choice"
 
 
 def test_a_discriminant_learns_what_changes_and_forgets_it():
     features, classes = classified(0, apart=4.0)
     judge = Discriminant([(inputs(features), classes)])
-    turned = features[:, [1, 0, *range(2, 16)]]  # the classes differ in another feature now
+    turned = features[..., [1, 0, *range(2, 16)]]  # the classes differ in another feature now
     before = judge.margins(inputs(turned))
     for _ in range(20):
         judge.learn(inputs(turned), classes)
@@ -227,5 +227,5 @@ def test_a_discriminant_learns_what_changes_and_forgets_it():
     judge.forget()
     torch.testing.assert_close(judge.margins(inputs(turned)), before)
     unsure = Discriminant([(inputs(features), classes)])
-    unsure.learn(inputs(turned), torch.full((300, 2), 0.5))
+    unsure.learn(inputs(turned), torch.full_like(classes, 0.5))
     assert torch.isfinite(unsure.margins(inputs(turned))).all()
