@@ -3,7 +3,8 @@
 For each video the mask of the first frame is given. J, F and J&F are those of DAVIS (mean over all frames but the first
 and the last). Beside semfield's tracking: the first mask copied, the first mask looked up by chained flow, the nearest
 features of the first frame alone, and, where its weights are on this machine, SAM 2. What is done is kept in OUTPUT and
-not done again. With --process, each video also goes through `semfield process`.
+not done again. With --process, each video also goes through `semfield process`; with --train, it does so with the mask
+of the first frame, followed, and `semantic-flow-splat-tiny` is trained on the scene: PSNR, J and F of its own frames.
 """
 
 import json
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import gaussians
 import numpy as np
 import torch
 import tyro
@@ -21,7 +23,7 @@ from training import machine
 from video_segmentation import video_labels
 
 from semfield_ns.errors import SemfieldError
-from semfield_ns.io import read_image, read_json, write_json
+from semfield_ns.io import read_image, read_json, write_json, write_png
 from semfield_ns.metrics.instances import boundary_accuracy, region_similarity
 from semfield_ns.scenes.flow import estimate_flow, follow
 from semfield_ns.teachers.registry import build_teacher
@@ -46,6 +48,7 @@ def main(
     videos: tuple[str, ...] = (),
     every: int = 1,
     process: bool = False,
+    train: bool = False,
     frames: int = 40,
     max_size: int = 480,
 ) -> None:
@@ -57,6 +60,7 @@ def main(
         videos: Of these only; all by default.
         every: Compare every so many frames.
         process: Also make a scene of each video, with `semfield process`.
+        train: Also train on a scene of each video.
         frames: Of a scene, at most.
         max_size: Of a scene, px.
     """
@@ -75,6 +79,10 @@ def main(
             found["process"] = processed(pictures, truth, output / "scenes" / name, frames, max_size)
             write_json(file, found)
             print(f"{name:20} process {json.dumps(found['process'])}", flush=True)
+        if train and "trained" not in found:
+            found["trained"] = trained(pictures, truth, output / "trained" / name, frames, max_size)
+            write_json(file, found)
+            print(f"{name:20} trained {json.dumps(found['trained'])}", flush=True)
     print(table({name: read_json(output / f"{name}.json") for name in names}))
     print(f"\n{machine()}")
 
@@ -170,19 +178,66 @@ def outlined(rgb: np.ndarray, mask: Mask, truth: Mask, width: int = 320) -> np.n
     return cv2.resize(painted, (width, round(width * rgb.shape[0] / rgb.shape[1])), interpolation=cv2.INTER_AREA)
 
 
-def processed(pictures: Pictures, truth: list[Mask], scene: Path, frames: int, max_size: int) -> dict[str, object]:
-    """What `semfield process` makes of the video: its kind, frames with a pose, and what it says moves."""
+def made(
+    pictures: Pictures, scene: Path, frames: int, max_size: int, *options: str
+) -> tuple[subprocess.CompletedProcess[str], float]:
+    """`semfield process` of the video as mp4: how it ended, and its seconds."""
     scene.parent.mkdir(parents=True, exist_ok=True)
     video = scene.parent / f"{scene.name}.mp4"
     pattern = pictures.files[0].parent / "%05d.jpg"
     encode = ["ffmpeg", "-y", "-loglevel", "error", "-framerate", "24", "-i", str(pattern), "-pix_fmt", "yuv420p"]
     subprocess.run([*encode, str(video)], check=True)
     command = [str(Path(sys.executable).parent / "semfield"), "process", str(video), "--output-dir", str(scene)]
+    command += ["--num-frames", str(frames), "--max-size", str(max_size), *options]
     start = time.perf_counter()
-    done = subprocess.run(
-        [*command, "--num-frames", str(frames), "--max-size", str(max_size)], capture_output=True, text=True
-    )
-    row: dict[str, object] = {"seconds": time.perf_counter() - start}
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done, time.perf_counter() - start
+
+
+@torch.no_grad()
+def own_frames(pipeline, scene: Path, truth: list[Mask]) -> dict[str, float]:
+    """PSNR, J and F of the frames that a scene was trained on, but for the first, whose mask was given."""
+    picked = read_json(scene / ".process" / "frames.json")["frames"]
+    data = pipeline.datamanager.train_dataset
+    errors, scores, followed = [], [], []
+    for place, frame in enumerate(data.metadata["frames"]):
+        number = picked[int(frame.image_path.stem)]["index"]
+        raw = pipeline.model.raw_outputs_for_camera(data.cameras[place : place + 1])
+        errors.append(float((raw["rgb"].clamp(0, 1) - data[place]["image"][..., :3]).square().mean()))
+        if 0 < number < len(truth) - 1:
+            size = truth[number].shape[::-1]
+            drawn, given = (
+                cv2.resize((ids.numpy() == 1).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+                for ids in (raw["logits"].argmax(-1), data.semantics(place)[..., 0])
+            )
+            scores.append([measure(drawn, truth[number]) for measure in (region_similarity, boundary_accuracy)])
+            followed.append([measure(given, truth[number]) for measure in (region_similarity, boundary_accuracy)])
+    (j, f), (label_j, label_f) = np.mean(scores, axis=0), np.mean(followed, axis=0)
+    return {
+        "psnr": float(np.mean(-10 * np.log10(errors))),
+        "J": float(j),
+        "F": float(f),
+        "labels J": float(label_j),
+        "labels F": float(label_f),
+    }
+
+
+def trained(pictures: Pictures, truth: list[Mask], scene: Path, frames: int, max_size: int) -> dict[str, object]:
+    """A scene of the video with the first mask, followed; and what its own frames look like after training."""
+    given = scene.parent / f"{scene.name}_first.png"
+    write_png(given, truth[0].astype(np.uint8) * 255)
+    done, seconds = made(pictures, scene, frames, max_size, "--labels", str(given), "--follow-labels")
+    row: dict[str, object] = {"process seconds": seconds}
+    if done.returncode:
+        return row | {"refused": done.stderr.strip().splitlines()[-1:]}
+    pipeline, _, (wall, processor) = gaussians.train("semantic-flow-splat-tiny", scene, 0)
+    return row | {"seconds": wall, "processor": processor} | own_frames(pipeline, scene, truth)
+
+
+def processed(pictures: Pictures, truth: list[Mask], scene: Path, frames: int, max_size: int) -> dict[str, object]:
+    """What `semfield process` makes of the video: its kind, frames with a pose, and what it says moves."""
+    done, seconds = made(pictures, scene, frames, max_size)
+    row: dict[str, object] = {"seconds": seconds}
     if done.returncode:
         return row | {"refused": done.stderr.strip().splitlines()[-1:]}
     content, picked = read_json(scene / "transforms.json"), read_json(scene / ".process" / "frames.json")["frames"]
