@@ -54,7 +54,8 @@ def track(
         device: Device for SAM, such as cuda.
     """
     from semfield_ns.process.frames import open_source
-    from semfield_ns.process.labels import import_labels, named_classes
+    from semfield_ns.process.labels import import_labels
+    from semfield_ns.process.labels.imported import named_classes
     from semfield_ns.tracking.pictures import Pictures
     from semfield_ns.tracking.results import write_labels, write_overlay, write_trust
 

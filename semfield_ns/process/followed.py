@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semfield_ns.process.labels import Imported
+from semfield_ns.process.labels.imported import Imported
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.teachers.registry import build_teacher
 from semfield_ns.tracking.features import FrameFeatures, suited_to

@@ -25,7 +25,9 @@ from semfield_ns.process.followed import follow_labels
 from semfield_ns.process.frames import Report, frame_name, open_source, write_frames
 from semfield_ns.process.geometry import Fit, View, far_away, fit_depth, relative_pose, sampson_distance
 from semfield_ns.process.given_poses import import_poses
-from semfield_ns.process.labels import Imported, import_labels, write_template
+from semfield_ns.process.labels import import_labels
+from semfield_ns.process.labels.imported import Imported
+from semfield_ns.process.labels.template import write_template
 from semfield_ns.process.models import ModelCard
 from semfield_ns.process.registration import Registration, match_images
 from semfield_ns.process.structure import TooFewRegistered, refine, register

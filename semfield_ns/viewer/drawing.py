@@ -209,8 +209,8 @@ class DrawingTools:
             self._voice.tell(f"The box marks {entry.name}. For another thing: Undo, New object, and draw it again.")
         else:
             self._voice.tell(
-                f"The mask of {entry.name} is shown. If it is too large, press Stroke on background; "
-                "if too small, Stroke on object."
+                f"The mask of {entry.name} is shown, and dragging turns the camera again. If it is too large, press "
+                "Stroke on background; if too small, Stroke on object."
             )
 
     # ------------------------------------------------------------------------------------------ boxes and eraser

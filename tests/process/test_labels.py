@@ -6,7 +6,10 @@ from PIL import Image
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.process.flow import flow_file
-from semfield_ns.process.labels import carried, coco_mask, grow, import_labels, write_template
+from semfield_ns.process.labels import import_labels
+from semfield_ns.process.labels.clicks import carried, grow
+from semfield_ns.process.labels.coco import coco_mask
+from semfield_ns.process.labels.template import write_template
 from semfield_ns.process.names import FrameNames, PickedFrames
 from semfield_ns.scenes.flow import write_flow
 from semfield_ns.scenes.labels import IGNORE

@@ -8,7 +8,7 @@ import torch
 from semfield_ns.io import write_png
 from semfield_ns.metrics.instances import region_similarity
 from semfield_ns.process.followed import follow_labels
-from semfield_ns.process.labels import Imported, named_classes
+from semfield_ns.process.labels.imported import Imported, named_classes
 from semfield_ns.rendering.edges import GuidedFilter
 from semfield_ns.scenes.labels import IGNORE
 from semfield_ns.teachers.base import Teacher
