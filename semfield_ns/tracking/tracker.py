@@ -38,6 +38,8 @@ MOST_GIVEN = 4
 """given frames that a frame is compared with: the nearest"""
 RECENT_FRAMES = (1, 3, 6)
 """frames back"""
+EDGE_RADIUS, EDGE_SMOOTHNESS = 6, 2e-4
+"""px, and variance of colours: how closely probabilities are drawn to the edges of the picture (`GuidedFilter`)"""
 LEAST = 0.05
 """probability of any class in the frame before"""
 AGREEING = 1.5
@@ -264,7 +266,7 @@ def geometric_mean(first: Probabilities, second: Probabilities, share: float) ->
 
 def drawn_to_edges(probabilities: Probabilities, rgb: Rgb) -> Probabilities:
     """Probabilities whose edges are those of the picture."""
-    guided = GuidedFilter(rgb)
+    guided = GuidedFilter(rgb, EDGE_RADIUS, EDGE_SMOOTHNESS)
     planes = [guided(np.ascontiguousarray(plane)) for plane in np.moveaxis(probabilities, -1, 0)]
     return normalised(np.stack(planes, axis=-1).clip(1e-4, 1))
 
