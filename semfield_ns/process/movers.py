@@ -178,13 +178,13 @@ def unlike_edges(odds: Sequence[Evidence], features: Grid) -> list[Evidence]:
         odds: log-odds that a pixel moves.
         features: image features.
     """
-    fine: Grid = lambda place: features(place)[..., :_FINE]  # noqa: E731
+    fine = [features(place)[..., :_FINE].clone() for place in range(len(odds))]
     found = list(odds)
     for _ in range(_EDGE_ROUNDS):
-        samples = [_at_edges(each, fine(place), place) for place, each in enumerate(found)]
+        samples = [_at_edges(each, fine[place], place) for place, each in enumerate(found)]
         for place, rule in enumerate(_rules(samples, balanced=True)):
             if rule is not None:
-                grid = cv2.GaussianBlur(rule.odds(fine(place)).numpy(), (0, 0), 1.0)
+                grid = cv2.GaussianBlur(rule.odds(fine[place]).numpy(), (0, 0), 1.0)
                 edge = _at_size(torch.from_numpy(grid), odds[place].shape)
                 found[place] = odds[place] - _EDGE_ODDS * np.maximum(0, edge + _UNLIKE)
     return found

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from semfield_ns.tracking.matching import over_others
+
 WINDOW = 3
 """cells, the side of what is looked at"""
 PENALTY = 0.03
@@ -34,6 +36,10 @@ class Sums(NamedTuple):
 
     products: Float[Tensor, "inputs inputs"]
     targets: Float[Tensor, "inputs classes"]
+
+    def without(self, other: "Sums") -> "Sums":
+        """Those of the other cells."""
+        return Sums(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
     def mixed(self, other: "Sums", share: float) -> "Sums":
         """With another one, which has this share."""
@@ -94,6 +100,7 @@ class Discriminant:
     def __init__(self, given: Sequence[tuple[Float[Tensor, "cells inputs"], Float[Tensor, "cells classes"]]]) -> None:
         cells = torch.stack([counted(classes) for _, classes in given]).sum(0)
         parts = [sums(found, classes, cells) for found, classes in given]
+        self._cells = cells
         self._given = Sums(*(torch.stack(part).sum(0) for part in zip(*parts, strict=True)))
         self._found: Sums | None = None
         self.explained = explained(self._given)
@@ -108,11 +115,15 @@ class Discriminant:
         new = sums(inputs, classes, counted(classes))
         self._found = new if self._found is None else new.mixed(self._found, FADING)
 
-    def margins(self, inputs: Float[Tensor, "cells inputs"]) -> Float[Tensor, "cells classes"]:
-        """For every cell and class, how much more it is of it than of the best other class, within `MOST`."""
-        products, targets = self._given if self._found is None else self._given.mixed(self._found, FOUND)
-        told = inputs @ solved(products, targets)
-        top = told.topk(min(2, told.shape[1]), dim=1)
-        first, second = top.values[:, :1], top.values[:, -1:]
-        other = torch.where(torch.arange(told.shape[1]) == top.indices[:, :1], second, first)
-        return self.explained * (told - other).clamp(-MOST, MOST)
+    def margins(
+        self, inputs: Float[Tensor, "cells inputs"], own: Float[Tensor, "cells classes"] | None = None
+    ) -> Float[Tensor, "cells classes"]:
+        """For every cell and class, how much more it is of it than of the best other class, within `MOST`.
+
+        Args:
+            inputs: of the cells of a frame.
+            own: classes that were given of this very frame, which is then judged by the others.
+        """
+        given = self._given if own is None else self._given.without(sums(inputs, own, self._cells))
+        told = inputs @ solved(*(given if self._found is None else given.mixed(self._found, FOUND)))
+        return self.explained * over_others(told).clamp(-MOST, MOST)

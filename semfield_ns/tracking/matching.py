@@ -64,8 +64,13 @@ def margins(
             for part in range(NEAREST):
                 best[number, part] = torch.maximum(best[number, part], similarity[part::NEAREST].amax(0))
     own = best.mean(1).T / TEMPERATURE
-    top = own.topk(min(2, classes), dim=1)
-    first, second = top.values[:, :1], top.values[:, -1:]
-    other = torch.where(torch.arange(classes) == top.indices[:, :1], second, first)
     # Where no class, or only one, is in memory, infinities meet.
-    return torch.nan_to_num(own - other, nan=0.0).clamp(-MOST, MOST)
+    return torch.nan_to_num(over_others(own), nan=0.0).clamp(-MOST, MOST)
+
+
+def over_others(values: Float[Tensor, "cells classes"]) -> Float[Tensor, "cells classes"]:
+    """How far the value of each class is above that of the best other one."""
+    classes = values.shape[1]
+    top = values.topk(min(2, classes), dim=1)
+    first, second = top.values[:, :1], top.values[:, -1:]
+    return values - torch.where(torch.arange(classes) == top.indices[:, :1], second, first)

@@ -203,7 +203,8 @@ class Tracker:
         told = GIVEN * margins(own, given, self._apart)
         if seen:
             told = told + RECENT * margins(own, [self._memory(n, recent[n], self._reach[1]) for n in seen], self._apart)
-        told = told + LEARNED * self._discriminant.margins(self._inputs(number))
+        own_labels = self._on_grid(self._given[number]) if number in self._given else None
+        told = told + LEARNED * self._discriminant.margins(self._inputs(number), own_labels)
         cells = told.reshape(*self._features.size, -1).numpy()
         logits = logits + resized(cells, self.size, cv2.INTER_CUBIC)
         return drawn_to_edges(softmax(logits), self._small(number))

@@ -83,6 +83,14 @@ def test_objects_are_followed_in_both_directions(given):
         assert mean_iou(label_image(arrival.probabilities, SIZE), truth[11]) > 0.85
 
 
+def test_a_given_frame_is_reached_without_its_own_labels():
+    frames, truth = moving_disks(2, DISKS)
+    wrong = (truth[1] + 1) % 3
+    for last in (truth[1], wrong):
+        (arrival,) = (r for r in followed(frames, {0: truth[0], 1: last}, 3) if isinstance(r, Arrival))
+        assert mean_iou(label_image(arrival.probabilities, SIZE), truth[1]) > 0.9
+
+
 def test_the_same_input_gives_the_same_result():
     frames, truth = moving_disks(4, DISKS)
     first, second = (followed(frames, {0: truth[0]}, 3) for _ in range(2))
@@ -232,3 +240,13 @@ def test_a_discriminant_learns_what_changes_and_forgets_it():
     unsure = Discriminant([(inputs(features), classes)])
     unsure.learn(inputs(turned), torch.full_like(classes, 0.5))
     assert torch.isfinite(unsure.margins(inputs(turned))).all()
+
+
+def test_a_discriminant_can_leave_out_what_was_given_of_a_frame():
+    (first, classes), (second, truth) = classified(0, apart=4.0), classified(1, apart=4.0)
+    judge = Discriminant([(inputs(first), classes), (inputs(second), truth.flip(1))])  # the second is labelled wrongly
+    alone = Discriminant([(inputs(first), classes)])
+    told = judge.margins(inputs(second), truth.flip(1))
+    assert (told.argmax(1) == truth.argmax(1)).float().mean() > 0.95
+    assert (judge.margins(inputs(second)).argmax(1) == truth.argmax(1)).float().mean() < 0.9
+    assert (told.argmax(1) == alone.margins(inputs(second)).argmax(1)).float().mean() > 0.98
