@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-PresetName = Literal["demo", "demo-b", "fast", "thin", "static"]
+PresetName = Literal["demo", "demo-b", "fast", "thin", "static", "varied"]
 
 
 def synthetic(
@@ -24,7 +24,7 @@ def synthetic(
     Args:
         name: Name of the scene.
         output_dir: Folder of the scene: new, empty, or an earlier synthetic scene.
-        seed: Changes colours, patterns and places; for static, the whole arrangement.
+        seed: Changes colours, patterns and places; for static and varied, the whole arrangement.
         num_frames: Number of frames, or of views of a static scene.
         width: Width of the images in pixels.
         height: Height of the images in pixels.

@@ -20,8 +20,8 @@ def in_view_frame(bundle: RayBundle, views: SourceViews) -> tuple[RayBundle, Sou
     """
     centre = bundle.origins.reshape(-1, 3)[0]
     poses = views.camera_to_world
-    nearest = (poses[:, :, 3] - centre).norm(dim=-1).argmin()
-    rotation = poses[nearest, :, :3]
+    nearest = (poses[:, :, 3] - centre).norm(dim=-1).argmin(dim=0, keepdim=True)
+    rotation = poses.index_select(0, nearest)[0, :, :3]  # by a tensor: the host does not wait for the index
     moved = torch.cat([poses[:, :, :3], poses[:, :, 3:] - centre[:, None]], dim=-1)
     return (
         replace(bundle, origins=(bundle.origins - centre) @ rotation, directions=bundle.directions @ rotation),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -17,6 +18,7 @@ from semfield_ns.gsn.projection import SourceViews, project
 from semfield_ns.io import capital, read_rgb
 from semfield_ns.rendering.rays import sent
 from semfield_ns.scenes.dataparser import make_cameras
+from semfield_ns.scenes.dataset import read_depth
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.scene import Frame, Scene
 
@@ -47,6 +49,10 @@ class PosedScene:
     scale: float
     ranges: Float[Tensor, "N 2"] | None = None
     """nearest and furthest depth in every image, where known; NaN for some"""
+    depth_paths: tuple[Path | None, ...] = ()
+    """depth files of the frames; none where the scene brings no depth, or relative one"""
+    depth_unit: float = 1.0
+    """normalised units of 1 in a depth file"""
 
     def bounds(self, sources: Sequence[int]) -> tuple[float, float]:
         """Depths between which rays are looked at that are rendered from these images."""
@@ -110,12 +116,19 @@ def load_scene(
         torch.from_numpy(normalised.transform).float(),
         normalised.scale,
         None if normalised.ranges is None else torch.from_numpy(normalised.ranges).float(),
+        *_depth_files(scene, normalised.scale),
     )
     if not views_overlap(posed):
         raise SemfieldError(
             f"Scene {scene.root}: no image shows anything that another one shows; check its poses and bounds."
         )
     return posed
+
+
+def _depth_files(scene: Scene, scale: float) -> tuple[tuple[Path | None, ...], float]:
+    paths = tuple(frame.depth_path for frame in (*scene.train, *scene.test))
+    metric = scene.depth_kind == "metric" and any(paths)
+    return paths if metric else (), scale * scene.depth_unit_scale
 
 
 def split(scene: Scene, hold_out: bool) -> tuple[list[int], list[int]]:
@@ -186,7 +199,7 @@ def posed_views(scene: PosedScene, indices: Sequence[int], images: Float[Tensor,
 class SceneLibrary:
     """Scenes with their pictures, which are read lazily.
 
-    Memory: poses of all scenes, and at most `image_budget` bytes of pictures (8 bits a channel).
+    Memory: poses of all scenes, and at most `image_budget` bytes of pictures (8 bits a channel) and of depth.
 
     Args:
         scenes: at least one.
@@ -203,6 +216,21 @@ class SceneLibrary:
         return self.images.get(
             (scene, index), lambda: torch.from_numpy(read_rgb(frame.image_path, f"{frame.where}, image", frame.size))
         )
+
+    def depth(self, scene: int, index: int) -> Float[Tensor, "H W"]:
+        """Depth of one picture along the optical axis, normalised units; 0 where it is not known."""
+        posed = self.scenes[scene]
+        path = posed.depth_paths[index] if posed.depth_paths else None
+        frame = replace(posed.frames[index], depth_path=path)
+        if path is None:
+            return torch.zeros(frame.size)
+
+        def read() -> Tensor:
+            values = read_depth(frame, metric=True) * np.float32(posed.depth_unit)
+            # Between two surfaces there is none: no interpolation.
+            return torch.from_numpy(cv2.resize(values, frame.size[::-1], interpolation=cv2.INTER_NEAREST))
+
+        return self.images.get((scene, index, "depth"), read)
 
     def views(self, scene: int, indices: Sequence[int], device: torch.device | str = "cpu") -> SourceViews:
         """Source views, not encoded yet."""

@@ -36,6 +36,7 @@ from semfield_ns.gsn.sources import nearest_views, same_camera
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore, matching_teacher, matching_tokens
 from semfield_ns.metrics.images import image_quality, psnr
 from semfield_ns.rendering.features import FixedPCA
+from semfield_ns.rendering.rays import sent
 from semfield_ns.scene_model import Parts, SceneModel, finished
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.views import Pictures
@@ -83,6 +84,8 @@ class GSNModelConfig(ModelConfig):
     """Weight of the colour loss beside the feature loss, in the second stage."""
     feature_loss: float = 1.0
     """Weight of the feature loss."""
+    depth_loss: float = 0.0
+    """Weight of the depth loss, in scenes that bring metric depth: rendered synthetic ones, say."""
     mirror_probability: float = 0.0
     """Of source views being flipped in a step of the first stage, as GNT does."""
     crop_share: float = 1.0
@@ -312,14 +315,26 @@ class GSNModel(SceneModel):
             truth = {"rgb": some.metadata["colors"]}
             if second:
                 truth |= {each.output: each.at(scene, some.metadata["indices"]) for each in self.distilled}
+            depths = self._true_depths(scene, some)
             framed, seen = self._framed(some, views)
             for part, outputs in render_parts(self.network, framed, bounds, seen, self.config.rays, second):
                 colors.append(outputs["rgb"].detach())
-                yield {
+                losses = {
                     name: (weights.get(name, self.config.feature_loss) / (total * shown.shape[-1]))
                     * (outputs[name] - shown[part]).square().sum()
                     for name, shown in truth.items()
                 }
+                if depths is not None:
+                    found = outputs["depth"] / framed.metadata["directions_norm"][part]
+                    losses["depth"] = self.config.depth_loss / total * depth_error(found, depths[part], bounds)
+                yield losses
+
+    def _true_depths(self, scene: int, rays: RayBundle) -> Float[Tensor, "R 1"] | None:
+        """Depths along the optical axis of a target's rays, 0 where unknown; None where nothing is learned of them."""
+        if self.config.depth_loss == 0 or not self.library.scenes[scene].depth_paths:
+            return None
+        image, row, column = rays.metadata["indices"].unbind(dim=-1)
+        return sent(self.library.depth(scene, int(image[0]))[row, column, None], self.device)
 
     def _asked_for(self, bundle: RayBundle) -> tuple[int, list[int]]:
         """Scene and source views of a bundle."""
@@ -492,6 +507,16 @@ class GSNModel(SceneModel):
                 metrics[each.output.replace("features", "feature_cosine", 1)] = float(cosine)
                 images[each.output] = torch.cat([each.colors(teacher), each.colors(outputs[each.output])], dim=1)
         return metrics, images
+
+
+def depth_error(
+    found: Float[Tensor, "R 1"], true: Float[Tensor, "R 1"], bounds: tuple[float, float]
+) -> Float[Tensor, ""]:
+    """Sum of absolute differences of inverse depths, as shares of their range, over rays whose depth is known (> 0)."""
+    near, far = bounds
+    known = (true > 0).float()
+    inverse = 1 / found.clamp(min=near / 2) - 1 / torch.where(true > 0, true, far).clamp(near, far)
+    return (inverse.abs() * known).sum() / (1 / near - 1 / far)
 
 
 def of_each_target(rays: RayBundle) -> list[RayBundle]:

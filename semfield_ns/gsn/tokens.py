@@ -34,15 +34,16 @@ _COLOUR_TOKENS = 500  # an image, that the colours of features are fitted on
 def matching_teacher(teacher: str) -> str:
     """The teacher by whose features of pictures strokes find things, for a model that was distilled from a teacher.
 
-    The classical one knows colours and no things: the pretrained one that needs no hub joins it, where it is installed.
+    The classical one knows colours and no things, and the pretrained one that needs no hub sees few colours: they are
+    joined, where it is installed.
     """
-    if teacher != "classical":
+    if teacher not in ("classical", "lite"):
         return teacher
     try:
         packaged_weights()
     except SemfieldError:
-        return teacher
-    return f"lite-fine+{teacher}"
+        return "classical"
+    return "lite-fine+classical"
 
 
 class TokenProjection(nn.Module):

@@ -33,6 +33,7 @@ def small_config(data: Path, **model):
     settings = config.pipeline.model
     settings.network.dim, settings.network.encoder_width, settings.network.feature_dim = 16, 8, 8
     settings.rays.samples, settings.rays.fine_samples = 8, 4
+    settings.teacher = "classical"  # a few channels, at once
     settings.num_source_views, settings.stage_one_steps, settings.projection_images = 3, 4, 3
     for name, value in model.items():
         setattr(settings, name, value)

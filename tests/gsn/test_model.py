@@ -1,7 +1,9 @@
 """The model in training, in evaluation, and from checkpoint to checkpoint."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn import datamanager
 from semfield_ns.gsn.accumulation import summed
-from semfield_ns.gsn.model import of_each_target
+from semfield_ns.gsn.model import depth_error, of_each_target
 from semfield_ns.gsn.sampling import guided_depths, inverse_depths
 from semfield_ns.gsn.schedule import TwoStageSchedulerConfig, follow_stages
 from semfield_ns.segmentation.views import surface_points
@@ -47,6 +49,38 @@ def test_two_stages_train_what_they_should(root, mode):
     assert step_losses(pipeline, 4).keys() == {"rgb", "features"}
     assert any(p.grad is not None and p.grad.any() for p in groups["head"])
     assert bool(pipeline.model.projection.fitted)
+
+
+def test_depth_is_learned_where_a_scene_brings_it(root):
+    pipeline = small_pipeline(root, depth_loss=1.0)
+    model = pipeline.model
+    pipeline.train()
+    assert step_losses(pipeline, 0).keys() == {"rgb", "depth"}
+    posed = model.library.scenes[0]
+    depth = model.library.depth(0, posed.train[1])
+    true = np.load(posed.depth_paths[posed.train[1]])
+    torch.testing.assert_close(depth, torch.from_numpy(true) * posed.scale)
+    assert posed.near < float(depth.min()) and float(depth.max()) < posed.far
+    # The same weights, and other depths: another loss, of the same colours.
+    rays, _ = pipeline.datamanager.next_train(0)
+
+    def losses():
+        torch.manual_seed(0)
+        return model.get_outputs(rays)["losses"]
+
+    before = losses()
+    model.library.scenes = [replace(scene, depth_unit=0.5 * scene.depth_unit) for scene in model.library.scenes]
+    model.library.images.clear()
+    after = losses()
+    assert float(before["rgb"]) == float(after["rgb"]) and float(before["depth"]) != float(after["depth"])
+    model.library.scenes = [replace(scene, depth_paths=()) for scene in model.library.scenes]
+    assert losses().keys() == {"rgb"}
+
+
+def test_errors_of_depth_are_shares_of_the_range_of_inverse_depths():
+    found, true = torch.tensor([[2.0], [4.0], [3.0]]), torch.tensor([[4.0], [4.0], [0.0]])  # the last is not known
+    assert float(depth_error(found, true, (1.0, 5.0))) == pytest.approx((1 / 2 - 1 / 4) / (1 - 1 / 5))
+    assert float(depth_error(true[:2], 100 * true[:2], (1.0, 5.0))) == pytest.approx(2 * (1 / 4 - 1 / 5) / (1 - 1 / 5))
 
 
 def test_rays_that_are_not_kept_in_memory_train_the_same(root):

@@ -17,7 +17,7 @@ import semfield_ns.scenes.synthetic as package
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.synthetic import PRESETS, Intrinsics, make_scene, shapes, write_scene, writer
-from semfield_ns.scenes.synthetic.cameras import pixel_grid, project, rays_through
+from semfield_ns.scenes.synthetic.cameras import WavingPath, pixel_grid, project, rays_through
 from semfield_ns.scenes.synthetic.motion import Motion, smooth_path
 
 MOVING = ["demo", "demo-b", "fast", "thin"]
@@ -179,7 +179,7 @@ def test_every_pixel_of_a_room_is_something(demo, clip):
         assert truth["rgb"].std() > 0.1
 
 
-@pytest.mark.parametrize("name", [*MOVING, "static"])
+@pytest.mark.parametrize("name", [*MOVING, "static", "varied"])
 def test_masks_and_labels_follow_from_the_instances(name):
     scene = make_scene(name, width=64, height=48)
     truth = scene.render(scene.camera_at(9), time=9, samples_per_axis=1)
@@ -344,6 +344,33 @@ def test_static_scenes_differ_by_seed_and_nothing_touches():
     for scene in scenes:
         assert len(scene.instances) >= 4
         assert all(o.pose_at(0)[2, 3] > 0 for o in scene.instances)
+
+
+def test_varied_scenes_are_of_many_kinds_and_their_cameras_see_something():
+    scenes = [make_scene("varied", seed, 8, 40, 30) for seed in range(12)]
+    assert len({type(scene.path) for scene in scenes}) == 2
+    assert len({len(scene.objects) for scene in scenes}) > 6
+    depths = []
+    for scene in scenes:
+        assert [o.instance for o in scene.instances] == list(range(1, len(scene.instances) + 1))
+        for view in (0, 5):
+            truth = scene.render(scene.camera_at(view), samples_per_axis=1)
+            assert (truth["instances"] > 0).mean() > 0.01 and truth["rgb"].std() > 0.02
+            known = truth["depth"][truth["depth"] > 0]
+            depths.append((known.min(), known.max()))
+    assert min(near for near, _ in depths) > 0.3 and max(far for _, far in depths) < 40
+    assert any((scene.render(scene.camera_at(0), samples_per_axis=1)["depth"] == 0).any() for scene in scenes)
+
+
+def test_cameras_in_front_of_a_scene_look_its_way():
+    path = WavingPath(target=(0.2, 1.0, 0.8), distance=4.0, height=1.2, width=0.8, rise=0.3, follow=1.0)
+    poses = np.stack([path.at(u) for u in np.linspace(0, 1, 9)])
+    assert np.allclose(poses[:, 1, 3], -3.0) and np.ptp(poses[:, 0, 3]) == pytest.approx(1.6)
+    assert np.allclose(poses[:, :3, 2], poses[0, :3, 2])  # follows entirely: no turning
+    turning = np.stack([replace(path, follow=0.0).at(u) for u in (0.0, 1.0)])
+    towards = np.array(path.target) - turning[:, :3, 3]
+    assert np.allclose(-turning[:, :3, 2], towards / np.linalg.norm(towards, axis=1, keepdims=True))
+    assert np.allclose(path.at(0.5, (0.1, 0.2, 0.3))[:3, 3] - path.at(0.5)[:3, 3], (0.1, 0.2, 0.3))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ at (u, v) = (j + 0.5, i + 0.5). Depth is z-depth: the distance along the optical
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -80,6 +81,13 @@ def look_at(position: np.ndarray, target: np.ndarray) -> Float[np.ndarray, "4 4"
     return c2w
 
 
+class CameraPath(Protocol):
+    """What a scene asks of the path of its camera."""
+
+    def at(self, u: float, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Float[np.ndarray, "4 4"]:
+        """Camera-to-world matrix at path position u in [0, 1], shifted by (right, forward, up) in scene units."""
+
+
 @dataclass(frozen=True)
 class ArcPath:
     """A smooth path of cameras on a circular arc around `target`, all of them looking at it.
@@ -110,3 +118,33 @@ class ArcPath:
         position = np.array([self.target[0], self.target[1], self.height]) - self.radius * forward
         position[2] += self.height_wave * np.sin(2 * np.pi * u)
         return look_at(position + offset[0] * right + offset[1] * forward + (0.0, 0.0, offset[2]), target)
+
+
+@dataclass(frozen=True)
+class WavingPath:
+    """A smooth path of cameras that look the same way from about one place, as people take a scene in front of them.
+
+    The camera goes to and fro in an upright plane at y = -distance, and looks at points near the target.
+    """
+
+    target: tuple[float, float, float]
+    """World point about which the pictures are centred."""
+    distance: float
+    """From the plane of the cameras to the target."""
+    height: float
+    """Mean world height of the camera."""
+    width: float
+    """Half of the plane's part that is used, sideways."""
+    rise: float
+    """The same, up and down."""
+    waves: float = 2.5
+    """Times that it goes up and down, while it goes sideways once."""
+    follow: float = 0.5
+    """Share of the camera's shift by which what it looks at shifts: 0 turns it towards the target, 1 not at all."""
+
+    def at(self, u: float, offset: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Float[np.ndarray, "4 4"]:
+        """Camera-to-world matrix at path position u in [0, 1], shifted by (right, forward, up) in scene units."""
+        shift = np.array([self.width * (2 * u - 1), 0.0, self.rise * np.sin(2 * np.pi * self.waves * u)])
+        target = np.array(self.target)
+        position = np.array([target[0], target[1] - self.distance, self.height]) + shift
+        return look_at(position + np.array(offset), target + self.follow * shift)

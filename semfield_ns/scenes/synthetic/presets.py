@@ -13,6 +13,7 @@ from semfield_ns.scenes.synthetic.cameras import ArcPath, Intrinsics
 from semfield_ns.scenes.synthetic.motion import Motion, Vector
 from semfield_ns.scenes.synthetic.scene import AnalyticScene, SceneObject
 from semfield_ns.scenes.synthetic.shapes import Box, Capsule, Cone, Cylinder, Plane, Shape, Sphere, Torus
+from semfield_ns.scenes.synthetic.varied import varied_scene
 
 MOVING_CLASSES = (
     SemanticClass("wall", (176, 190, 197), False),
@@ -314,12 +315,19 @@ def static(seed: int, num_frames: int, width: int, height: int) -> AnalyticScene
     return AnalyticScene("static", seed, STILL_CLASSES, objects, camera, path, num_frames, held_out, static=True)
 
 
+def varied(seed: int, num_frames: int, width: int, height: int) -> AnalyticScene:
+    """Things in a ring of cameras, in front of them, or in a room: see `semfield_ns.scenes.synthetic.varied`."""
+    objects, path, camera, held_out = varied_scene(seed, width, height)
+    return AnalyticScene("varied", seed, STILL_CLASSES, objects, camera, path, num_frames, held_out, static=True)
+
+
 PRESETS: dict[str, Callable[[int, int, int, int], AnalyticScene]] = {
     "demo": demo,
     "demo-b": demo_b,
     "fast": fast,
     "thin": thin,
     "static": static,
+    "varied": varied,
 }
 
 
@@ -328,7 +336,7 @@ def make_scene(name: str, seed: int = 0, num_frames: int = 24, width: int = 160,
 
     Args:
         name: one of PRESETS.
-        seed: moves colours, patterns and places; for `static` everything.
+        seed: moves colours, patterns and places; for `static` and `varied` everything.
         num_frames: frames of the clip, or views of a static scene. The path and the motions always take the whole clip.
         width: picture width in pixels.
         height: picture height in pixels.

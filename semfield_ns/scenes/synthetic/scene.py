@@ -8,7 +8,14 @@ from jaxtyping import Bool, Float
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scenes.labels import SemanticClass
-from semfield_ns.scenes.synthetic.cameras import ArcPath, Intrinsics, inside_image, pixel_grid, project, rays_through
+from semfield_ns.scenes.synthetic.cameras import (
+    CameraPath,
+    Intrinsics,
+    inside_image,
+    pixel_grid,
+    project,
+    rays_through,
+)
 from semfield_ns.scenes.synthetic.motion import Motion
 from semfield_ns.scenes.synthetic.shapes import Shape, meets_ball
 from semfield_ns.scenes.synthetic.textures import Texture
@@ -59,7 +66,7 @@ class AnalyticScene:
     classes: tuple[SemanticClass, ...]
     objects: tuple[SceneObject, ...]
     intrinsics: Intrinsics
-    path: ArcPath
+    path: CameraPath
     num_frames: int
     held_out: tuple[tuple[float, tuple[float, float, float]], ...]
     """Held-out camera places: position on the path and (right, forward, up) offset from it."""

@@ -198,3 +198,45 @@ class Sectors:
         sector = np.floor(turn)
         here, following = (table[(sector + k).astype(int) % self.sectors % len(table)] for k in (0, 1))
         return here + soft_step(turn - sector - 0.9, 0.1)[:, None] * (following - here)
+
+
+@dataclass(frozen=True)
+class Fractal:
+    """Colours in irregular patches with finer and finer detail, as in stone, bark, leaves and clouds."""
+
+    colors: tuple[Color, ...]
+    """From where the pattern is lowest to where it is highest; at least two."""
+    frequency: float = 0.6
+    """Periods a unit of the coarsest pattern."""
+    octaves: int = 4
+    """Patterns, each of twice the frequency of the one before."""
+    roughness: float = 0.6
+    """Amplitude of a pattern relative to that of the one before."""
+    contrast: float = 1.5
+    seed: int = 0
+
+    def __call__(self, points: Points) -> Albedo:
+        total = np.zeros(len(points))
+        for octave in range(self.octaves):
+            waves = ripple(points, self.frequency * 2.0**octave, self.seed + octave, waves=6)
+            total += self.roughness**octave * waves
+        place = (0.5 + 0.5 * np.tanh(self.contrast * total)) * (len(self.colors) - 1)
+        below = np.minimum(place.astype(int), len(self.colors) - 2)
+        table = np.array(self.colors)
+        return table[below] + (place - below)[:, None] * (table[below + 1] - table[below])
+
+
+@dataclass(frozen=True)
+class Mottled:
+    """Another texture, lighter and darker in irregular patches."""
+
+    texture: Texture
+    amount: float = 0.2
+    frequency: float = 2.0
+    seed: int = 0
+
+    def __call__(self, points: Points) -> Albedo:
+        shade = ripple(points, self.frequency, self.seed, waves=6) + 0.6 * ripple(
+            points, 2 * self.frequency, self.seed + 1, waves=6
+        )
+        return np.clip(self.texture(points) * (1 + self.amount * shade)[:, None], 0.0, 1.0)
