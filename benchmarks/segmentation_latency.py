@@ -57,6 +57,9 @@ class OneView:
     def pictures(self) -> None:
         return None
 
+    def cloud(self) -> None:
+        return None
+
     def trace(self, points: torch.Tensor, time: float | None, to: float | None) -> torch.Tensor:
         return points
 

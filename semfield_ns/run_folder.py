@@ -4,13 +4,14 @@ Runs and scenes that were moved together, or that are opened from another folder
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from semfield_ns.errors import SemfieldError
 
 CONFIG = "config.yml"
+CHECKPOINTS = "nerfstudio_models"
 LISTED = 10
 """runs that an error names"""
 NO_CONFIG = "cannot be read as the config.yml of a run: give the file of that name that training wrote."
@@ -92,6 +93,29 @@ def find_scene(settings: Any, config: Path) -> None:
                 f'now as "data" in {config}.'
             )
         setattr(owner, "data", found)  # noqa: B010
+
+
+def write_config(config: Any) -> Path:
+    """Writes the config.yml of a run, whose configuration names the folder."""
+    import yaml
+
+    from semfield_ns.io import write_text
+
+    path = config.get_base_dir() / CONFIG
+    write_text(path, yaml.dump(config))
+    return path
+
+
+def write_run(config: Any, step: int, state: Mapping[str, Any]) -> Path:
+    """Writes a run folder whose checkpoint has the state of a pipeline and nothing of a training; its config.yml."""
+    import torch
+
+    from semfield_ns.io import atomic_path
+
+    content = {"step": step, "pipeline": state, "optimizers": {}, "schedulers": {}, "scalers": {}}
+    with atomic_path(config.get_base_dir() / CHECKPOINTS / f"step-{step:09d}.ckpt") as temporary:
+        torch.save(content, temporary)
+    return write_config(config)
 
 
 def _runs_below(folder: Path) -> Iterator[Path]:

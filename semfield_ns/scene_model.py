@@ -20,6 +20,7 @@ from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.splats import Splats
 from semfield_ns.scenes.labels import LabelMap
+from semfield_ns.segmentation.clouds import Cloud
 from semfield_ns.segmentation.views import Pictures
 
 Outputs = Mapping[str, Tensor]
@@ -142,6 +143,14 @@ class SceneModel(Model):
 
     def pictures(self) -> Pictures | None:
         """The pictures of the scene, where their features are known and nothing moves."""
+        return None
+
+    def cloud(self) -> Cloud | None:
+        """The Gaussians of a static scene that strokes select among; None of a model without."""
+        return None
+
+    def splat_file(self) -> Path | None:
+        """The file whose rows, in their order, are the Gaussians of the model; None where they are its own."""
         return None
 
     def trace_points(self, points: Float[Tensor, "N 3"], time: float, to: float) -> Float[Tensor, "N 3"]:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from semfield_ns.cli.hints import viewer_line
 from semfield_ns.cli.progress import lines
+from semfield_ns.cli.splats import SplatWorld, Up
 
 
 def attach(
-    data: Path,
+    data: Path | None = None,
     load_config: Path | None = None,
     output_dir: Path = Path("outputs"),
     images: str | None = None,
@@ -17,13 +18,20 @@ def attach(
     preview: int = 200,
     bake: bool = False,
     bake_steps: int = 400,
+    splat: Path | None = None,
+    splat_world: SplatWorld = "scene",
+    up: Up = "auto",
+    teacher: str | None = None,
+    antialiased: bool = False,
 ) -> None:
-    """Make a run of new photos, without training.
+    """Make a run of new photos, or of a Gaussian splat, without training.
 
-    The run opens with semfield view, ns-render and ns-eval like any other.
+    The run opens with semfield view, ns-render and ns-eval like any other. That of a splat has the Gaussians of the
+    file: strokes select among them, and semfield export --formats splats writes objects and the rest bit for bit.
 
     Args:
-        data: Folder of the scene: transforms.json or LLFF.
+        data: Folder of the scene: transforms.json or LLFF. With --splat it may be left out: then views of the splat
+            take the place of photos.
         load_config: Folder of a trained run of gsn, or its config.yml. By default, the small weights that come with
             this package are used: gsn-tiny, trained on synthetic scenes only, for a first look.
         output_dir: The run goes to OUTPUT_DIR/SCENE/METHOD/attached.
@@ -34,8 +42,27 @@ def attach(
         bake: Also fit Gaussians to the photos, minutes on a CPU: a run that is drawn in real time, takes strokes, and
             exports as a splat. It says how much nearer to the held-out photos it is.
         bake_steps: Photos to fit the Gaussians to, one after the other.
+        splat: A Gaussian splat of any program, a .ply file in the 3DGS format. The run goes to
+            OUTPUT_DIR/FILE/METHOD/attached.
+        splat_world: Coordinates of the splat, where --data is given: as in semfield export.
+        up: What is up in the world of a splat without --data. auto: z of files of ns-export, -y of others.
+        teacher: Teacher of the features of a splat, such as dinov2. By default lite-fine+classical, or classical where
+            the weights of lite are missing.
+        antialiased: The splat was trained with anti-aliasing, as by Mip-Splatting.
     """
     from semfield_ns.errors import SemfieldError
+
+    if splat is not None:
+        from semfield_ns.cli.splats import attach_splat
+
+        if load_config is not None or bake:
+            raise SemfieldError("--splat needs no weights and is baked already: leave --load-config and --bake out.")
+        config = attach_splat(splat, data, output_dir, images, splat_world, up, teacher, antialiased)
+        print("To see it in the browser:")
+        print(viewer_line(config))
+        return
+    if data is None:
+        raise SemfieldError("There is nothing to attach: give --data, the folder of a scene, or --splat.")
     from semfield_ns.gsn import runs
 
     start = time.perf_counter()

@@ -17,66 +17,16 @@ from scipy.spatial import cKDTree
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.views import Label, LabelledView
 from semfield_ns.export.world import Affine, move
-from semfield_ns.io import require_file, write_json, write_npy
-from semfield_ns.scenes.formats.ply import Ply, read_ply, write_ply
+from semfield_ns.io import write_json, write_npy
+from semfield_ns.scenes.formats.ply import Ply, write_ply
+from semfield_ns.scenes.formats.splats import read_splats
 
-NEEDED = ("x", "y", "z", "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
 DEPTH_TOLERANCE = 0.02
 """of the depth: standard deviation of the agreement"""
 EDGE_WIDTH = 4.0
 """pixels: closer to the edge of a mask, where masks are wrong, a vote counts less"""
 _NEIGHBOURS = 5
 _CHUNK = 1 << 18
-
-
-def read_splats(path: Path) -> Ply:
-    """A file of Gaussians in the ordinary format of 3D Gaussian splatting.
-
-    Raises:
-        SemfieldError: the file is missing, broken, or of something else.
-    """
-    if (known := other_format(path)) is not None:
-        raise SemfieldError(f"{path} is {known}: convert it to an ordinary .ply of Gaussians, such as with SuperSplat.")
-    splats = read_ply(path)
-    lacking = [name for name in NEEDED if name not in splats.properties]
-    if lacking:
-        raise SemfieldError(f"{path} holds no Gaussian splats: its vertices have no property '{lacking[0]}'.")
-    if not len(splats):
-        raise SemfieldError(f"{path} holds no Gaussian.")
-    if not np.isfinite(splats.points()).all():
-        raise SemfieldError(f"{path} has Gaussians at places that are NaN or infinite.")
-    return splats
-
-
-def other_format(path: Path) -> str | None:
-    """What a file of splats is that is no ordinary .ply, by how it begins, or else by its suffix."""
-    require_file(path, "splats")
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if head.startswith(b"ply"):
-        header = head.partition(b"end_header")[0]
-        packed = b"packed_position" in header or b"element chunk" in header
-        return "a compressed PLY of PlayCanvas" if packed else None
-    by_magic = {
-        b"\x1f\x8b": "an .spz of Niantic",
-        b"NGSP": "an .spz of Niantic",
-        b"glTF": "a glTF",
-        b"PK\x03\x04": "a .sog of PlayCanvas, or another archive",
-        b"RIFF": "a picture of a .sog of PlayCanvas",
-    }
-    known = next((name for magic, name in by_magic.items() if head.startswith(magic)), None)
-    by_suffix = {
-        ".splat": "a .splat of antimatter15",
-        ".ksplat": "a .ksplat of GaussianSplats3D",
-        ".spz": "an .spz of Niantic",
-        ".sog": "a .sog of PlayCanvas",
-        ".sogs": "a .sog of PlayCanvas",
-        ".rad": "a .rad of Spark",
-    }
-    # A checkpoint is an archive too.
-    known = "a checkpoint" if path.suffix in (".ckpt", ".pt", ".pth") else known
-    # Rows of a .splat have 32 bytes and no header.
-    return known or by_suffix.get(path.suffix.lower())
 
 
 class SplatVotes:
@@ -195,23 +145,43 @@ class SplatWriter:
 
     def finish(self) -> list[Path]:
         """Writes the files."""
-        ids, share = self.votes.labels()
-        paths = [self.folder / "labels.npy", self.folder / "labels.json"]
-        write_npy(paths[0], ids.astype(np.int32))
-        entries = []
-        for label in self.labels:
-            mine = ids == label.id
-            entries.append(
-                {
-                    "id": label.id,
-                    "name": label.name,
-                    "gaussians": int(mine.sum()),
-                    "agreement": round(float(share[mine & (share > 0)].mean()), 4) if (mine & (share > 0)).any() else 0,
-                }
-            )
-            for name, kept in ((label.file_name, mine), (f"without_{label.file_name}", ~mine)):
-                if kept.any():
-                    paths.append(self.folder / f"{name}.ply")
-                    write_ply(paths[-1], self.splats.vertices[kept], self.splats.comments)
-        write_json(paths[1], {"gaussians": len(ids), "labels": entries})
-        return paths
+        return write_divided(self.folder, self.splats, *self.votes.labels(), self.labels)
+
+
+def write_divided(
+    folder: Path,
+    splats: Ply,
+    ids: Int[np.ndarray, "N"],
+    share: Float[np.ndarray, "N"] | None,
+    labels: Sequence[Label],
+) -> list[Path]:
+    """Writes `LABEL.ply` and `without_LABEL.ply` of each label, `labels.npy` and `labels.json`.
+
+    Rows are those of the file that was given, bit for bit and in its order.
+
+    Args:
+        folder: for the files.
+        splats: what is divided.
+        ids: of the label of each Gaussian, 0 for none.
+        share: how many of the votes it got; None where nobody voted.
+        labels: that are written.
+
+    Returns:
+        The files.
+    """
+    paths = [folder / "labels.npy", folder / "labels.json"]
+    write_npy(paths[0], ids.astype(np.int32))
+    entries = []
+    for label in labels:
+        mine = ids == label.id
+        entry = {"id": label.id, "name": label.name, "gaussians": int(mine.sum())}
+        if share is not None:
+            voted = mine & (share > 0)
+            entry["agreement"] = round(float(share[voted].mean()), 4) if voted.any() else 0
+        entries.append(entry)
+        for name, kept in ((label.file_name, mine), (f"without_{label.file_name}", ~mine)):
+            if kept.any():
+                paths.append(folder / f"{name}.ply")
+                write_ply(paths[-1], splats.vertices[kept], splats.comments)
+    write_json(paths[1], {"gaussians": len(ids), "labels": entries})
+    return paths

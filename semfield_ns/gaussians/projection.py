@@ -73,3 +73,17 @@ def project(
         means, quaternions, scales, opacities, pose, numbers, width, height, near, blur
     )
     return Projection(means2d, depths, conics, radii, width, height)
+
+
+def unblurred_share(projection: Projection, blur: float = 0.3) -> Float[Tensor, "gaussians"]:
+    """By how much the blur of `project` spreads each Gaussian: sqrt(det before / det after), 0..1.
+
+    Opacities times this are what anti-aliased splats are trained with (Mip-Splatting; `antialiased` of gsplat).
+
+    Args:
+        projection: of `project`.
+        blur: that it was made with, px^2.
+    """
+    a, b, c = projection.conics.unbind(dim=-1)
+    # det(C - blur I) / det(C), by the inverse of C.
+    return (1 - blur * (a + c) + blur**2 * (a * c - b * b)).clamp(min=0).sqrt()

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semfield_ns.gaussians import backends, checks
-from semfield_ns.gaussians.projection import Projection, project
+from semfield_ns.gaussians.projection import Projection, project, unblurred_share
 from semfield_ns.gaussians.values import Gaussians
 
 
@@ -45,9 +45,13 @@ def render(
     index: bool = False,
     near: float = 0.01,
     blur: float = 0.3,
+    antialiased: bool = False,
     backend: backends.Backend = "auto",
 ) -> Rendering:
-    """A picture of Gaussians: `project`, then `rasterize`; see there. Gradients of all tensors of the Gaussians."""
+    """A picture of Gaussians: `project`, then `rasterize`; see there. Gradients of all tensors of the Gaussians.
+
+    With `antialiased`, those that the blur makes larger become as much more transparent (see `unblurred_share`).
+    """
     gaussians = gaussians.checked()
     projection = project(
         gaussians.means,
@@ -62,9 +66,12 @@ def render(
         blur=blur,
         backend=backend,
     )
+    opacities = gaussians.opacities
+    if antialiased:
+        opacities = opacities * unblurred_share(projection, blur)
     return rasterize(
         projection,
-        gaussians.opacities,
+        opacities,
         gaussians.channels,
         background=background,
         depth=depth,

@@ -14,6 +14,8 @@ from semfield_ns.gaussians.values import Gaussians
 SAMPLES = 64
 """directions that a rotation of spherical harmonics is fitted at: many more than there are terms"""
 OPACITY_RANGE = (1e-6, 1 - 1e-6)
+SMALLEST_SCALE = 1e-12
+"""of a Gaussian of a file: flat ones have logarithms that are infinite"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,37 @@ class Splats:
         for name, values in columns.items():
             rows[name] = values.detach().cpu().numpy()
         return rows
+
+
+def splats_of(vertices: np.ndarray) -> Splats:
+    """Gaussians of rows in the layout of `Splats.vertices`; other properties are left out.
+
+    Args:
+        vertices: structured, [N], with 0, 9, 24 or 45 properties `f_rest_*`. Opacities and scales may be infinite;
+            a quaternion of zeros is no rotation.
+    """
+    names, count = vertices.dtype.names or (), len(vertices)
+    terms = 1 + sum(name.startswith("f_rest_") for name in names) // 3
+
+    def stacked(columns: list[str]) -> Tensor:
+        values = np.empty((count, len(columns)), np.float32)
+        for number, name in enumerate(columns):
+            values[:, number] = vertices[name]
+        return torch.from_numpy(values)
+
+    quaternions = stacked([f"rot_{i}" for i in range(4)])
+    quaternions[(quaternions == 0).all(dim=1)] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    gaussians = Gaussians(
+        stacked(["x", "y", "z"]),
+        quaternions,
+        stacked([f"scale_{i}" for i in range(3)]).exp().clamp(min=SMALLEST_SCALE),
+        stacked(["opacity"])[:, 0].sigmoid(),
+        torch.zeros(count, 0),
+    )
+    rest = stacked([f"f_rest_{i}" for i in range(3 * (terms - 1))]).view(count, 3, terms - 1).permute(0, 2, 1)
+    coefficients = torch.cat([stacked([f"f_dc_{i}" for i in range(3)])[:, None], rest], dim=1)
+    nothing = torch.full((count,), -1)
+    return Splats(gaussians, coefficients, nothing, nothing)
 
 
 def _columns(names: "list[str] | tuple[str, ...]", values: Float[Tensor, "N columns"]) -> dict[str, Tensor]:

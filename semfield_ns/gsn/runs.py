@@ -22,11 +22,9 @@ from semfield_ns.gsn.library import SceneLibrary
 from semfield_ns.gsn.model import GSNModel, GSNModelConfig
 from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.sources import nearest_views
-from semfield_ns.io import atomic_path, write_png, write_text
+from semfield_ns.io import atomic_path, write_png
 from semfield_ns.pipeline import INFO_KEY, encode_info
-from semfield_ns.run_folder import NO_CONFIG
-
-CHECKPOINTS = "nerfstudio_models"
+from semfield_ns.run_folder import CHECKPOINTS, NO_CONFIG, write_config, write_run
 
 
 def read_run(load_config: Path) -> TrainerConfig:
@@ -106,13 +104,6 @@ def attach(
     return write_config(config)
 
 
-def write_config(config: TrainerConfig) -> Path:
-    """Writes the config.yml of a run."""
-    path = config.get_base_dir() / "config.yml"
-    write_text(path, yaml.dump(config))
-    return path
-
-
 def import_checkpoint(
     file: Path, kind: Kind, preset: TrainerConfig, output_dir: Path, feature_dim: int | None = None
 ) -> Path:
@@ -144,14 +135,6 @@ def import_checkpoint(
     digits = re.findall(r"\d+", file.stem)
     step = int(digits[-1]) if digits else 0
     return write_run(config, step, pipeline_state(model_config, network))
-
-
-def write_run(config: TrainerConfig, step: int, state: Mapping[str, Any]) -> Path:
-    """Writes a run folder whose checkpoint has the state of a pipeline and nothing of a training; its config.yml."""
-    content = {"step": step, "pipeline": state, "optimizers": {}, "schedulers": {}, "scalers": {}}
-    with atomic_path(config.get_base_dir() / CHECKPOINTS / f"step-{step:09d}.ckpt") as temporary:
-        torch.save(content, temporary)
-    return write_config(config)
 
 
 def export_checkpoint(load_config: Path, output: Path) -> list[str]:

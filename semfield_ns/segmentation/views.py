@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.regions import Regions, find_regions
+
+if TYPE_CHECKING:
+    from semfield_ns.segmentation.clouds import Cloud
 
 SMALLEST_SPACING = 1e-12
 LOGITS_SHARE = 0.5
@@ -105,6 +108,9 @@ class ViewProvider(Protocol):
 
     def pictures(self) -> Pictures | None:
         """The pictures of the scene, where their features are known and nothing moves."""
+
+    def cloud(self) -> "Cloud | None":
+        """The Gaussians of a static scene that strokes select among, rather than pixels of views; None without any."""
 
     def trace(self, points: Float[Tensor, "N 3"], time: float | None, to: float | None) -> Float[Tensor, "N 3"]:
         """Where surface points of one time are at another time. Static scenes give back the points."""

@@ -70,6 +70,9 @@ class SemanticFlowSplatModelConfig(ModelConfig):
     """Of the spherical harmonics of colours: 0 is the same colour from everywhere, 3 the most."""
     num_shades: int = 8
     """Times, spread over the video, between which the brightness of a Gaussian changes evenly; 0 for one that stays."""
+    antialiased: bool = False
+    """Whether small Gaussians become more transparent by as much as a pixel enlarges them; of splats that were trained
+    that way."""
     backend: Backend = "auto"
     """"cpu" (numba), "gsplat" (CUDA), or whatever fits the device."""
     flow_attention: bool = True

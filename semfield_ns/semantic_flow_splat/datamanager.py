@@ -29,6 +29,10 @@ from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, longest_video, read_frame
 
 
+SPLAT = "splat.ply"
+"""in the folder of a scene that a splat was attached as: the file itself"""
+
+
 @dataclass
 class SplatDataManagerConfig(SemanticFlowDataManagerConfig):
     """Whole pictures of one dynamic scene."""
@@ -81,7 +85,10 @@ class SplatDataManager(SemanticFlowDataManager):
                 f"{bent.image_path}: its camera has lens distortion, and what a field sees through it does not fit "
                 "the undistorted picture: train without --pipeline.datamanager.load-field."
             )
-        return super().create_train_dataset()
+        dataset = super().create_train_dataset()
+        file = Path(self.config.dataparser.data) / SPLAT
+        dataset.metadata["splat_file"] = file if file.is_file() else None
+        return dataset
 
     def _add_what_training_needs(self, dataset: FlowDataset, gather: Callable[[], Evidence]) -> None:
         """What labels tell of all frames, the pictures, and `metadata["start"]`, which makes Gaussians of them.

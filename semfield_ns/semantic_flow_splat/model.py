@@ -6,9 +6,11 @@ Read `get_outputs` (training) and `raw_outputs_for_camera` (a picture) first.
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -26,6 +28,8 @@ from semfield_ns.gaussians.values import Gaussians
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.lazy import LazyOutputs
 from semfield_ns.rendering.projection import project
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.clouds import Cloud
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.video_model import VideoModel
 from semfield_ns.semantic_flow_splat import losses
@@ -39,6 +43,7 @@ from semfield_ns.semantic_flow_splat.semantics import (
     TrajectorySemantics,
     gather_features,
     gather_labels,
+    mean_features,
     uplift_image,
 )
 from semfield_ns.semantic_flow_splat.tracks import spread
@@ -235,6 +240,55 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         self.gaussians.features = self.uplifted_features()
 
     @torch.no_grad()
+    def describe(self) -> None:
+        """Uplifts the image features of all frames to Gaussians that came without any."""
+        cameras = self.kwargs["metadata"]["cameras"]
+        views = [self.view(cameras[index : index + 1]) for index in range(len(cameras))]
+        features = self.frames.features
+        self.gaussians.features = mean_features(
+            self.gaussians, views, lambda number: features[number].float().to(self.device), self.config.backend
+        )
+        self.feature_colors.fit(features, seed=0)
+
+    def splat_file(self) -> Path | None:
+        """The file of a splat that was attached."""
+        return self.kwargs["metadata"].get("splat_file")
+
+    @torch.no_grad()
+    def cloud(self) -> Cloud | None:
+        """The Gaussians, where none moves and all have features."""
+        gaussians = self.gaussians
+        if len(self.frames) > 1 or not len(gaussians) or len(gaussians) > gaussians.num_still:
+            return None
+        features = self.uplifted_features()
+        if not bool(features.any()):
+            return None
+        background = self.background.new_zeros
+
+        def show(camera: ViewCamera, values: Float[Tensor, "N V"]) -> Float[Tensor, "H W V"]:
+            view = self.view(camera.cameras())
+            return render(
+                self.values(view.step, values),
+                view.pose,
+                view.intrinsics.tolist(),
+                view.width,
+                view.height,
+                background=background(values.shape[1]),
+                antialiased=self.config.antialiased,
+                backend=self.config.backend,
+            ).channels
+
+        def gather(
+            camera: ViewCamera, values: Float[Tensor, "H W V"]
+        ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N"]]:
+            return uplift_image(gaussians, self.view(camera.cameras()), values, self.config.backend)
+
+        shown = (gaussians.colors * CONSTANT + 0.5).clamp(0, 1)
+        cameras = self.kwargs["metadata"]["cameras"]
+        pictures = [ViewCamera.of(cameras, index) for index in range(len(cameras))]
+        return Cloud(gaussians.means_at(0.0), F.normalize(features, dim=-1), shown, pictures, show, gather)
+
+    @torch.no_grad()
     def uplifted_features(self) -> Float[Tensor, "N F"]:
         """Mean image feature of the pixels that show each Gaussian, over the video."""
         gathered = self.gathered
@@ -284,6 +338,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             view.width,
             view.height,
             background=torch.cat([self.background, self.background.new_zeros(others)]),
+            antialiased=self.config.antialiased,
             backend=self.config.backend,
             **wanted,
         )

@@ -1,5 +1,6 @@
 """Gaussians that move: still ones have one position, moving ones a position and an opacity at every time step."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from semfield_ns.gaussians.harmonics import CONSTANT
+from semfield_ns.gaussians.splats import Splats
 from semfield_ns.semantic_flow_splat.start import Start
 
 UNSEEN = -1.5
@@ -116,6 +118,36 @@ class MovingGaussians(nn.Module):
         for name, shape in self._shapes(len(start.still), len(start.tracks)).items():
             value = values.get(name, torch.zeros(shape))
             getattr(self, name).data = value.to(device, torch.float32).clone().contiguous()
+        self.known = torch.zeros(count, self.num_classes, device=device)
+        self.features = torch.zeros(count, self.feature_dim, device=device)
+        return self
+
+    @torch.no_grad()
+    def fill(self, count: int, parts: Iterable[Splats], world: Float[Tensor, "4 4"]) -> "MovingGaussians":
+        """Sets everything to still Gaussians that somebody else trained; features are zero.
+
+        Args:
+            count: of all of them.
+            parts: some of them after another, in their own world, with harmonics of this degree.
+            world: from their world to this one: a rotation, a scale and a shift; double.
+        """
+        device = self.still.device
+        for name, shape in self._shapes(count, 0).items():
+            getattr(self, name).data = torch.zeros(shape, device=device)
+        factor = float(torch.linalg.det(world[:3, :3]) ** (1 / 3))
+        rotation, shift = (world[:3, :3] / factor).float(), world[:3, 3].float()
+        done = 0
+        for part in parts:
+            rows = slice(done, done + len(part.gaussians))
+            moved = part.transformed(rotation, factor, shift)
+            values = moved.gaussians
+            self.still.data[rows] = values.means.to(device)
+            self.opacities.data[rows] = torch.logit(values.opacities, eps=1e-6).to(device)
+            self.scales.data[rows] = values.scales.log().to(device)
+            self.quaternions.data[rows] = values.quaternions.to(device)
+            self.colors.data[rows] = moved.coefficients[:, 0].to(device)
+            self.details.data[rows] = moved.coefficients[:, 1:].to(device)
+            done = rows.stop
         self.known = torch.zeros(count, self.num_classes, device=device)
         self.features = torch.zeros(count, self.feature_dim, device=device)
         return self

@@ -102,6 +102,40 @@ def gather_features(
 
 
 @torch.no_grad()
+def mean_features(
+    gaussians: MovingGaussians,
+    views: Sequence[View],
+    features: Callable[[int], Float[Tensor, "h w F"]],
+    backend: str = "auto",
+) -> Float[Tensor, "N F"]:
+    """Mean image feature of all pixels that show each Gaussian; that of the nearest one, where none does.
+
+    Args:
+        gaussians: the scene.
+        views: cameras of frames.
+        features: number of a view -> features of its frame.
+        backend: of the rasteriser.
+    """
+    total, weights = torch.zeros_like(gaussians.features), gaussians.opacities.new_zeros(len(gaussians))
+    for number, view in enumerate(views):
+        image = features(number)
+        sums, weight = uplift_image(gaussians, view, image, backend)
+        pixels = view.width / image.shape[1]  # a feature cell covers many
+        total += sums.mul_(pixels)
+        weights += weight * pixels
+    seen = weights > SEEN
+    total /= weights.clamp(min=SEEN)[:, None]
+    if bool(seen.any()) and not bool(seen.all()):
+        from scipy.spatial import cKDTree
+
+        places = gaussians.means_at(0.0).cpu().numpy()
+        known = torch.nonzero(seen)[:, 0]
+        _, nearest = cKDTree(places[known.cpu().numpy()]).query(places[~seen.cpu().numpy()])
+        total[~seen] = total[known[torch.from_numpy(nearest).to(known.device)]]
+    return total
+
+
+@torch.no_grad()
 def gather_labels(
     gaussians: MovingGaussians,
     views: Sequence[View],

@@ -26,6 +26,7 @@ from torch import Tensor
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.appearance import Appearance, appearances
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.clouds import Cloud, Selection, marked, select
 from semfield_ns.segmentation.components import supported_parts, without_holes
 from semfield_ns.segmentation.parts import part_ids, part_prototypes
 from semfield_ns.segmentation.prompts import Box, TextQuery
@@ -131,7 +132,9 @@ class Segmenter:
         if kept.view is not None:
             return kept.view
         with torch.no_grad():
-            view = self.provider.render_view(camera).prepare()
+            view = self.provider.render_view(camera)
+            if self.provider.cloud() is None:
+                view.prepare()
         self._renders.keep(camera, version, Render(view=view))
         return view
 
@@ -145,7 +148,9 @@ class Segmenter:
             return kept.raw
         raw = render(cameras)
         if knows_features(raw):
-            view = self.provider.view_of(raw, cameras).prepare()
+            view = self.provider.view_of(raw, cameras)
+            if self.provider.cloud() is None:
+                view.prepare()
             self._renders.keep(camera, version, Render(raw, view))
         return raw
 
@@ -192,6 +197,8 @@ class Segmenter:
         state = self.session.state if state is None else state
         compiled = self.compile(state)
         objects = state.objects
+        if compiled.selection is not None and objects:
+            return self._shown(view, objects, compiled.selection)
         if not objects:
             nothing = view.rgb.new_zeros(0, *view.rgb.shape[:2])
             nowhere = torch.zeros(view.rgb.shape[:2], dtype=torch.long, device=view.rgb.device)
@@ -216,6 +223,25 @@ class Segmenter:
             if centroids is not None:
                 parts += part_ids(view, mask, centroids)
         return Segmentation(view.camera, view.rgb, objects, scores, masks, parts)
+
+    def selection(self, state: SessionState | None = None) -> Selection | None:
+        """The Gaussians of the session's objects; None of a model that has none to select among.
+
+        Args:
+            state: of the session, the current one if None.
+        """
+        return self.compile(self.session.state if state is None else state).selection
+
+    def _shown(self, view: FeatureView, objects: Sequence[ObjectState], selection: Selection) -> Segmentation:
+        """Selected Gaussians as a view sees them."""
+        cloud, count = self.provider.cloud(), len(objects)
+        assert cloud is not None, "there is a selection"
+        numbers = torch.arange(1, count + 1, device=selection.ids.device)
+        chosen = (selection.ids[:, None] == numbers).to(view.rgb)
+        seen = cloud.show(view.camera, torch.cat([chosen, selection.scores], dim=1)).permute(2, 0, 1)
+        masks = seen[:count] > 0.5  # of two objects that share a pixel, one has more than half of it, or none
+        parts = torch.zeros_like(masks[0], dtype=torch.long)
+        return Segmentation(view.camera, view.rgb, tuple(objects), seen[count:].clamp(0, 1), masks, parts)
 
     def _masks(self, scores: Tensor, supported: Tensor, objects: Sequence[ObjectState]) -> Tensor:
         _, masks = choose(scores, [entry.threshold for entry in objects])
@@ -280,8 +306,15 @@ class Segmenter:
         prompts = [[prompt for _, prompt in entry.prompts] for entry in state.objects]
         pictures = self.provider.pictures()
         scene = None if pictures is None else pictures.features.flatten(0, 2)
+        cloud = self.provider.cloud()
+        if cloud is not None:
+            scene = cloud.nodes.features
         looks = appearances(prompts, views, self.provider.text_features, scene)
         growth = [entry.growth for entry in state.objects]
+        if cloud is not None and state.objects:
+            seeds = {camera: seeds_of(view, state.objects) for camera, view in views.items()}
+            limits = [entry.threshold for entry in state.objects]
+            return Compiled(looks, [], {}, select(cloud, looks, *marked(cloud, seeds, len(looks)), growth, limits))
         own, evidence = {}, []
         for camera, view in views.items():
             seeds, outlines = seeds_of(view, state.objects), self.outlines(view)
@@ -299,6 +332,8 @@ class Compiled:
     evidence: list[Evidence]
     own: dict[ViewCamera, tuple[Tensor, Tensor]]
     """scores and support of the views that were drawn in, by themselves"""
+    selection: Selection | None = None
+    """of a model with Gaussians to select among, instead of the two above"""
 
 
 def segment_model(model: SceneModel, session: Path | None) -> Segmenter:

@@ -11,6 +11,7 @@ from torch import Tensor
 from semfield_ns.rendering.lazy import size_of
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.clouds import Cloud
 from semfield_ns.segmentation.views import FeatureView, Pictures, surface_points, view_of_outputs
 
 
@@ -75,6 +76,7 @@ class ModelViews:
     def __init__(self, model: SceneModel) -> None:
         self.model = model
         self._pictures: tuple[Hashable, Pictures | None] | None = None
+        self._cloud: tuple[Hashable, Cloud | None] | None = None
 
     def version(self) -> Hashable:
         """Changes whenever the same camera would see something else."""
@@ -103,6 +105,13 @@ class ModelViews:
         if self._pictures is None or self._pictures[0] != version:
             self._pictures = version, self.model.pictures()
         return self._pictures[1]
+
+    def cloud(self) -> Cloud | None:
+        """The Gaussians that strokes select among; kept until weights change."""
+        version = self.version()
+        if self._cloud is None or self._cloud[0] != version:
+            self._cloud = version, self.model.cloud()
+        return self._cloud[1]
 
     def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:
         """Where surface points of one time are at another time."""

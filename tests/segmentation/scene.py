@@ -68,6 +68,9 @@ class BallScene:
     def pictures(self):
         return None
 
+    def cloud(self):
+        return None
+
     def trace(self, points, time, to):
         return points + SPEED * (to - time) if self.moves and None not in (time, to) else points
 

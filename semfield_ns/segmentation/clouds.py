@@ -1,0 +1,300 @@
+"""Strokes that select Gaussians: from scores of single places to connected parts of a cloud.
+
+As `growing.py` does it in a picture, but in space: places that are close and look alike get the same score.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from semfield_ns.segmentation.appearance import Appearance
+from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.segment import Seeds
+
+MOST_NODES = 80_000
+"""of a graph: of more Gaussians, those in one cell of a grid are a node together"""
+NEIGHBOURS = 8
+"""nodes that a node is joined with"""
+AROUND = 24
+"""nodes that show how a surface lies"""
+GAP = 3.0
+"""distance that stops growth, in usual distances between neighbours"""
+UNLIKE = 4.0
+"""|df|^2 of features, or of colours, that does, in those that are usual between neighbours"""
+CREASE = 0.1
+"""sine by which a surface is hollow, between neighbours, that does: where one thing lies on another"""
+ORIENTING, ORIENTING_SIDE = 12, 240
+"""pictures that tell the outside of a surface from its inside, and their longer side, px"""
+SEED_SHARE = 0.5
+"""of what a view shows of a Gaussian which a stroke has to cover"""
+SEED_MASS = 0.5
+"""of the contributions that Gaussians under a stroke usually make: what is seen through gaps makes less"""
+SEED_CONFIDENCE = 1e3
+LIKENESS_CONFIDENCE = 1e-4
+"""of what a place looks like, where there are strokes: only what these do not reach goes by its looks"""
+LIKENESS_ALONE = 0.1
+"""of that of an object without strokes, of words or boxes"""
+STRENGTH = 2.0
+"""of growth, at the most"""
+TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Places of a cloud, and which of them are neighbours."""
+
+    member: Int[Tensor, "N"]
+    """node of each Gaussian"""
+    size: Float[Tensor, "K"]
+    """Gaussians of each node"""
+    points: Float[Tensor, "K 3"]
+    features: Float[Tensor, "K F"]
+    """of unit norm"""
+    colors: Float[Tensor, "K 3"]
+    edges: Int[Tensor, "E 2"]
+    """pairs of neighbours, the smaller number first"""
+    normals: Float[Tensor, "K 3"]
+    """of the surface, towards where it is seen from"""
+
+    @cached_property
+    def weights(self) -> Float[Tensor, "E"]:
+        """How easily something spreads between neighbours, 0..1.
+
+        The more the closer and the more alike, and little into a hollow: things that touch do so in creases.
+        """
+        first, second = self.edges.unbind(dim=1)
+        way = self.points[second] - self.points[first]
+        apart = way.norm(dim=1)
+        exponent = (apart / (GAP * apart.median()).clamp(min=TINY)).square()
+        for values in (self.features, self.colors):
+            unlike = (values[first] - values[second]).square().sum(dim=1)
+            exponent = exponent + unlike / (UNLIKE * unlike.mean()).clamp(min=TINY)
+        turn = self.normals[first] - self.normals[second]
+        hollow = (turn * way).sum(dim=1) / apart.clamp(min=TINY)
+        return torch.exp(-exponent - (hollow.clamp(min=0) / CREASE).square())
+
+    def mean(self, values: Float[Tensor, "N C"]) -> Float[Tensor, "K C"]:
+        """Means over the Gaussians of each node."""
+        total = values.new_zeros(len(self.size), values.shape[1]).index_add_(0, self.member, values)
+        return total / self.size[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """N Gaussians that strokes select among; float32 tensors on one device, in world coordinates."""
+
+    points: Float[Tensor, "N 3"]
+    features: Float[Tensor, "N F"]
+    """of unit norm"""
+    colors: Float[Tensor, "N 3"]
+    """in [0, 1]"""
+    cameras: Sequence[ViewCamera]
+    """of pictures that show the Gaussians from outside"""
+    show: Callable[[ViewCamera, Float[Tensor, "N V"]], Float[Tensor, "H W V"]]
+    """composites values of Gaussians in a view"""
+    gather: Callable[[ViewCamera, Float[Tensor, "H W V"]], tuple[Float[Tensor, "N V"], Float[Tensor, "N"]]]
+    """sums over a view's pixels of contribution times value, and of contributions, for each Gaussian"""
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        """The graph; built at first use."""
+        return find_nodes(self)
+
+    def seen_from(self) -> Float[Tensor, "N 3"]:
+        """Sums, over some pictures, of the direction to the camera times contributions."""
+        total = torch.zeros_like(self.points)
+        step = max(1, -(-len(self.cameras) // ORIENTING))
+        for camera in self.cameras[::step]:
+            small = camera.scaled(min(1.0, ORIENTING_SIDE / max(camera.width, camera.height)))
+            _, weight = self.gather(small, self.points.new_ones(small.height, small.width, 1))
+            total += weight[:, None] * F.normalize(self.points.new_tensor(camera.centre) - self.points, dim=1)
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The Gaussians of objects."""
+
+    scores: Float[Tensor, "N O"]
+    """in [0, 1]"""
+    ids: Int[Tensor, "N"]
+    """0 for no object, n for the n-th"""
+
+
+def find_nodes(cloud: Cloud) -> Nodes:
+    """Each Gaussian as a node; of too many, those in one cell of a grid together. Joined with the nearest ones."""
+    from scipy.spatial import cKDTree
+
+    device = cloud.points.device
+    member = torch.from_numpy(cells(cloud.points.cpu().numpy(), MOST_NODES)).to(device)
+    count = int(member.max()) + 1
+    size = torch.bincount(member, minlength=count).to(cloud.points)
+
+    def mean(values: Tensor) -> Tensor:
+        return values.new_zeros(count, values.shape[1]).index_add_(0, member, values) / size[:, None]
+
+    points, outwards = mean(cloud.points), mean(cloud.seen_from())
+    places = points.cpu().numpy()
+    near = cKDTree(places).query(places, k=min(AROUND, count))[1].reshape(count, -1)
+    ends = near[:, 1 : NEIGHBOURS + 1]
+    pairs = np.stack([np.repeat(np.arange(count), ends.shape[1]), ends.ravel()], axis=1)
+    return Nodes(
+        member,
+        size,
+        points,
+        F.normalize(mean(cloud.features), dim=-1),
+        mean(cloud.colors),
+        torch.from_numpy(np.unique(np.sort(pairs, axis=1), axis=0)).to(device),
+        surface_normals(points, torch.from_numpy(near).to(device), outwards),
+    )
+
+
+def surface_normals(
+    points: Float[Tensor, "K 3"], near: Int[Tensor, "K A"], outwards: Float[Tensor, "K 3"]
+) -> Float[Tensor, "K 3"]:
+    """Unit normals of the planes through the places around each place.
+
+    Args:
+        points: places.
+        near: numbers of the places around each.
+        outwards: directions that normals are turned towards, where they are not zero.
+    """
+    normals = torch.empty_like(points)
+    for part in torch.arange(len(points), device=points.device).split(1 << 14):
+        around = points[near[part]]
+        around = around - around.mean(dim=1, keepdim=True)
+        normals[part] = torch.linalg.eigh(around.transpose(1, 2) @ around).eigenvectors[..., 0]
+    return torch.where((normals * outwards).sum(dim=1, keepdim=True) < 0, -normals, normals)
+
+
+def cells(points: Float[np.ndarray, "N 3"], most: int) -> Int[np.ndarray, "N"]:
+    """Numbers of parts of a cloud, at most so many: cells of a grid where there are more points."""
+    count = len(points)
+    if count <= most:
+        return np.arange(count)
+    # Floaters are far out: the grid is as fine as it has to be for what is between them.
+    low, high = (np.quantile(points, quantile, axis=0) for quantile in (0.02, 0.98))
+    side = float(np.max(high - low)) / most**0.5 or 1.0
+    while True:
+        places = np.floor(np.clip((points - low) / side, -(2.0**19), 2.0**19)).astype(np.int64) + 2**19
+        keys = (places[:, 0] << 42) | (places[:, 1] << 21) | places[:, 2]
+        kept, member = np.unique(keys, return_inverse=True)
+        if len(kept) <= most:
+            return member.reshape(-1)
+        side *= 1.2
+
+
+def spread(
+    score: Float[Tensor, "O K"],
+    confidence: Float[Tensor, "O K"],
+    edges: Int[Tensor, "E 2"],
+    weights: Float[Tensor, "E"],
+    strength: float,
+) -> Float[Tensor, "O K"]:
+    """As `growing.grow`, for many nodes: by conjugate gradients on the CPU."""
+    from scipy.sparse import coo_matrix, diags
+    from scipy.sparse.csgraph import laplacian
+    from scipy.sparse.linalg import cg
+
+    if strength == 0 or len(edges) == 0:
+        return score
+    count = score.shape[1]
+    (first, second), weight = edges.T.cpu().numpy(), (strength * weights.double()).cpu().numpy()
+    joined = coo_matrix((weight, (first, second)), shape=(count, count))
+    graph = laplacian((joined + joined.T).tocsr())
+    found = []
+    for wanted, sure in zip(score.double().cpu().numpy(), confidence.double().cpu().numpy(), strict=True):
+        matrix = (graph + diags(sure)).tocsr()
+        x, _ = cg(matrix, sure * wanted, x0=wanted, rtol=1e-5, maxiter=2000, M=diags(1 / matrix.diagonal()))
+        found.append(torch.from_numpy(x))
+    return torch.stack(found).to(score).clamp(0, 1)
+
+
+def marked(
+    cloud: Cloud, seeds: Mapping[ViewCamera, Seeds | None], objects: int
+) -> tuple[Bool[Tensor, "N O"], Bool[Tensor, "N O"]]:
+    """Gaussians under strokes: those of which a view shows most under a stroke, but not what shines through gaps.
+
+    Args:
+        cloud: of all Gaussians.
+        seeds: the pixels that were marked, by the camera of the view.
+        objects: O.
+
+    Returns:
+        Of positive and of negative strokes.
+    """
+    found = torch.zeros(len(cloud.points), 2 * objects, dtype=torch.bool, device=cloud.points.device)
+    for camera, pixels in seeds.items():
+        if pixels is None:
+            continue
+        strokes = torch.cat([pixels.positive, pixels.negative]).permute(1, 2, 0).to(cloud.points)
+        sums, weight = cloud.gather(camera, strokes)
+        found |= (sums > SEED_SHARE * weight[:, None]) & (sums > SEED_MASS * usual(sums))
+    return found[:, :objects], found[:, objects:]
+
+
+def usual(masses: Float[Tensor, "N M"]) -> Float[Tensor, "M"]:
+    """Of each column the value from which on larger ones make half of its sum."""
+    ordered = masses.sort(dim=0, descending=True).values
+    place = (ordered.cumsum(dim=0) < 0.5 * ordered.sum(dim=0)).sum(dim=0, keepdim=True)
+    return ordered.gather(0, place.clamp(max=len(masses) - 1))[0]
+
+
+def select(
+    cloud: Cloud,
+    objects: Sequence[Appearance],
+    positive: Bool[Tensor, "N O"],
+    negative: Bool[Tensor, "N O"],
+    growth: Sequence[float],
+    thresholds: Sequence[float],
+) -> Selection:
+    """The Gaussians of objects.
+
+    Args:
+        cloud: that they are selected from.
+        objects: what they look like, O of them.
+        positive: Gaussians under the strokes of each object.
+        negative: Gaussians under its negative strokes.
+        growth: for each object, from 0 (places by themselves) to 1.
+        thresholds: scores from which a Gaussian is the object's.
+    """
+    nodes, scores = cloud.nodes, []
+    for number, looks in enumerate(objects):
+        score = looks.similarity(nodes.features)
+        marks = nodes.mean(torch.stack([positive[:, number], negative[:, number]], dim=1).to(score))
+        marked = marks.sum(dim=1) > 0
+        score = torch.where(marked, marks[:, 0] / marks.sum(dim=1).clamp(min=TINY), score)
+        unmarked = LIKENESS_CONFIDENCE if bool(positive[:, number].any()) else LIKENESS_ALONE
+        confidence = torch.where(marked, SEED_CONFIDENCE, unmarked)
+        strength = STRENGTH * growth[number]
+        scores.append(spread(score[None], confidence[None], nodes.edges, nodes.weights, strength)[0])
+    found = torch.stack(scores, dim=1)
+    margin, best = (found - found.new_tensor(list(thresholds))).max(dim=1)
+    chosen = torch.where(margin > 0, best + 1, 0)
+    for number in range(len(objects)):
+        mine = chosen == number + 1
+        seeds = nodes.mean(positive[:, number : number + 1].to(found))[:, 0] > 0
+        chosen[mine & ~connected(mine, seeds & mine, nodes.edges)] = 0
+    return Selection(found[nodes.member], chosen[nodes.member])
+
+
+def connected(
+    mask: Bool[Tensor, "K"], seeds: Bool[Tensor, "K"], edges: Int[Tensor, "E 2"]
+) -> Bool[Tensor, "K"]:
+    """The nodes of a mask that are joined with seeds inside of it; all of them where there is no seed."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    if not bool(seeds.any()):
+        return mask
+    inside = edges[mask[edges].all(dim=1)].cpu().numpy()
+    count = len(mask)
+    graph = coo_matrix((np.ones(len(inside)), (inside[:, 0], inside[:, 1])), shape=(count, count))
+    part = torch.from_numpy(connected_components(graph, directed=False)[1]).to(mask.device)
+    return mask & torch.isin(part, part[seeds])
