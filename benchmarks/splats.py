@@ -4,29 +4,40 @@ The Gaussians lie on the surfaces of the analytic scene, seen also from where no
 each belongs to. The views vote with exact masks and depths, and with spoilt ones: masks whose edge is wrong by a pixel
 or two, as segmentations are, and depth with noise. With a run of semantic-flow on a dynamic scene, such as that of the
 demo, `semfield export` itself does it, with the masks and depths that the run renders, at one moment.
+
+With `--strokes` there are no masks: the file is attached as a run (`semfield attach --splat`) without any cameras, and
+one positive and one negative stroke, in the view of the run that shows an object best, select its Gaussians.
 """
 
 import json
 import sys
 import tempfile
+import time
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import torch
 import tyro
 from plyfile import PlyData
 from scipy import ndimage
 from training import machine
 
+from semfield_ns.cli.attach import attach
 from semfield_ns.cli.export import export
 from semfield_ns.export.splats import SplatWriter
 from semfield_ns.export.views import Label, LabelledView
 from semfield_ns.scenes.formats.ply import write_ply
 from semfield_ns.scenes.synthetic import AnalyticScene, make_scene
 from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.simulation import simulate_strokes
+from semfield_ns.sessions.masks import open_run, scene_views
+from semfield_ns.sessions.session import Session
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.export.surface_splats import surface_splats
+from tests.export.surface_splats import seen_splats, surface_splats
 
 
 def view_of(scene: AnalyticScene, index: int) -> LabelledView:
@@ -90,6 +101,41 @@ def divide_by_run(load_config: Path, name: str, frame: int, count: int) -> None:
         print(f"| {label['name']} | {chosen.sum()} | {of_class} | {max(objects):.3f} |")
 
 
+def select_by_strokes(seeds: int, count: int, width: int, draws: int, thickness: float) -> None:
+    """Attaches the splat of each scene, draws, and prints the IoU of the Gaussians of every object."""
+    found, slowest = [], 0.0
+    print("| scene | object | Gaussians | IoU, mean | least |\n|---|---|---|---|---|")
+    for seed in range(seeds):
+        scene = make_scene("static", seed, 24, width, width * 3 // 4)
+        vertices, owner = seen_splats(scene, count, seed, thickness)
+        with tempfile.TemporaryDirectory() as folder:
+            write_ply(Path(folder) / "scene.ply", vertices, ["comment Vertical Axis: z"])
+            with redirect_stdout(StringIO()):
+                attach(splat=Path(folder) / "scene.ply", output_dir=Path(folder) / "out")
+                run = next((Path(folder) / "out").glob("scene/*/attached/config.yml"))
+                _, pipeline = open_run(run)
+            cloud, views = pipeline.model.cloud(), scene_views(pipeline, "train")
+            owners = torch.from_numpy(owner[:, None] == np.array([o.instance for o in scene.instances])).float()
+            truths = [cloud.show(view.camera, owners).numpy() > 0.5 for view in views]
+            for number, thing in enumerate(scene.instances):
+                best = max(range(len(views)), key=lambda place: truths[place][..., number].sum())
+                fits = []
+                for draw in range(draws):
+                    session = pipeline.segmenter.session = Session()
+                    target = session.add_object(thing.name)
+                    for stroke in simulate_strokes(truths[best][..., number], views[best].camera, draw):
+                        session.add_prompt(target, stroke)
+                    start = time.perf_counter()
+                    ids = pipeline.segmenter.selection().ids.cpu().numpy()
+                    # The first stroke also builds the graph.
+                    slowest = max(slowest, time.perf_counter() - start) if found or fits else 0.0
+                    fits.append(iou(owner == thing.instance, ids == 1))
+                found += fits
+                mine = (owner == thing.instance).sum()
+                print(f"| {seed} | {thing.name} | {mine} | {np.mean(fits):.3f} | {min(fits):.3f} |", flush=True)
+    print(f"\nMean {np.mean(found):.3f}, least {min(found):.3f}; slowest further stroke {slowest:.2f} s")
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union."""
     return float((a & b).sum() / max((a | b).sum(), 1))
@@ -103,6 +149,8 @@ def main(
     views: int = 24,
     count: int = 60_000,
     width: int = 252,
+    strokes: int = 0,
+    thickness: float = 0.005,
 ) -> None:
     """Divide, compare.
 
@@ -114,7 +162,13 @@ def main(
         views: A scene.
         count: Gaussians a scene, about.
         width: Of the views in pixels.
+        strokes: Pairs of strokes for each object, one pair at a time, instead of masks.
+        thickness: Of surfaces relative to the depth, with strokes.
     """
+    if strokes:
+        select_by_strokes(seeds, count, max(width, 504), strokes, thickness)
+        print(f"\n{machine()}")
+        return
     if load_config is not None:
         divide_by_run(load_config, scene, frame, count)
         print(f"\n{machine()}")

@@ -56,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "semantic_flow_splat": {
         *("parallel", "scenes", "rendering", "metrics", "gaussians", "labelling", "editing", "scene_model"),
-        "semantic_flow",
+        *("segmentation", "semantic_flow"),
     },
     "gsn": {"compat", "scenes", "teachers", "rendering", "metrics", "segmentation", "scene_model", "pipeline"},
     "export": {"scenes", "rendering", "segmentation", "sessions", "editing", "gaussians", "scene_model"},

@@ -37,9 +37,10 @@ def export(
     masks: masks/ids/VIEW.png and masks/LABEL/VIEW.png. video: masks.mp4 and overlay.mp4. coco: coco.json, with masks as
     RLE. points: points.ply with colour, class and instance, and points/LABEL.ply, in the coordinates of the scene's
     files. splats, for a run of semantic-flow-splat: splats/scene.ply, splats/LABEL.ply and splats/labels.npy at the
-    moment --at; without --at, at the first moment, and splats/video/00000.ply, ... for every moment. With --splat:
-    splats/LABEL.ply, splats/without_LABEL.ply and splats/labels.npy, in the coordinates of the splat. labels.json
-    lists the ids.
+    moment --at; without --at, at the first moment, and splats/video/00000.ply, ... for every moment. Of a scene that
+    stands still: the Gaussians that strokes select, and all others as splats/without_LABEL.ply; of a splat that was
+    attached, these are rows of its file. With --splat: splats/LABEL.ply, splats/without_LABEL.ply and
+    splats/labels.npy, in the coordinates of the splat. labels.json lists the ids.
 
     Args:
         output_dir: Folder for the results.
@@ -63,6 +64,7 @@ def export(
     from semfield_ns.export.clouds import CloudWriter
     from semfield_ns.export.gaussians import write_splats
     from semfield_ns.export.masks import CocoWriter, MaskWriter, VideoWriter
+    from semfield_ns.export.sources import SessionViews
     from semfield_ns.export.splats import SplatWriter
     from semfield_ns.export.views import with_files
     from semfield_ns.io import write_json
@@ -76,7 +78,10 @@ def export(
             "Points and splats need a run, and --segmentation reads images only: give that folder as --load-config."
         )
     with lines("Opening the run"):
-        found, to_model, scene, config, model = _open(load_config, segmentation, session, views, camera_path, scale, at)
+        needs_labels = splat is not None or formats != ("splats",)
+        found, to_model, scene, config, model = _open(
+            load_config, segmentation, session, views, camera_path, scale, at, needs_labels
+        )
     chosen = with_files(chosen_labels(found, labels))
     with ExitStack() as files:
         writers: list[Any] = []
@@ -98,7 +103,9 @@ def export(
     if "splats" in formats:
         assert model is not None, "checked above"
         with lines("Splats"):
-            written.append(write_splats(model, output_dir, chosen, to_model, at, config.method_name))
+            selected = found.segmenter.selection() if isinstance(found, SessionViews) else None
+            ids = None if selected is None else selected.ids
+            written.append(write_splats(model, output_dir, chosen, to_model, at, config.method_name, ids))
     for paths in written:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         print(f"Wrote {paths[0]}{more}" if paths else "No video was written: there are no views.")
@@ -112,12 +119,13 @@ def _open(
     camera_path: Path | None,
     scale: float,
     at: float | None,
+    needs_labels: bool,
 ) -> "tuple[LabelledViews, Any, Path, Any, SceneModel | None]":
     """Labelled views, the map from the scene's own world to theirs, the scene; configuration and model of the run."""
     import numpy as np
 
     from semfield_ns.cli.segment import path_views
-    from semfield_ns.export.sources import ClassViews, FolderViews, SessionViews, at_time
+    from semfield_ns.export.sources import ClassViews, FolderViews, NoViews, SessionViews, at_time
     from semfield_ns.export.world import scene_to_model
     from semfield_ns.sessions.masks import open_run, scene_views
 
@@ -142,7 +150,13 @@ def _open(
             raise SemfieldError(f"{load_config} is a run of {config.method_name}, which has no features to segment by.")
         segmenter.session.load(session)
     drawn = segmenter is not None and bool(segmenter.session.state.objects)
-    found: LabelledViews = SessionViews(segmenter, chosen) if drawn else ClassViews(pipeline.model, chosen)
+    found: LabelledViews
+    if drawn:
+        found = SessionViews(segmenter, chosen)
+    elif pipeline.model.label_map is None and not needs_labels:
+        found = NoViews()
+    else:
+        found = ClassViews(pipeline.model, chosen)
     outputs = pipeline.datamanager.train_dataset._dataparser_outputs
     return found, scene_to_model(outputs), Path(pipeline.datamanager.config.dataparser.data), config, pipeline.model
 

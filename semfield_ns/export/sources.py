@@ -111,6 +111,18 @@ class ClassViews:
         return result
 
 
+class NoViews:
+    """Nothing labelled: of a run without classes in which nothing was drawn, for exports that need no labels."""
+
+    labels: Sequence[Label] = ()
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[LabelledView]:
+        return iter(())
+
+
 class FolderViews:
     """The masks that `semfield segment`, or the viewer's button, wrote. They do not say where surfaces are.
 

@@ -111,9 +111,7 @@ def candidates(centre: Float[Tensor, "3"], extent: float, up: Float[Tensor, "3"]
             yield looking(place, direction(azimuth, math.radians(-10.0)), up)
 
 
-def looking(
-    place: Float[Tensor, "3"], direction: Float[Tensor, "3"], up: Float[Tensor, "3"]
-) -> Float[Tensor, "3 4"]:
+def looking(place: Float[Tensor, "3"], direction: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Tensor, "3 4"]:
     """The OpenGL pose of a camera at a place that looks in a direction, which is not that of `up`."""
     back = -F.normalize(direction, dim=0)
     right = F.normalize(torch.linalg.cross(up, back), dim=0)
@@ -144,7 +142,11 @@ def _seen_from(
         backend=backend,  # type: ignore[arg-type]
     )
     picture = rasterize(
-        projection, gaussians.opacities, gaussians.channels[:, :0], depth=True, backend=backend  # type: ignore[arg-type]
+        projection,
+        gaussians.opacities,
+        gaussians.channels[:, :0],
+        depth=True,
+        backend=backend,  # type: ignore[arg-type]
     )
     assert picture.depth is not None, "asked for above"
     shown = picture.accumulation > 0.1
@@ -159,7 +161,8 @@ def _seen_from(
 def covering(seen: Bool[Tensor, "places gaussians"], count: int) -> list[int]:
     """Places that together see most, the best first: what n places saw before counts 1 / (1 + n)."""
     times = torch.zeros(seen.shape[1])
-    left, chosen, first = seen.float(), [], 0.0
+    left, first = seen.float(), 0.0
+    chosen: list[int] = []
     while len(chosen) < min(count, len(seen)):
         gains = left @ (1 / (1 + times))
         best = int(gains.argmax())

@@ -284,9 +284,7 @@ def select(
     return Selection(found[nodes.member], chosen[nodes.member])
 
 
-def connected(
-    mask: Bool[Tensor, "K"], seeds: Bool[Tensor, "K"], edges: Int[Tensor, "E 2"]
-) -> Bool[Tensor, "K"]:
+def connected(mask: Bool[Tensor, "K"], seeds: Bool[Tensor, "K"], edges: Int[Tensor, "E 2"]) -> Bool[Tensor, "K"]:
     """The nodes of a mask that are joined with seeds inside of it; all of them where there is no seed."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components

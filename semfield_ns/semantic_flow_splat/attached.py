@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.engine.trainer import TrainerConfig
-from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.harmonics import colours
@@ -30,7 +29,6 @@ from semfield_ns.scenes.scene import Frame, Scene, assemble_scene
 from semfield_ns.semantic_flow_splat.config import SemanticFlowSplatModelConfig
 from semfield_ns.semantic_flow_splat.datamanager import SPLAT, SplatDataManagerConfig
 from semfield_ns.semantic_flow_splat.model import SemanticFlowSplatModel
-from semfield_ns.semantic_flow_splat.semantics import mean_features
 
 TIMESTAMP = "attached"
 VIEWS, WIDTH, HEIGHT = 24, 480, 360

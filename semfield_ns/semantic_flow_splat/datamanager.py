@@ -28,7 +28,6 @@ from semfield_ns.semantic_flow_splat.depths import video_depths
 from semfield_ns.semantic_flow_splat.start import Start, start
 from semfield_ns.semantic_flow_splat.video import MadeOnDemand, VideoFrame, longest_video, read_frame
 
-
 SPLAT = "splat.ply"
 """in the folder of a scene that a splat was attached as: the file itself"""
 

@@ -265,6 +265,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             return None
         background = self.background.new_zeros
 
+        @torch.no_grad()
         def show(camera: ViewCamera, values: Float[Tensor, "N V"]) -> Float[Tensor, "H W V"]:
             view = self.view(camera.cameras())
             return render(
@@ -278,6 +279,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
                 backend=self.config.backend,
             ).channels
 
+        @torch.no_grad()
         def gather(
             camera: ViewCamera, values: Float[Tensor, "H W V"]
         ) -> tuple[Float[Tensor, "N V"], Float[Tensor, "N"]]:

@@ -26,8 +26,10 @@ from torch import Tensor
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.appearance import Appearance, appearances
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.clouds import Cloud, Selection, marked, select
+from semfield_ns.segmentation.clouds import Selection, marked, select
+from semfield_ns.segmentation.clustering import kmeans
 from semfield_ns.segmentation.components import supported_parts, without_holes
+from semfield_ns.segmentation.matching import samples
 from semfield_ns.segmentation.parts import part_ids, part_prototypes
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
@@ -47,6 +49,8 @@ MAX_HOLE_SHARE = 0.002
 OVERLAY_ALPHA = 0.55
 PART_SHADE, PART_SHADES = 0.22, 4
 """how much darker each further part is, and how many shades there are"""
+PART_SAMPLES = 4096
+"""features of selected Gaussians that parts are found in"""
 REFRESH_SECONDS = 30.0
 """how old the strokes' features may be while weights change under them, in training"""
 
@@ -241,6 +245,10 @@ class Segmenter:
         seen = cloud.show(view.camera, torch.cat([chosen, selection.scores], dim=1)).permute(2, 0, 1)
         masks = seen[:count] > 0.5  # of two objects that share a pixel, one has more than half of it, or none
         parts = torch.zeros_like(masks[0], dtype=torch.long)
+        for number, entry in enumerate(objects):
+            mine = cloud.features[selection.ids == number + 1]
+            if entry.parts > 1 and len(mine):
+                parts += part_ids(view, masks[number], kmeans(samples(mine, PART_SAMPLES), entry.parts))
         return Segmentation(view.camera, view.rgb, tuple(objects), seen[count:].clamp(0, 1), masks, parts)
 
     def _masks(self, scores: Tensor, supported: Tensor, objects: Sequence[ObjectState]) -> Tensor:
@@ -312,9 +320,9 @@ class Segmenter:
         looks = appearances(prompts, views, self.provider.text_features, scene)
         growth = [entry.growth for entry in state.objects]
         if cloud is not None and state.objects:
-            seeds = {camera: seeds_of(view, state.objects) for camera, view in views.items()}
+            strokes = {camera: seeds_of(view, state.objects) for camera, view in views.items()}
             limits = [entry.threshold for entry in state.objects]
-            return Compiled(looks, [], {}, select(cloud, looks, *marked(cloud, seeds, len(looks)), growth, limits))
+            return Compiled(looks, [], {}, select(cloud, looks, *marked(cloud, strokes, len(looks)), growth, limits))
         own, evidence = {}, []
         for camera, view in views.items():
             seeds, outlines = seeds_of(view, state.objects), self.outlines(view)

@@ -25,15 +25,19 @@ def attach(pipeline: Any) -> None:
     if not isinstance(model, SceneModel) or pipeline.segmenter is None:
         return
     page = pipeline.page = Page(training_views(pipeline))
-    segment = SegmentPanel(page, model, pipeline.segmenter.session, partial(export_session, pipeline))
     video = model if isinstance(model, MovingSceneModel) else None
+    has_gaussians = video is not None and type(video).splats is not MovingSceneModel.splats
+    still = video is not None and len(video.time_cameras()) == 1
+    segment = SegmentPanel(
+        page, model, pipeline.segmenter.session, partial(export_session, pipeline), has_gaussians and still
+    )
     if video is not None:
         playback = PlaybackPanel(video, page)
         page.add(playback)
         if playback.moves:
             page.row.insert(0, playback.play)
             page.shortcuts[" "] = playback.toggle
-        if type(video).splats is not MovingSceneModel.splats:
+        if has_gaussians:
             page.add(DrawingPanel(video, page))
     page.add(segment, "Segment")
     if video is None or not playback.moves:

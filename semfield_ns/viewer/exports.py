@@ -1,5 +1,6 @@
 """What the button that saves results does: `semfield segment` and `semfield export`, for the viewer's session."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -8,9 +9,10 @@ from typing import Any
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.clouds import CloudWriter
+from semfield_ns.export.gaussians import write_splats
 from semfield_ns.export.masks import CocoWriter, VideoWriter
 from semfield_ns.export.sources import SessionViews
-from semfield_ns.export.views import with_files
+from semfield_ns.export.views import Label, with_files
 from semfield_ns.export.world import scene_to_model
 from semfield_ns.io import write_json
 from semfield_ns.sessions.masks import MANIFEST, Which, scene_views, write_masks
@@ -30,7 +32,7 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
         pipeline: of the run.
         session: a copy that nobody changes.
         folder: of the results; "masks" are those of `semfield segment`, others go to a folder named like the format.
-        what: "masks", "video", "coco" or "points".
+        what: "masks", "video", "coco", "points" or "splats", of which the last needs no views.
         which: "train" for the images that were trained on, such as the frames of a video, "test" for those held out, or
             "all".
         page: shows how far it is; its lock guards the model.
@@ -54,6 +56,8 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
     found = SessionViews(segmenter, views)
     labels = with_files(found.labels)
     target = folder / what
+    if what == "splats":
+        return _export_gaussians(pipeline, segmenter, found.labels, folder, page)
     again = (target / "labels.json").exists()
     with ExitStack() as files:
         writer: VideoWriter | CocoWriter | CloudWriter
@@ -70,3 +74,17 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
     write_json(target / "labels.json", [asdict(label) for label in labels])
     session.save(folder / "session.json")
     return f"Wrote {', '.join(path.name for path in written)}{OVER if again else ''} to {page.told(target)}"
+
+
+def _export_gaussians(pipeline: Any, segmenter: Segmenter, labels: Sequence[Label], folder: Path, page: Page) -> str:
+    """Writes the Gaussians that strokes selected."""
+    again = (folder / "splats" / "labels.json").exists()
+    with page.lock:
+        selection = segmenter.selection()
+    if selection is None:
+        raise SemfieldError("Gaussians are selected in scenes that stand still, once the run has features.")
+    to_model = scene_to_model(pipeline.datamanager.train_dataset._dataparser_outputs)
+    with page.lock:
+        written = write_splats(pipeline.model, folder, with_files(labels), to_model, None, None, selection.ids)
+    segmenter.session.save(folder / "session.json")
+    return f"Wrote {len(written)} files{OVER if again else ''} to {page.told(folder / 'splats')}"

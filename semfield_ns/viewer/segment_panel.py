@@ -35,6 +35,8 @@ OF_OBJECTS = (OVERLAY, "segmentation", "similarity")
 """outputs in which a stroke is seen to do something"""
 NO_OBJECT = "no object yet"
 EXPORTS = {"Masks": "masks", "Video": "video", "COCO": "coco", "Point cloud": "points"}
+GAUSSIANS = {"Gaussians": "splats"}
+"""of scenes whose Gaussians strokes select"""
 ALL_CAMERAS = "All cameras"
 VIEWS: dict[str, Which] = {"Training cameras": "train", ALL_CAMERAS: "all"}
 MOST_PARTS = 20
@@ -52,9 +54,13 @@ class SegmentPanel:
         model: whose views are segmented.
         session: the actions so far.
         export: called in a thread of its own; holds the page's lock whenever it uses the model.
+        selects_gaussians: whether strokes select Gaussians, which can be written then.
     """
 
-    def __init__(self, page: Page, model: SceneModel, session: Session, export: Export) -> None:
+    def __init__(
+        self, page: Page, model: SceneModel, session: Session, export: Export, selects_gaussians: bool = False
+    ) -> None:
+        self._formats = EXPORTS | (GAUSSIANS if selects_gaussians else {})
         self.page, self.session, self._export = page, session, export
         self._chosen: int | None = None
         self._lock = threading.RLock()
@@ -96,7 +102,7 @@ class SegmentPanel:
         self.find = Button("Find words", self.find_words)
         self._knows_words = model.knows_words
         self.file = Text("File name", "segmentation", hint="Of a folder in the folder viewer of the run")
-        self.format = Choice("Format", list(EXPORTS), hint="Of the results")
+        self.format = Choice("Format", list(self._formats), hint="Of the results")
         self.views = Choice("Views", list(VIEWS), hint="Training cameras: the video. All: held-out ones too")
         self.export_button = Button("Export results", self._export_pressed, hint="Masks of all objects", main=True)
         self.save = Button("Save session", self._save)
@@ -261,7 +267,7 @@ class SegmentPanel:
         try:
             folder = self._folder()
             self.page.tell("Working ...")
-            what, which = EXPORTS.get(self.format.value, "masks"), VIEWS.get(self.views.value, "train")
+            what, which = self._formats.get(self.format.value, "masks"), VIEWS.get(self.views.value, "train")
             said = self._export(self._session_as_seen(), folder, what, which, self.page)
             self.page.tell(said)
             self.page.notify(client, "Results", said, good=True)

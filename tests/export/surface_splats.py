@@ -78,9 +78,7 @@ def seen_splats(
     return vertices, np.concatenate(owners)
 
 
-def splat_vertices(
-    places: Float[np.ndarray, "N 3"], rng: np.random.Generator, rest: int = SH_REST
-) -> np.ndarray:
+def splat_vertices(places: Float[np.ndarray, "N 3"], rng: np.random.Generator, rest: int = SH_REST) -> np.ndarray:
     """Gaussians at places, with random properties of every other kind."""
     names = [*"xyz", "nx", "ny", "nz", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(rest))]
     names += ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
