@@ -1,7 +1,7 @@
 """Places from which Gaussians of unknown origin are seen well, for files that come without cameras."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,10 @@ EXTENT_QUANTILE = 0.7
 AZIMUTHS = 16
 ELEVATIONS = (5.0, 25.0, 50.0)
 """degrees, of places around the centre"""
-DISTANCES = (0.7, 1.3, 2.2)
+DISTANCES = (1.3, 2.2)
 """of places around the centre, in extents"""
-INSIDE = 0.35
-"""distance from the centre, in extents, of places from which to look around; the centre itself is one too"""
+INSIDE = (0.35, 0.7)
+"""distances from the centre, in extents, of places from which to look around; the centre itself is one too"""
 TRIED = 30_000
 """Gaussians that places are judged by, drawn at random"""
 TRIED_WIDTH, TRIED_HEIGHT = 96, 72
@@ -36,8 +36,13 @@ TOO_NEAR, NEAR_SHARE = 0.12, 0.05
 """a place is inside of something if this share of its picture is nearer than so many extents"""
 CLEAR = 0.6
 """share of the pixels that show anything which has to be opaque"""
+INSIDE_WORTH = 0.1
+"""share of all Gaussians that only inner places see, from which on these are needed"""
 WORTH = 0.1
 """of the gain of the first place: places that add less are left out"""
+
+Place = tuple[Float[Tensor, "3 4"], Bool[Tensor, "gaussians"]]
+"""a pose, and which Gaussians are seen from there"""
 
 
 def viewpoints(
@@ -68,16 +73,29 @@ def viewpoints(
     extent = float((opaque - centre).norm(dim=-1).quantile(EXTENT_QUANTILE))
     if not extent > 0:
         raise SemfieldError("All Gaussians are at one place: there is nothing to look at.")
-    poses, seen = [], []
-    for pose in candidates(centre.cpu(), extent, F.normalize(up.float().cpu(), dim=0)):
-        found = _seen_from(tried, pose, TOO_NEAR * extent, backend)
-        if found is not None:
-            poses.append(pose)
-            seen.append(found)
-    if not seen:
+    upright = F.normalize(up.float().cpu(), dim=0)
+    groups = [
+        [
+            (pose, seen)
+            for pose in places(centre.cpu(), extent, upright)
+            if (seen := _seen_from(tried, pose, TOO_NEAR * extent, backend)) is not None
+        ]
+        for places in (around, within)
+    ]
+    found = needed(*groups)
+    if not found:
         raise SemfieldError("No surface is seen from anywhere around these Gaussians: give --data, their cameras.")
-    order = covering(torch.stack(seen), count)
-    return torch.stack([poses[place] for place in order])
+    order = covering(torch.stack([seen for _, seen in found]), count)
+    return torch.stack([found[place][0] for place in order])
+
+
+def needed(outer: list[Place], inner: list[Place]) -> list[Place]:
+    """Outer places, and inner ones if these see much that no outer place does: rooms, but not hollow things."""
+    if not outer or not inner:
+        return outer or inner
+    from_outside, from_inside = (torch.stack([seen for _, seen in group]).any(dim=0) for group in (outer, inner))
+    alone = (from_inside & ~from_outside).sum() / (from_inside | from_outside).sum()
+    return [*outer, *inner] if float(alone) > INSIDE_WORTH else outer
 
 
 def thinned(gaussians: Gaussians, most: int = TRIED) -> Gaussians:
@@ -90,8 +108,8 @@ def thinned(gaussians: Gaussians, most: int = TRIED) -> Gaussians:
     return Gaussians(kept.means, kept.quaternions, kept.scales * factor, kept.opacities, kept.channels)
 
 
-def candidates(centre: Float[Tensor, "3"], extent: float, up: Float[Tensor, "3"]) -> Iterator[Float[Tensor, "3 4"]]:
-    """Poses around a centre that look at it, and poses near it that look around."""
+def _turning(up: Float[Tensor, "3"]) -> Callable[[float, float], Float[Tensor, "3"]]:
+    """Unit directions by azimuth and elevation, radians."""
     aside = F.normalize(torch.linalg.cross(up, torch.eye(3)[int(up.abs().argmin())]), dim=0)
     ahead = torch.linalg.cross(up, aside)
 
@@ -99,15 +117,28 @@ def candidates(centre: Float[Tensor, "3"], extent: float, up: Float[Tensor, "3"]
         level = math.cos(elevation)
         return level * (math.cos(azimuth) * aside + math.sin(azimuth) * ahead) + math.sin(elevation) * up
 
-    turns = [2 * math.pi * number / AZIMUTHS for number in range(AZIMUTHS)]
+    return direction
+
+
+TURNS = [2 * math.pi * number / AZIMUTHS for number in range(AZIMUTHS)]
+
+
+def around(centre: Float[Tensor, "3"], extent: float, up: Float[Tensor, "3"]) -> Iterator[Float[Tensor, "3 4"]]:
+    """Poses around a centre that look at it."""
+    direction = _turning(up)
     for distance in DISTANCES:
         for elevation in ELEVATIONS:
-            for azimuth in turns:
+            for azimuth in TURNS:
                 place = centre + distance * extent * direction(azimuth, math.radians(elevation))
                 yield looking(place, centre - place, up)
-    for offset in (None, 0, 4, 8, 12):
-        place = centre if offset is None else centre + INSIDE * extent * direction(turns[offset], 0.0)
-        for azimuth in turns[::2]:
+
+
+def within(centre: Float[Tensor, "3"], extent: float, up: Float[Tensor, "3"]) -> Iterator[Float[Tensor, "3 4"]]:
+    """Poses near a centre that look around."""
+    direction = _turning(up)
+    places = [centre] + [centre + share * extent * direction(turn, 0.0) for share in INSIDE for turn in TURNS[::4]]
+    for place in places:
+        for azimuth in TURNS[::2]:
             yield looking(place, direction(azimuth, math.radians(-10.0)), up)
 
 
