@@ -46,6 +46,7 @@ def attach_splat(
     import torch
 
     from semfield_ns.cli.export import splat_to_model
+    from semfield_ns.gaussians.splats import splats_of
     from semfield_ns.method_configs.semantic_flow_splat import semantic_flow_splat, semantic_flow_splat_tiny
     from semfield_ns.scenes.formats import read_scene
     from semfield_ns.scenes.formats.splats import read_drawn_splats
@@ -56,13 +57,13 @@ def attach_splat(
     splats, degree = read_drawn_splats(file)
     scene = None if data is None else read_scene(data, images)
     world = np.eye(4) if data is None else splat_to_model(np.eye(4), splat_world, data)
-    teacher = teacher or known_teacher()
+    teacher = known_teacher(TEACHERS if teacher is None else (teacher,))
     preset = semantic_flow_splat if cuda else semantic_flow_splat_tiny
     config, folder = attached.prepare(preset.config, file.stem, output_dir)
     if file.resolve().is_relative_to(folder):
         raise SemfieldError(f"{file} is in the folder of the run itself: give the file that it was made of.")
-    attached.clear(config)
     if scene is not None:
+        attached.clear(config)
         attached.write_given_scene(scene, folder)
     else:
         with shown("Looking at the splat") as progress:
@@ -72,8 +73,11 @@ def attach_splat(
                     yield number
                     progress(done / len(numbers))
 
-            device, chosen = "cuda" if cuda else "cpu", attached.up_of(splats) if up == "auto" else up
-            attached.write_rendered_scene(splats, folder, chosen, antialiased, device, watch)
+            whole = splats_of(splats.vertices)
+            poses = attached.poses_around(whole, attached.up_of(splats) if up == "auto" else up)
+            attached.clear(config)
+            attached.write_rendered_scene(whole, poses, folder, antialiased, "cuda" if cuda else "cpu", watch)
+            del whole  # of millions of Gaussians, half a gigabyte
     looked = time.perf_counter()
     with lines("Uplifting image features"):
         run = attached.write_attached(config, file, splats, degree, world, teacher, antialiased)
@@ -83,14 +87,19 @@ def attach_splat(
     return run
 
 
-def known_teacher() -> str:
-    """The first of `TEACHERS` whose weights are at hand."""
+def known_teacher(names: Sequence[str]) -> str:
+    """The first teacher whose weights are at hand.
+
+    Raises:
+        SemfieldError: those of the last one are not, or there is no such teacher.
+    """
     from semfield_ns.teachers.registry import build_teacher
 
-    for name in TEACHERS[:-1]:
+    for name in names[:-1]:
         try:
             build_teacher(name)
         except SemfieldError:
             continue
         return name
-    return TEACHERS[-1]
+    build_teacher(names[-1])
+    return names[-1]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.engine.trainer import TrainerConfig
+from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gaussians.harmonics import colours
@@ -61,35 +62,44 @@ def parts_of(splats: Ply) -> Iterator[Splats]:
         yield splats_of(splats.vertices[start : start + CHUNK])
 
 
+def poses_around(splats: Splats, up: str) -> Float[Tensor, "views 3 4"]:
+    """Poses, OpenGL, from which pictures show a splat well; see `viewpoints`.
+
+    Args:
+        splats: of a file.
+        up: one of `UPS`, in the world of the file.
+
+    Raises:
+        SemfieldError: it is seen from fewer than two places.
+    """
+    poses = viewpoints(splats.gaussians, torch.tensor(UPS[up]), VIEWS)
+    if len(poses) < 2:
+        raise SemfieldError("The Gaussians are seen from one place only: give --data, photos with their cameras.")
+    return poses
+
+
 def write_rendered_scene(
-    splats: Ply,
+    splats: Splats,
+    poses: Float[Tensor, "views 3 4"],
     folder: Path,
-    up: str,
     antialiased: bool = False,
     device: torch.device | str = "cpu",
     watch: Watch = lambda numbers: numbers,
 ) -> Path:
-    """Writes pictures of a splat as a scene, from places around and inside of it that see it well.
+    """Writes pictures of a splat as a scene.
 
     Args:
         splats: of a file.
+        poses: of the cameras, at least two, in the world of the file.
         folder: of the scene.
-        up: one of `UPS`, in the world of the file.
         antialiased: whether the splat was trained that way.
         device: to render on.
         watch: goes through the pictures.
 
     Returns:
         The transforms.json, in the world of the file.
-
-    Raises:
-        SemfieldError: nothing is seen from anywhere.
     """
-    whole = splats_of(splats.vertices)
-    gaussians, coefficients = whole.gaussians.to(device), whole.coefficients.to(device)
-    poses = viewpoints(gaussians, torch.tensor(UPS[up]), VIEWS)
-    if len(poses) < 2:
-        raise SemfieldError("The Gaussians are seen from one place only: give --data, photos with their cameras.")
+    gaussians, coefficients = splats.gaussians.to(device), splats.coefficients.to(device)
     lens, background = intrinsics(WIDTH, HEIGHT), torch.full((3,), BACKGROUND, device=device)
     frames, depths = [], []
     for number in watch(range(len(poses))):
