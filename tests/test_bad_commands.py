@@ -12,6 +12,7 @@ from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,7 +20,9 @@ import yaml
 from semfield_ns import cli
 from semfield_ns.compat import error_sentence, open_run_folders
 from semfield_ns.method_configs.semantic_flow_splat import semantic_flow_splat_tiny
+from semfield_ns.scenes.formats.ply import write_ply
 from semfield_ns.sessions.session import FORMAT, VERSION
+from tests.export.surface_splats import splat_vertices
 from tests.scenes.helpers import write_transforms_scene
 from tests.test_compat import Ours
 
@@ -101,6 +104,12 @@ CASES = {
     "path in a folder": ("semfield camera-path --load-config run --output empty", "empty is a folder: give a file"),
     "run of another method": (OURS["export-checkpoint"].format("run"), "run/config.yml is not a run of gsn"),
     "attached run of another method": (OURS["attach"].format("run"), "run/config.yml is not a run of gsn"),
+    "nothing to attach": ("semfield attach --output-dir new", "give --data, the folder of a scene, or --splat"),
+    "no splat": ("semfield attach --splat none.ply --output-dir new", "none.ply"),
+    "a splat of text": ("semfield attach --splat text.txt --output-dir new", "cannot read text.txt"),
+    "no teacher": ("semfield attach --splat splat.ply --teacher none --output-dir new", "There is no teacher 'none'"),
+    "no photos of a splat": ("semfield attach --splat splat.ply --data none --output-dir new", "There is no scene"),
+    "a splat and weights": ("semfield attach --splat splat.ply --bake --output-dir new", "leave --load-config and"),
     "no official weights": (OURS["import-checkpoint"].format("none.pth"), "none.pth"),
     "weights of text": (OURS["import-checkpoint"].format("text.txt"), "text.txt"),
     # --- synthetic scenes
@@ -170,6 +179,7 @@ def write_files(folder: Path) -> None:
         "half_matrix.json": json.dumps(PATH | {"camera_path": [CAMERA | {"camera_to_world": [1, 2]}]}),
     }.items():
         (folder / name).write_text(content)
+    write_ply(folder / "splat.ply", splat_vertices(np.zeros((2, 3)), np.random.default_rng(0)))
     (folder / "pickle.ckpt").write_bytes(pickle.dumps({"pipeline": Path("x")}))
     (folder / "mask.png").write_bytes((folder / "scene" / "labels" / "001.png").read_bytes())
     for run in ("run", "damaged", "hollow", "foreign", "vacant"):

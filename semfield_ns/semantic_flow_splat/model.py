@@ -3,7 +3,7 @@
 Read `get_outputs` (training) and `raw_outputs_for_camera` (a picture) first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -96,6 +96,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         self.gathered: Gathered | None = None
         self.evidence: Tensor | None = None
         self.neighbours: tuple[Tensor, Tensor] | None = None
+        self.known_cloud: tuple[Hashable, Cloud | None] | None = None
         self.register_state_dict_pre_hook(lambda model, *_: model.settle())
         self.editor = SplatEditor(self, config.edits, metadata["world"])
         self.register_buffer("background", torch.full((3,), 0.5))
@@ -235,6 +236,9 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
     def settle(self) -> None:
         """Before a checkpoint is written: what it needs that is no parameter. Nothing, where nothing is trained."""
         if self.gathered is None and self.evidence is None:
+            # Photos of one moment, without labels: strokes still want features.
+            if self.kwargs["metadata"].get("start") is not None and len(self.frames) == 1:
+                self.gaussians.features = self._mean_features()
             return
         self._learn_all()
         self.gaussians.features = self.uplifted_features()
@@ -242,21 +246,29 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
     @torch.no_grad()
     def describe(self) -> None:
         """Uplifts the image features of all frames to Gaussians that came without any."""
-        cameras = self.kwargs["metadata"]["cameras"]
+        self.gaussians.features = self._mean_features()
+        self.feature_colors.fit(self.frames.features, seed=0)
+
+    def _mean_features(self) -> Float[Tensor, "N F"]:
+        cameras, features = self.kwargs["metadata"]["cameras"], self.frames.features
         views = [self.view(cameras[index : index + 1]) for index in range(len(cameras))]
-        features = self.frames.features
-        self.gaussians.features = mean_features(
+        return mean_features(
             self.gaussians, views, lambda number: features[number].float().to(self.device), self.config.backend
         )
-        self.feature_colors.fit(features, seed=0)
 
     def splat_file(self) -> Path | None:
         """The file of a splat that was attached."""
         return self.kwargs["metadata"].get("splat_file")
 
-    @torch.no_grad()
     def cloud(self) -> Cloud | None:
-        """The Gaussians, where none moves and all have features."""
+        """The Gaussians, where none moves and all have features; kept, with its graph, until weights change."""
+        version = self.version()
+        if self.known_cloud is None or self.known_cloud[0] != version:
+            self.known_cloud = version, self._cloud()
+        return self.known_cloud[1]
+
+    @torch.no_grad()
+    def _cloud(self) -> Cloud | None:
         gaussians = self.gaussians
         if len(self.frames) > 1 or not len(gaussians) or len(gaussians) > gaussians.num_still:
             return None

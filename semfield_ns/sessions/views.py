@@ -76,7 +76,6 @@ class ModelViews:
     def __init__(self, model: SceneModel) -> None:
         self.model = model
         self._pictures: tuple[Hashable, Pictures | None] | None = None
-        self._cloud: tuple[Hashable, Cloud | None] | None = None
 
     def version(self) -> Hashable:
         """Changes whenever the same camera would see something else."""
@@ -107,11 +106,8 @@ class ModelViews:
         return self._pictures[1]
 
     def cloud(self) -> Cloud | None:
-        """The Gaussians that strokes select among; kept until weights change."""
-        version = self.version()
-        if self._cloud is None or self._cloud[0] != version:
-            self._cloud = version, self.model.cloud()
-        return self._cloud[1]
+        """The Gaussians that strokes select among."""
+        return self.model.cloud()
 
     def trace(self, points: Tensor, time: float | None, to: float | None) -> Tensor:
         """Where surface points of one time are at another time."""
