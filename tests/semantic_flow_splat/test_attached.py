@@ -22,11 +22,13 @@ from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box
 from semfield_ns.segmentation.simulation import simulate_strokes
 from semfield_ns.semantic_flow_splat.attached import parts_of, up_of
+from semfield_ns.semantic_flow_splat.datamanager import SplatDataManagerConfig
 from semfield_ns.semantic_flow_splat.moving import MovingGaussians
 from semfield_ns.sessions.actions import SetParts
 from semfield_ns.sessions.masks import open_run, scene_views
 from semfield_ns.sessions.session import Session
 from tests.export.surface_splats import seen_splats, splat_vertices
+from tests.semantic_flow_splat.conftest import make_model
 
 SEED = 1
 
@@ -192,6 +194,16 @@ def test_photos_take_the_place_of_views(tmp_path):
     found = pipeline.model.raw_outputs_for_camera(dataset.cameras[3:4])["rgb"]
     error = (found - dataset.get_image_float32(3)[..., :3]).abs().median()
     assert float(error) < 0.08, "the splat is where the photos see it"
+
+
+def test_gaussians_fitted_to_photos_of_one_moment_have_features_when_they_are_saved(tmp_path):
+    folder = write_scene("static", tmp_path, SEED, num_frames=4, width=64, height=48, samples_per_axis=1)
+    manager = SplatDataManagerConfig(data=folder, encoder="classical").setup(device="cpu", test_mode="val")
+    model = make_model(manager, flow_attention=False, num_shades=0, uplift_labels=False)
+    assert model.cloud() is None
+    model.state_dict()
+    cloud = model.cloud()
+    assert cloud is not None and cloud.features.norm(dim=1).min() > 0.99
 
 
 def test_what_is_up_is_read_from_the_file_or_taken_as_of_colmap(tmp_path):
