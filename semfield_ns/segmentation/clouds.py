@@ -24,8 +24,8 @@ NEIGHBOURS = 8
 AROUND = 24
 """nodes that show how a surface lies"""
 GAP = 3.0
-"""distance that stops growth, in usual distances between neighbours"""
-UNLIKE = 4.0
+"""distance that stops growth, in usual distances between neighbours there"""
+UNLIKE = 3.0
 """|df|^2 of features, or of colours, that does, in those that are usual between neighbours"""
 CREASE = 0.1
 """sine by which a surface is hollow, between neighbours, that does: where one thing lies on another"""
@@ -36,7 +36,7 @@ SEED_SHARE = 0.5
 SEED_MASS = 0.5
 """of the contributions that Gaussians under a stroke usually make: what is seen through gaps makes less"""
 SEED_CONFIDENCE = 1e3
-LIKENESS_CONFIDENCE = 1e-4
+LIKENESS_CONFIDENCE = 3e-4
 """of what a place looks like, where there are strokes: only what these do not reach goes by its looks"""
 LIKENESS_ALONE = 0.1
 """of that of an object without strokes, of words or boxes"""
@@ -71,7 +71,12 @@ class Nodes:
         first, second = self.edges.unbind(dim=1)
         way = self.points[second] - self.points[first]
         apart = way.norm(dim=1)
-        exponent = (apart / (GAP * apart.median()).clamp(min=TINY)).square()
+        # Trained Gaussians are dense where there is detail, and sparse elsewhere.
+        ends, twice = self.edges.T.flatten(), apart.repeat(2)
+        total = apart.new_zeros(2, len(self.size)).index_add_(1, ends, torch.stack([twice, torch.ones_like(twice)]))
+        usual_there = total[0] / total[1].clamp(min=1)
+        spacing = torch.minimum(usual_there[first], usual_there[second])
+        exponent = (apart / (GAP * spacing).clamp(min=TINY)).square()
         for values in (self.features, self.colors):
             unlike = (values[first] - values[second]).square().sum(dim=1)
             exponent = exponent + unlike / (UNLIKE * unlike.mean()).clamp(min=TINY)
