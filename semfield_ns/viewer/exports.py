@@ -79,8 +79,7 @@ def export_session(pipeline: Any, session: Session, folder: Path, what: str, whi
 def _export_gaussians(pipeline: Any, segmenter: Segmenter, labels: Sequence[Label], folder: Path, page: Page) -> str:
     """Writes the Gaussians that strokes selected."""
     again = (folder / "splats" / "labels.json").exists()
-    with page.lock:
-        selection = segmenter.selection()
+    selection = segmenter.selection()  # its renders hold the lock
     if selection is None:
         raise SemfieldError("Gaussians are selected in scenes that stand still, once the run has features.")
     to_model = scene_to_model(pipeline.datamanager.train_dataset._dataparser_outputs)

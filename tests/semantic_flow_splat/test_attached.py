@@ -1,6 +1,7 @@
 """Splats of other programs: attached as runs, divided by strokes, and written as they were."""
 
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,6 +28,7 @@ from semfield_ns.semantic_flow_splat.moving import MovingGaussians
 from semfield_ns.sessions.actions import SetParts
 from semfield_ns.sessions.masks import open_run, scene_views
 from semfield_ns.sessions.session import Session
+from semfield_ns.viewer.exports import export_session
 from tests.export.surface_splats import seen_splats, splat_vertices
 from tests.semantic_flow_splat.conftest import make_model
 
@@ -147,6 +149,22 @@ def test_strokes_divide_the_file_bit_for_bit(attached, scene, tmp_path):
         assert part["vertex"].data.dtype.names == rows.dtype.names
         assert part["vertex"].data.tobytes() == np.ascontiguousarray(rows[kept]).tobytes()
         assert part.comments == ["Vertical Axis: z", "by another program"]
+
+
+def test_the_button_of_the_viewer_writes_the_same(attached, scene, tmp_path):
+    session, _, _ = draw(attached, scene, 1)
+    page = SimpleNamespace(lock=Lock(), told=str)
+    said = export_session(attached.pipeline, session, tmp_path, "splats", "train", page)
+    assert said == f"Wrote 5 files to {tmp_path / 'splats'}" and (tmp_path / "session.json").exists()
+    ids = attached.pipeline.segmenter.selection().ids.numpy()
+    assert (np.load(tmp_path / "splats" / "labels.npy") == ids).all() and (ids == 1).any()
+
+
+def test_pictures_of_the_run_show_the_selection(attached, scene):
+    """As `ns-render` makes them."""
+    _, camera, truth = draw(attached, scene, 1)
+    shown = attached.pipeline.model.get_outputs_for_camera(camera.cameras())["segmentation"][..., 0].numpy() > 0
+    assert iou(shown, truth) > 0.8
 
 
 def test_what_nobody_drew_on_is_written_whole(attached, tmp_path):
