@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 
 from semfield_ns.process import motion
 from semfield_ns.process.flow import flow_file, read_frame
+from semfield_ns.process.geometry import relative_pose, sampson_distance
 from semfield_ns.process.models import ModelCard
 from semfield_ns.process.registration import Registration
 from semfield_ns.process.turning import Matches, Turning
@@ -36,6 +37,7 @@ _STILL = 0.004  # of the width: less motion over the whole video is a camera tha
 _NEARLY = 6.0  # times that, by which what nearly stands where the turns lead misses
 _TURNS = 0.4  # share of the matches that turns must explain, for there to be no path
 _PATH = 0.3  # share of those near to it that miss it, from which there is one
+_BELIEVED = 0.5  # share of what is followed that a pose explains, at least
 LEAST_PARALLAX = 0.3
 """degrees, median of the points: a path with less is one that the pictures do not show"""
 
@@ -114,6 +116,34 @@ def diagnose(matches: Matches, turning: Turning) -> Diagnosis:
     if explained > _TURNS and in_between < _PATH:
         kind = "still" if shift < _STILL else "turning"
     return Diagnosis(kind, shift, explained, in_between)
+
+
+def contradicted(found: Registration, matches: Matches) -> list[int]:
+    """Frames whose poses contradict most of what is followed to or from them.
+
+    Structure from motion also explains what moves: where a car fills the picture, the path may be that of the camera
+    seen from the car. Frames are left out one after the other, the worst first, since one spoils the pairs it is in.
+    """
+    shares: dict[tuple[int, int], float] = {}
+    for (a, b), here, there in zip(matches.pairs.tolist(), matches.here, matches.there, strict=True):
+        if a in found.poses and b in found.poses:
+            first, second = found.cameras[a], found.cameras[b]
+            apart = sampson_distance(
+                first.normalise(here), second.normalise(there), relative_pose(found.poses[a], found.poses[b])
+            )
+            lengths = np.linalg.norm(there - here, axis=-1)
+            allowed = _TOLERANCE * first.width / 480 + _RELATIVE * lengths
+            shares[a, b] = float((first.focal * apart < allowed).mean())
+    doubted: list[int] = []
+    while shares:
+        frames = sorted({frame for pair in shares for frame in pair})
+        told = {frame: float(np.mean([share for pair, share in shares.items() if frame in pair])) for frame in frames}
+        worst = min(frames, key=told.__getitem__)
+        if told[worst] >= _BELIEVED:
+            break
+        doubted.append(worst)
+        shares = {pair: share for pair, share in shares.items() if worst not in pair}
+    return doubted
 
 
 def registered(turning: Turning, found: Diagnosis, given: bool, why: str = "") -> Registration:

@@ -19,7 +19,7 @@ from semfield_ns.io import capital, read_image, read_json, write_json, write_npy
 from semfield_ns.process import depth as depths
 from semfield_ns.process import motion, movers
 from semfield_ns.process.assembly import write_scene
-from semfield_ns.process.diagnosis import LEAST_PARALLAX, diagnose, gather, registered
+from semfield_ns.process.diagnosis import LEAST_PARALLAX, contradicted, diagnose, gather, registered
 from semfield_ns.process.flow import FlowWindow, flow_file, flow_tool, read_frame, write_flows
 from semfield_ns.process.followed import follow_labels
 from semfield_ns.process.frames import Report, frame_name, open_source, write_frames
@@ -30,7 +30,7 @@ from semfield_ns.process.labels.imported import Imported
 from semfield_ns.process.labels.template import write_template
 from semfield_ns.process.models import ModelCard
 from semfield_ns.process.registration import Registration, match_images
-from semfield_ns.process.structure import TooFewRegistered, refine, register
+from semfield_ns.process.structure import TooFewRegistered, leave_out, refine, register
 from semfield_ns.process.turning import solve
 from semfield_ns.process.workspace import Workspace, read_mask
 from semfield_ns.scenes.flow import Mask, read_flow
@@ -101,8 +101,12 @@ class Work(Workspace):
         if read_json(self.record("rough"))["camera_motion"] != "moving":
             return turns
         masks = [read_mask(self.rough_mask_file(n)) for n in range(len(self.picked.frames))]
+        names, count = self._image_names(), len(self.picked.frames)
         try:
-            found = register(self.images, self._image_names(), masks, self.structure, settings.rig, settings.threads)
+            found = register(self.images, names, masks, self.structure, settings.rig, settings.threads)
+            doubted = contradicted(found, gather(self.images, self.flow, count))
+            if doubted:
+                found = leave_out(doubted, names, self.structure, settings.rig, found)
         except TooFewRegistered as error:
             return replace(turns, card=replace(turns.card, note=str(error)))
         parallax = found.figures["median_parallax_deg"]
@@ -199,9 +203,12 @@ class Work(Workspace):
             self.registration.save(self.refined_file)
             return
         moving = {number: read_mask(self.motion_file(number)) for number in self.kept}
-        settings = self.registration.figures["settings"]
-        found = refine(self.images, self._image_names(), moving, self.structure, self.settings.rig, settings, report)
-        found.save(self.refined_file)
+        before = self.registration.figures
+        found = refine(
+            self.images, self._image_names(), moving, self.structure, self.settings.rig, before["settings"], report
+        )
+        kept = {name: before[name] for name in ("contradicted",) if name in before}
+        replace(found, figures=found.figures | kept).save(self.refined_file)
 
     def find_depth(self, report: Report) -> None:
         """Depth of each posed frame."""

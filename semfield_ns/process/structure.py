@@ -30,6 +30,7 @@ _WORST_ERROR = 2.0  # px; what is placed all at once is registered whether it fi
 _GLOBAL = "all frames at once"
 _SPACE = 4  # MiB a frame, for at most 8192 features of 152 bytes, and their matches
 _LEAST_SHARE = 0.5  # of the frames that must be registered
+_MOST_LEFT_OUT = 0.25  # of the registered frames
 
 
 class TooFewRegistered(SemfieldError):
@@ -121,6 +122,27 @@ def register(
     (work / "model").mkdir()
     best[0].write(work / "model")
     return _finished(pycolmap, best[0], names, work, rig, best[1])
+
+
+def leave_out(frames: Sequence[int], names: Sequence[str], work: Path, rig: Rig, found: Registration) -> Registration:
+    """What `register` found in `work`, without some frames.
+
+    Raises: TooFewRegistered if there are too few others, or so many to leave out that the path is not to be believed.
+    """
+    left = len(found.poses) - len(frames)
+    if left < max(FEWEST, _LEAST_SHARE * len(names)) or len(frames) > _MOST_LEFT_OUT * len(found.poses):
+        raise TooFewRegistered(
+            f"The poses of {len(frames)} of {len(found.poses)} frames contradict most of what can be followed from "
+            "frame to frame: they may be those of something that moves and fills much of the picture."
+        )
+    pycolmap = load_pycolmap()
+    model = pycolmap.Reconstruction(work / "model")
+    unwanted = {names[frame] for frame in frames}
+    for image in [image for image in model.images.values() if image.name in unwanted]:
+        model.deregister_frame(image.frame_id)
+    model.write(work / "model")
+    rest = _finished(pycolmap, model, names, work, rig, found.figures["settings"])
+    return replace(rest, figures=rest.figures | {"contradicted": len(frames)})
 
 
 def refine(

@@ -22,6 +22,7 @@ _FIGURES = {
 MEANINGS = {
     "registered": "frames with a pose",
     "frames": "frames that were picked",
+    "contradicted": "frames left out, since most of what is followed there contradicts their poses",
     "reprojection_error_px": "by which points miss their features, on average; good below 1",
     "camera_motion": "whether the camera went somewhere (moving), only turned (turning), or stood (still)",
     "turn_deg": "widest turn of the camera",
@@ -77,7 +78,11 @@ def _of_poses(work: Workspace) -> list[str]:
     measured, count = work.registration.figures, len(work.picked.frames)
     found = [one_place(work)] if work.registration.one_place else []
     if len(work.kept) < count:
-        found.append(f"{count - len(work.kept)} of {count} frames could not be registered and were left out.")
+        contradicted = measured.get("contradicted", 0)
+        why = (
+            f" ({contradicted} of them because what is followed there contradicts their poses)" if contradicted else ""
+        )
+        found.append(f"{count - len(work.kept)} of {count} frames could not be registered and were left out{why}.")
     parallax = measured.get("median_parallax_deg")
     if parallax is not None and parallax < _LITTLE_PARALLAX:
         found.append(f"Little parallax (median {parallax:.2f}°): depth and camera path are uncertain. Walk further.")
