@@ -1,7 +1,7 @@
 """What objects look like: the features under their prompts, and those of the words for them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.clustering import kmeans, squared_distances
+from semfield_ns.segmentation.learning import SAMPLES as LEARNED_FROM
+from semfield_ns.segmentation.learning import joined, learn, margins
 from semfield_ns.segmentation.matching import reach, samples, similarity
 from semfield_ns.segmentation.prompts import Box, Prompt, Stroke, TextQuery
 from semfield_ns.segmentation.views import FeatureView
@@ -34,10 +36,14 @@ class Appearance:
     other_words: Float[Tensor, "V F"]
     reach: float = torch.inf
     """distance from `positive` beyond which nothing is the object"""
+    learned: Float[Tensor, "inputs"] | None = None
+    """of a discriminant (`learning`)"""
 
     def similarity(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N"]:
         """Similarity in [0, 1] of features: to the strokes or to the words, whichever is higher."""
         found = similarity(features, self.positive, self.negative, self.reach)
+        if self.learned is not None:
+            found = joined(found, margins(features, self.learned))
         if len(self.words):
             # Of words the nearest one counts.
             near, far = (torch.cdist(features, words).amin(dim=1) for words in (self.words, self.other_words))
@@ -50,6 +56,7 @@ def appearances(
     views: Mapping[ViewCamera, FeatureView],
     text_features: Callable[[list[str]], Float[Tensor, "N F"]],
     scene: Float[Tensor, "N F"] | None = None,
+    learned: bool = False,
 ) -> list[Appearance]:
     """What every object looks like. Where objects look alike, seeds and space tell them apart (see `segment`).
 
@@ -58,6 +65,7 @@ def appearances(
         views: of the cameras of all strokes and boxes.
         text_features: words as features of unit norm.
         scene: features from all over the scene; by default those of the views.
+        learned: whether what tells an object from the rest is learned from the scene.
 
     Raises:
         SemfieldError: there are words, and the features do not know any.
@@ -73,7 +81,11 @@ def appearances(
         positive, negative, named, other = (empty if part is None else part for part in parts)
         if scene is None or len(positive) == 0:
             return Appearance(positive, negative, named, other)
-        return Appearance(positive, negative, named, other, reach(samples(scene, SCENE_SAMPLES), positive))
+        found = Appearance(positive, negative, named, other, reach(samples(scene, SCENE_SAMPLES), positive))
+        if not learned or len(negative) == 0:
+            return found
+        some = samples(scene, LEARNED_FROM)
+        return replace(found, learned=learn(some, found.similarity(some), positive, negative))
 
     return [looks(*pair, *named) for pair, named in zip(drawn, words, strict=True)]
 

@@ -317,7 +317,7 @@ class Segmenter:
         cloud = self.provider.cloud()
         if cloud is not None:
             scene = cloud.nodes.features
-        looks = appearances(prompts, views, self.provider.text_features, scene)
+        looks = appearances(prompts, views, self.provider.text_features, scene, learned=pictures is not None)
         growth = [entry.growth for entry in state.objects]
         if cloud is not None and state.objects:
             strokes = {camera: seeds_of(view, state.objects) for camera, view in views.items()}
