@@ -232,7 +232,8 @@ def _predictor(
         drawn = strokes[0].camera
         known = pictures.pictures()
         scene = None if known is None else known.features.flatten(0, 2)
-        (looks,) = appearances([strokes], {drawn: upper.view(drawn)}, pictures.text_features, scene)
+        views = {drawn: upper.view(drawn)}
+        (looks,) = appearances([strokes], views, pictures.text_features, scene, learned=scene is not None)
 
         def matched(other: ViewCamera) -> Float[Tensor, "H W"]:
             features = pictures.features(other)

@@ -30,6 +30,7 @@ _WORST_ERROR = 2.0  # px; what is placed all at once is registered whether it fi
 _GLOBAL = "all frames at once"
 _SPACE = 4  # MiB a frame, for at most 8192 features of 152 bytes, and their matches
 _LEAST_SHARE = 0.5  # of the frames that must be registered
+_SEED = 0
 _MOST_LEFT_OUT = 0.25  # of the registered frames
 
 
@@ -271,7 +272,7 @@ def _reconstruct(
     matching.use_gpu = False
     mapping = pycolmap.IncrementalPipelineOptions()
     mapping.num_threads = threads
-    mapping.random_seed = 0
+    mapping.random_seed = mapping.mapper.random_seed = mapping.triangulation.random_seed = _SEED
     mapping.min_model_size = 3
     mapping.ba_refine_focal_length = rig.focal is None
     mapping.mapper.init_min_tri_angle = attempt.first_angle
@@ -279,7 +280,7 @@ def _reconstruct(
     mapping.triangulation.min_angle = attempt.least_angle
     mapping.triangulation.ignore_two_view_tracks = not attempt.two_views
 
-    pycolmap.set_random_seed(0)
+    pycolmap.set_random_seed(_SEED)
     try:
         with _quiet(pycolmap):
             pycolmap.extract_features(
@@ -307,7 +308,7 @@ def _all_at_once(pycolmap: Any, images: Path, work: Path, rig: Rig, threads: int
     output.mkdir(parents=True)
     mapping = pycolmap.GlobalPipelineOptions()
     mapping.num_threads = threads
-    mapping.random_seed = 0
+    mapping.random_seed = mapping.mapper.random_seed = _SEED
     mapping.mapper.bundle_adjustment.refine_focal_length = rig.focal is None
     mapping.mapper.min_tri_angle_deg = ATTEMPTS[-1].least_angle
     with _quiet(pycolmap):
@@ -319,9 +320,12 @@ def _all_at_once(pycolmap: Any, images: Path, work: Path, rig: Rig, threads: int
 
 
 def _match(pycolmap: Any, database: Path, count: int, matching: Any) -> None:
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = _SEED  # for each pair: else it depends on which thread takes which pairs
+    options = {"matching_options": matching, "verification_options": verification, "device": pycolmap.Device.cpu}
     if count <= _EXHAUSTIVE:
-        pycolmap.match_exhaustive(database, matching_options=matching, device=pycolmap.Device.cpu)
+        pycolmap.match_exhaustive(database, **options)
         return
     pairing = pycolmap.SequentialPairingOptions()
     pairing.overlap = _OVERLAP
-    pycolmap.match_sequential(database, matching_options=matching, pairing_options=pairing, device=pycolmap.Device.cpu)
+    pycolmap.match_sequential(database, pairing_options=pairing, **options)

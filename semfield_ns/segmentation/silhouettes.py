@@ -22,6 +22,10 @@ from semfield_ns.segmentation.views import FeatureView, Pictures
 
 PLACES = 32
 """on each ray, evenly spaced in inverse depth"""
+SHARPNESS = 3.0
+"""exponent of the mean over pictures: a place that half of them see is outside of the object"""
+CERTAIN, LEAST_CERTAIN = 0.95, 0.5
+"""quantile of a view's rays whose mean counts as certain, and the least that may: of some objects pictures agree less"""
 SEEN_BY = 0.5
 """share of the pictures that must see a place for it to be judged"""
 JUDGES = 8
@@ -43,14 +47,24 @@ class Silhouettes:
     """in the surface that was rendered, in [0, 1]; 0 if it is no better than any other place"""
 
     def scores(self, objects: Sequence[Appearance]) -> tuple[Float[Tensor, "O R"], Float[Tensor, "R"]]:
-        """For each object the highest score of a place on each ray, the mean over pictures; and where that is known."""
+        """For each object the highest score of a place on each ray, in [0, 1]; and where that is known."""
         flat = self.pictures.features.flatten(0, 2)
         judged = self.seen_by >= max(2, SEEN_BY * self.cells.shape[-1])
+        known = judged.any(dim=0)
         found = []
         for entry in objects:
             total = F.pad(entry.similarity(flat), (0, 1))[self.cells].sum(dim=-1)
-            found.append(torch.where(judged, total / self.seen_by.clamp(min=1), 0.0).amax(dim=0))
-        return torch.stack(found), judged.any(dim=0).float()
+            mean = torch.where(judged, total / self.seen_by.clamp(min=1), 0.0).amax(dim=0)
+            found.append(sharpened(mean, known))
+        return torch.stack(found), known.float()
+
+
+def sharpened(means: Float[Tensor, "R"], known: Bool[Tensor, "R"]) -> Float[Tensor, "R"]:
+    """Scores in [0, 1] from the means over pictures, whose level differs from object to object."""
+    if not bool(known.any()):
+        return means
+    certain = torch.quantile(means[known], CERTAIN).clamp(min=LEAST_CERTAIN)
+    return (means / certain).clamp(0, 1) ** SHARPNESS
 
 
 def silhouettes(view: FeatureView, pictures: Pictures) -> Silhouettes:
