@@ -105,11 +105,12 @@ gsn_tiny = MethodSpecification(
             ),
             model=GSNModelConfig(
                 network=NetworkConfig(
-                    dim=32, blocks=2, feature_dim=32, image_dim=16, encoder_width=16, encoder_blocks=(1, 1, 1)
+                    dim=32, blocks=2, feature_dim=32, image_dim=24, encoder_width=32, encoder_blocks=(2, 2, 2)
                 ),
                 rays=RaySettings(mode="guided", samples=32, fine_samples=12),
                 num_source_views=5,
-                teacher="classical",
+                frame="view",
+                teacher="lite",
                 stage_one_steps=3000,
                 stage_two_rgb=1.0,
                 token_budget=256,
