@@ -25,7 +25,7 @@ PLACES = 32
 SHARPNESS = 3.0
 """exponent of the mean over pictures: a place that half of them see is outside of the object"""
 CERTAIN, LEAST_CERTAIN = 0.95, 0.5
-"""quantile of a view's rays whose mean counts as certain, and the least that may: of some objects pictures agree less"""
+"""quantile of the rays of a view whose mean counts as certain, and the least that may: pictures do not always agree"""
 SEEN_BY = 0.5
 """share of the pictures that must see a place for it to be judged"""
 JUDGES = 8
