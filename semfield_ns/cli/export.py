@@ -31,6 +31,7 @@ def export(
     fps: float = 12.0,
     splat: Path | None = None,
     splat_world: Literal["scene", "colmap"] | Path = "scene",
+    things: bool = False,
 ) -> None:
     """Write masks, COCO, videos, point clouds or splats.
 
@@ -60,11 +61,13 @@ def export(
         splat_world: Coordinates of the splat. scene: those of the scene's files. colmap: those of COLMAP before
             ns-process-data changed them. A file: the dataparser_transforms.json of the Nerfstudio run that it was
             exported from.
+        things: Of a run of semfield attach --bake or --splat: instead of a session, the things that are found without
+            strokes: thing_1 is the one with most Gaussians, and with splats each is written as splats/thing_1.ply, ...
     """
     from semfield_ns.export.clouds import CloudWriter
     from semfield_ns.export.gaussians import write_splats
     from semfield_ns.export.masks import CocoWriter, MaskWriter, VideoWriter
-    from semfield_ns.export.sources import SessionViews
+    from semfield_ns.export.sources import SessionViews, ThingViews
     from semfield_ns.export.splats import SplatWriter
     from semfield_ns.export.views import with_files
     from semfield_ns.io import write_json
@@ -77,10 +80,12 @@ def export(
         raise SemfieldError(
             "Points and splats need a run, and --segmentation reads images only: give that folder as --load-config."
         )
+    if things and (segmentation is not None or session is not None):
+        raise SemfieldError("--things takes the place of a session: leave --session and --segmentation out.")
     with lines("Opening the run"):
         needs_labels = splat is not None or formats != ("splats",)
         found, to_model, scene, config, model = _open(
-            load_config, segmentation, session, views, camera_path, scale, at, needs_labels
+            load_config, segmentation, session, views, camera_path, scale, at, needs_labels, things
         )
     chosen = with_files(chosen_labels(found, labels))
     with ExitStack() as files:
@@ -103,9 +108,13 @@ def export(
     if "splats" in formats:
         assert model is not None, "checked above"
         with lines("Splats"):
-            selected = found.segmenter.selection() if isinstance(found, SessionViews) else None
-            ids = None if selected is None else selected.ids
-            written.append(write_splats(model, output_dir, chosen, to_model, at, config.method_name, ids))
+            ids = found.ids if isinstance(found, ThingViews) else None
+            if isinstance(found, SessionViews):
+                selected = found.segmenter.selection()
+                ids = None if selected is None else selected.ids
+            written.append(
+                write_splats(model, output_dir, chosen, to_model, at, config.method_name, ids, rest=not things)
+            )
     for paths in written:
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         print(f"Wrote {paths[0]}{more}" if paths else "No video was written: there are no views.")
@@ -120,12 +129,13 @@ def _open(
     scale: float,
     at: float | None,
     needs_labels: bool,
+    things: bool,
 ) -> "tuple[LabelledViews, Any, Path, Any, SceneModel | None]":
     """Labelled views, the map from the scene's own world to theirs, the scene; configuration and model of the run."""
     import numpy as np
 
     from semfield_ns.cli.segment import path_views
-    from semfield_ns.export.sources import ClassViews, FolderViews, NoViews, SessionViews, at_time
+    from semfield_ns.export.sources import ClassViews, FolderViews, NoViews, SessionViews, ThingViews, at_time
     from semfield_ns.export.world import scene_to_model
     from semfield_ns.sessions.masks import open_run, scene_views
 
@@ -151,7 +161,9 @@ def _open(
         segmenter.session.load(session)
     drawn = segmenter is not None and bool(segmenter.session.state.objects)
     found: LabelledViews
-    if drawn:
+    if things:
+        found = ThingViews(pipeline.model, chosen)
+    elif drawn:
         found = SessionViews(segmenter, chosen)
     elif pipeline.model.label_map is None and not needs_labels:
         found = NoViews()

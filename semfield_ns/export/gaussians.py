@@ -30,6 +30,7 @@ def write_splats(
     at: float | None,
     method: str | None,
     selected: Int[Tensor, "N"] | None = None,
+    rest: bool = True,
 ) -> list[Path]:
     """Writes `splats/scene.ply`, `splats/LABEL.ply` and `splats/labels.npy` of one moment, in the scene's own world.
 
@@ -45,13 +46,14 @@ def write_splats(
         at: the moment, 0 to 1.
         method: of the run, for the message.
         selected: number of the object of each Gaussian, 0 for none, where strokes selected them.
+        rest: whether files of all others, `without_LABEL.ply`, are wanted of a selection.
 
     Raises:
         SemfieldError: the model has no Gaussians, or the file of its splat is not what it was.
     """
     target, file = folder / "splats", model.splat_file()
     if file is not None:
-        return _write_rows(file, target, labels, selected)
+        return _write_rows(file, target, labels, selected, rest)
     moment = model.splats(model.step_of(at or 0.0)) if isinstance(model, MovingSceneModel) else None
     if moment is None or not isinstance(model, MovingSceneModel):
         raise SemfieldError(
@@ -63,7 +65,7 @@ def write_splats(
     write_ply(paths[0], own.vertices(), offset_comment(offset))
     if selected is not None:
         rows = Ply(own.vertices(), tuple(offset_comment(offset)))
-        return [paths[0], *write_divided(target, rows, _of(selected, labels), None, labels)]
+        return [paths[0], *write_divided(target, rows, _of(selected, labels), None, labels, rest)]
     ids = label_ids(moment, labels)
     write_npy(paths[1], ids.astype(np.int32))
     entries = []
@@ -86,7 +88,9 @@ def write_splats(
     return paths
 
 
-def _write_rows(file: Path, folder: Path, labels: Sequence[Label], selected: Int[Tensor, "N"] | None) -> list[Path]:
+def _write_rows(
+    file: Path, folder: Path, labels: Sequence[Label], selected: Int[Tensor, "N"] | None, rest: bool
+) -> list[Path]:
     """The file of a splat and its rows, divided."""
     splats = read_splats(file)
     count = len(splats) if selected is None else len(selected)
@@ -98,7 +102,7 @@ def _write_rows(file: Path, folder: Path, labels: Sequence[Label], selected: Int
     with atomic_path(whole) as temporary:
         shutil.copyfile(file, temporary)
     ids = np.zeros(count, dtype=np.int64) if selected is None else _of(selected, labels)
-    return [whole, *write_divided(folder, splats, ids, None, labels)]
+    return [whole, *write_divided(folder, splats, ids, None, labels, rest)]
 
 
 def _of(selected: Int[Tensor, "N"], labels: Sequence[Label]) -> Int[np.ndarray, "N"]:

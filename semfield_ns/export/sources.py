@@ -13,6 +13,7 @@ from torch import Tensor
 from semfield_ns.errors import SemfieldError
 from semfield_ns.export.views import Label, LabelledView
 from semfield_ns.io import read_image, read_json
+from semfield_ns.rendering.palette import default_palette
 from semfield_ns.scene_model import MovingSceneModel, SceneModel
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.views import surface_points
@@ -109,6 +110,42 @@ class ClassViews:
         result = ids.clone()
         result[moving] = torch.where(of_class[nearest] == ids[moving], nearest + self._first_object, ids[moving])
         return result
+
+
+class ThingViews:
+    """The things of a scene that stands still, as they are found without strokes.
+
+    Args:
+        model: of the run.
+        views: to be labelled.
+
+    Raises:
+        SemfieldError: the run has no Gaussians with features that stand still, or nothing was found among them.
+    """
+
+    def __init__(self, model: SceneModel, views: "Sequence[NamedView]") -> None:
+        cloud = model.cloud()
+        if cloud is None:
+            raise SemfieldError(
+                "Things are found among Gaussians that stand still and have features: give a run of semfield attach "
+                "--bake or --splat."
+            )
+        self.model, self.views, self.ids = model, in_time(views), cloud.things
+        count = int(self.ids.max())
+        if not count:
+            raise SemfieldError("No thing was found in this scene: draw strokes in the viewer and give the session.")
+        colors = default_palette(count).tolist()
+        self.labels = [Label(n, f"thing_{n}", tuple(colors[n - 1]), n, n) for n in range(1, count + 1)]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __iter__(self) -> Iterator[LabelledView]:
+        for named in self.views:
+            raw = self.model.raw_outputs_for_camera(named.camera.cameras())
+            points = surface_points(raw, named.camera.cameras())
+            ids = raw["instances"][..., 0].cpu().numpy().astype(np.uint16)
+            yield LabelledView(named.name, named.camera, _bytes(raw["rgb"]), ids, points.cpu().numpy())
 
 
 class NoViews:

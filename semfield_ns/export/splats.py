@@ -154,6 +154,7 @@ def write_divided(
     ids: Int[np.ndarray, "N"],
     share: Float[np.ndarray, "N"] | None,
     labels: Sequence[Label],
+    rest: bool = True,
 ) -> list[Path]:
     """Writes `LABEL.ply` and `without_LABEL.ply` of each label, `labels.npy` and `labels.json`.
 
@@ -165,6 +166,7 @@ def write_divided(
         ids: of the label of each Gaussian, 0 for none.
         share: how many of the votes it got; None where nobody voted.
         labels: that are written.
+        rest: whether `without_LABEL.ply` is wanted too.
 
     Returns:
         The files.
@@ -180,7 +182,7 @@ def write_divided(
             entry["agreement"] = round(float(share[voted].mean()), 4) if voted.any() else 0
         entries.append(entry)
         for name, kept in ((label.file_name, mine), (f"without_{label.file_name}", ~mine)):
-            if kept.any():
+            if kept.any() and (rest or kept is mine):
                 paths.append(folder / f"{name}.ply")
                 write_ply(paths[-1], splats.vertices[kept], splats.comments)
     write_json(paths[1], {"gaussians": len(ids), "labels": entries})

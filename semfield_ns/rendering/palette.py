@@ -11,6 +11,8 @@ GOLDEN_RATIO = (5**0.5 - 1) / 2
 STANDING_OUT = ((230, 0, 190), (0, 255, 170), (90, 40, 255), (255, 225, 0), (120, 0, 60), (160, 110, 0))
 """sRGB, for masks over photographs: the first ones are saturated and rare in rooms and streets, and all are far apart
 for people who do not tell red from green as well"""
+THING_ALPHA = 0.7
+"""of the colours of things, over the picture"""
 FAINT = (0.45, 0.35)
 """grey of what is hidden: how bright black is, and how much brighter white"""
 
@@ -80,3 +82,15 @@ def hex_color(color: Shaped[np.ndarray, "3"] | tuple[int, int, int]) -> str:
 def faint(rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """Colours in [0, 1] as those of something hidden: pale and grey, so that one still sees where it is."""
     return (FAINT[0] + FAINT[1] * rgb.mean(dim=-1, keepdim=True)).expand_as(rgb)
+
+
+def instance_colors(ids: Int[Tensor, "*batch"], rgb: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """A picture with things in their colours, and the background pale.
+
+    Args:
+        ids: numbers of things from 1, 0 for the background.
+        rgb: the picture, in [0, 1].
+    """
+    table = unit_colors(default_palette(int(ids.max()) if ids.numel() else 0))
+    mixed = (1 - THING_ALPHA) * rgb + THING_ALPHA * colorize_labels(ids - 1, table)
+    return torch.where(ids[..., None] > 0, mixed, faint(rgb))

@@ -61,12 +61,29 @@ class Nodes:
     """pairs of neighbours, the smaller number first"""
     normals: Float[Tensor, "K 3"]
     """of the surface, towards where it is seen from"""
+    seen: Float[Tensor, "K"]
+    """mean contributions of the Gaussians of each node to some pictures"""
 
     @cached_property
     def weights(self) -> Float[Tensor, "E"]:
-        """How easily something spreads between neighbours, 0..1.
+        """How easily something spreads between neighbours, 0..1: the more the closer and the more alike."""
+        return self.shape * torch.exp(-self.unlike.sum(dim=0))
 
-        The more the closer and the more alike, and little into a hollow: things that touch do so in creases.
+    @cached_property
+    def unlike(self) -> Float[Tensor, "2 E"]:
+        """How different the features of neighbours are, and their colours: 1 stops growth."""
+        first, second = self.edges.unbind(dim=1)
+        found = []
+        for values in (self.features, self.colors):
+            unlike = (values[first] - values[second]).square().sum(dim=1)
+            found.append(unlike / (UNLIKE * unlike.mean()).clamp(min=TINY))
+        return torch.stack(found)
+
+    @cached_property
+    def shape(self) -> Float[Tensor, "E"]:
+        """How easily something spreads between neighbours by their places alone, 0..1.
+
+        The more the closer, and little into a hollow: things that touch do so in creases.
         """
         first, second = self.edges.unbind(dim=1)
         way = self.points[second] - self.points[first]
@@ -77,9 +94,6 @@ class Nodes:
         usual_there = total[0] / total[1].clamp(min=1)
         spacing = torch.minimum(usual_there[first], usual_there[second])
         exponent = (apart / (GAP * spacing).clamp(min=TINY)).square()
-        for values in (self.features, self.colors):
-            unlike = (values[first] - values[second]).square().sum(dim=1)
-            exponent = exponent + unlike / (UNLIKE * unlike.mean()).clamp(min=TINY)
         turn = self.normals[first] - self.normals[second]
         hollow = (turn * way).sum(dim=1) / apart.clamp(min=TINY)
         return torch.exp(-exponent - (hollow.clamp(min=0) / CREASE).square())
@@ -110,6 +124,13 @@ class Cloud:
     def nodes(self) -> Nodes:
         """The graph; built at first use."""
         return find_nodes(self)
+
+    @cached_property
+    def things(self) -> Int[Tensor, "N"]:
+        """Number of the thing of each Gaussian, 0 for the background, without strokes; found at first use."""
+        from semfield_ns.segmentation.instances import find_things
+
+        return find_things(self.nodes)[self.nodes.member]
 
     def seen_from(self) -> Float[Tensor, "N 3"]:
         """Sums, over some pictures, of the direction to the camera times contributions."""
@@ -157,6 +178,7 @@ def find_nodes(cloud: Cloud) -> Nodes:
         mean(cloud.colors),
         torch.from_numpy(np.unique(np.sort(pairs, axis=1), axis=0)).to(device),
         surface_normals(points, torch.from_numpy(near).to(device), outwards),
+        outwards.norm(dim=1),
     )
 
 

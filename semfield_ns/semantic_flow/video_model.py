@@ -14,7 +14,7 @@ from semfield_ns.metrics.confusion import ConfusionMatrix, image_miou
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.flow_color import flow_to_color
 from semfield_ns.rendering.lazy import LazyOutputs
-from semfield_ns.rendering.palette import colorize_labels, faint
+from semfield_ns.rendering.palette import colorize_labels, faint, instance_colors
 from semfield_ns.rendering.projection import screen_flow
 from semfield_ns.scene_model import MovingSceneModel
 from semfield_ns.semantic_flow.frames import SourceFrames
@@ -92,6 +92,8 @@ class VideoModel(MovingSceneModel):
             makers["semantics"] = lambda: raw["logits"].argmax(dim=-1, keepdim=True).float()
             makers["semantics_colormap"] = lambda: self._class_colors(raw)
             makers["semantics_confidence"] = lambda: raw["logits"].softmax(dim=-1).amax(dim=-1, keepdim=True)
+        if "instances" in raw:
+            makers["instances"] = lambda: instance_colors(raw["instances"][..., 0].long(), raw["rgb"].clamp(0, 1))
         if camera is not None:
             makers["flow_forward"] = partial(self._flow_colors, raw, "forward", camera)
             makers["flow_backward"] = partial(self._flow_colors, raw, "backward", camera)

@@ -31,7 +31,7 @@ from semfield_ns.rendering.projection import project
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.clouds import Cloud
 from semfield_ns.semantic_flow.frames import SourceFrames
-from semfield_ns.semantic_flow.video_model import VideoModel
+from semfield_ns.semantic_flow.video_model import EMPTY, VideoModel
 from semfield_ns.semantic_flow_splat import losses
 from semfield_ns.semantic_flow_splat.config import SemanticFlowSplatModelConfig
 from semfield_ns.semantic_flow_splat.editor import EditedGaussians, SplatEditor
@@ -267,14 +267,18 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             self.known_cloud = version, self._cloud()
         return self.known_cloud[1]
 
-    @torch.no_grad()
-    def _cloud(self) -> Cloud | None:
+    def _selectable(self) -> bool:
+        """Whether there are Gaussians, none of which moves, and all have features."""
         gaussians = self.gaussians
         if len(self.frames) > 1 or not len(gaussians) or len(gaussians) > gaussians.num_still:
+            return False
+        return bool(self.uplifted_features().any())
+
+    @torch.no_grad()
+    def _cloud(self) -> Cloud | None:
+        if not self._selectable():
             return None
-        features = self.uplifted_features()
-        if not bool(features.any()):
-            return None
+        gaussians, features = self.gaussians, self.uplifted_features()
         background = self.background.new_zeros
 
         @torch.no_grad()
@@ -392,8 +396,9 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         """Everything about one camera, float32 [H, W, channels]; with the edits, if there are any.
 
         rgb, rgb_static, rgb_dynamic; depth (along the ray) and scene_flow_forward, scene_flow_backward, surface in
-        world units; accumulation, dynamic_weight; features (the encoder's, uplifted); logits. Each is made when it is
-        asked for: all that one pass gives at once.
+        world units; accumulation, dynamic_weight; features (the encoder's, uplifted); logits; instances (numbers of
+        the cloud's things, 0 for none) where nothing moves. Each is made when it is asked for: all that one pass gives
+        at once.
         """
         scene = self.editor.scene() if edited and self.editor.edits else None
         view = self.view(camera)
@@ -456,8 +461,19 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         }
         if self.label_map is not None:
             makers["logits"] = lambda: main().channels[..., 4:]
+        if self._selectable():
+            makers["instances"] = lambda: self._thing_ids(seen, surface().accumulation)
         channels = RAW_CHANNELS + self.gaussians.num_classes + self.gaussians.feature_dim
         return LazyOutputs(makers, 4 * view.width * view.height * channels)
+
+    def _thing_ids(
+        self, seen: Callable[[Tensor], Rendering], accumulation: Float[Tensor, "H W 1"]
+    ) -> Float[Tensor, "H W 1"]:
+        """The thing, or the background, that most of each pixel is of; 0 where nothing is, too."""
+        cloud = self.cloud()
+        assert cloud is not None, "asked of models with a cloud only"
+        shares = seen(F.one_hot(cloud.things).to(accumulation)).channels[..., 3:]
+        return torch.where(accumulation < EMPTY, 0.0, shares.argmax(dim=-1, keepdim=True).float())
 
     def unedited_outputs(self, camera: Cameras) -> LazyOutputs:
         """What one camera sees without edits."""

@@ -9,6 +9,7 @@ NAMES = {
     "rgb": "Colour",
     "semantics_colormap": "Classes",
     "segmentation_overlay": "Segmented objects",
+    "instances": "Things",
     "depth": "Depth",
     "dynamic_weight": "What moves",
     "similarity": "Similarity to the object",

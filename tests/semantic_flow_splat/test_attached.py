@@ -13,6 +13,7 @@ from plyfile import PlyData, PlyElement
 from semfield_ns.cli.attach import attach
 from semfield_ns.cli.export import export
 from semfield_ns.errors import SemfieldError
+from semfield_ns.export.sources import ThingViews
 from semfield_ns.export.views import Label
 from semfield_ns.gaussians.harmonics import colours
 from semfield_ns.gaussians.rasterize import render
@@ -173,6 +174,38 @@ def test_what_nobody_drew_on_is_written_whole(attached, tmp_path):
     assert not np.load(tmp_path / "splats" / "labels.npy").any()
     with pytest.raises(SemfieldError, match="no classes: draw on its objects"):
         export(tmp_path, attached.run, formats=("masks",))
+
+
+def test_every_thing_is_found_shown_and_written_without_a_stroke(attached, scene, tmp_path):
+    attached.pipeline.segmenter.session = Session()
+    export(tmp_path / "out", attached.run, formats=("masks", "splats"), things=True)
+    ids = np.load(tmp_path / "out" / "splats" / "labels.npy")
+    for target in range(1, attached.owner.max() + 1):
+        assert max(iou(ids == thing, attached.owner == target) for thing in range(1, ids.max() + 1)) > 0.85
+    counts = np.bincount(ids)[1:]
+    assert (counts[:-1] >= counts[1:]).all(), "the largest one is first"
+    names = {path.name for path in (tmp_path / "out" / "splats").iterdir()}
+    things = {f"thing_{number + 1}.ply" for number in range(len(counts))}
+    assert names == things | {"labels.json", "labels.npy", "scene.ply"}
+    part = PlyData.read(tmp_path / "out" / "splats" / "thing_1.ply")["vertex"].data
+    assert part.tobytes() == np.ascontiguousarray(attached.vertices[ids == 1]).tobytes()
+    camera = scene_views(attached.pipeline, "train")[0].camera.cameras()
+    model = attached.pipeline.model
+    shown, raw = model.get_outputs_for_camera(camera)["instances"], model.raw_outputs_for_camera(camera)["instances"]
+    assert shown.shape[2] == 3 and shown.min() >= 0 and shown.max() <= 1 and raw.max() > 0
+    pale = shown[raw[..., 0] == 0]
+    assert torch.equal(pale[:, 0], pale[:, 1]) and not torch.equal(shown[..., 0], shown[..., 1])
+
+
+@pytest.mark.bad_input
+def test_things_where_there_are_none_are_one_sentence(attached, tmp_path):
+    with pytest.raises(SemfieldError, match="--things takes the place of a session"):
+        export(tmp_path, attached.run, session=tmp_path / "session.json", formats=("splats",), things=True)
+    with pytest.raises(SemfieldError, match="give a run of semfield attach"):
+        ThingViews(SimpleNamespace(cloud=lambda: None), [])
+    nothing = SimpleNamespace(things=torch.zeros(5, dtype=torch.long))
+    with pytest.raises(SemfieldError, match="No thing was found"):
+        ThingViews(SimpleNamespace(cloud=lambda: nothing), [])
 
 
 def test_words_boxes_and_parts_do_not_break_it(attached, scene):
