@@ -7,30 +7,38 @@ demo, `semfield export` itself does it, with the masks and depths that the run r
 
 With `--strokes` there are no masks: the file is attached as a run (`semfield attach --splat`) without any cameras, and
 one positive and one negative stroke, in the view of the run that shows an object best, select its Gaussians.
+
+With `--things` there are no strokes either: everything that is found is compared with the objects, each with one thing
+at most. With `--trained`, each scene is written as photos and `semfield attach --bake` fits the Gaussians; a Gaussian
+then belongs to the object whose pixels show most of it.
 """
 
 import json
 import sys
 import tempfile
 import time
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import tyro
 from plyfile import PlyData
 from scipy import ndimage
+from scipy.optimize import linear_sum_assignment
 from training import machine
 
 from semfield_ns.cli.attach import attach
 from semfield_ns.cli.export import export
 from semfield_ns.export.splats import SplatWriter
 from semfield_ns.export.views import Label, LabelledView
+from semfield_ns.metrics.instances import at_size
 from semfield_ns.scenes.formats.ply import write_ply
-from semfield_ns.scenes.synthetic import AnalyticScene, make_scene
+from semfield_ns.scenes.synthetic import AnalyticScene, make_scene, write_scene
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.simulation import simulate_strokes
 from semfield_ns.sessions.masks import open_run, scene_views
@@ -101,19 +109,77 @@ def divide_by_run(load_config: Path, name: str, frame: int, count: int) -> None:
         print(f"| {label['name']} | {chosen.sum()} | {of_class} | {max(objects):.3f} |")
 
 
+@contextmanager
+def attached(name: str, seed: int, count: int, width: int, thickness: float) -> Iterator[tuple[Any, Any, np.ndarray]]:
+    """The scene, the pipeline of its attached splat, and the object of each Gaussian."""
+    scene = make_scene(name, seed, 24, width, width * 3 // 4)
+    vertices, owner = seen_splats(scene, count, seed, thickness)
+    with tempfile.TemporaryDirectory() as folder:
+        write_ply(Path(folder) / "scene.ply", vertices, ["comment Vertical Axis: z"])
+        with redirect_stdout(StringIO()):
+            attach(splat=Path(folder) / "scene.ply", output_dir=Path(folder) / "out")
+            _, pipeline = open_run(next((Path(folder) / "out").glob("scene/*/attached/config.yml")))
+        yield scene, pipeline, owner
+
+
+@contextmanager
+def baked(name: str, seed: int, width: int) -> Iterator[tuple[Any, Any, np.ndarray]]:
+    """The same of Gaussians fitted to photos; -1 where no view shows anything of one."""
+    scene = make_scene(name, seed, 24, width, width * 3 // 4)
+    with tempfile.TemporaryDirectory() as folder:
+        with redirect_stdout(StringIO()):
+            write_scene(name, Path(folder) / "scene", seed, 24, width, width * 3 // 4)
+            attach(data=Path(folder) / "scene", bake=True, output_dir=Path(folder) / "out", preview=0)
+            _, pipeline = open_run(next((Path(folder) / "out").glob("scene/*/baked/config.yml")))
+        cloud, numbers = pipeline.model.cloud(), np.arange(1 + max(o.instance for o in scene.instances))
+        total = torch.zeros(len(cloud.points), len(numbers))
+        for index, view in enumerate(scene_views(pipeline, "train")):
+            truth = scene.render(scene.camera_at(index), samples_per_axis=1)["instances"]
+            truth = at_size(truth.astype(np.int64), (view.camera.height, view.camera.width))
+            total += cloud.gather(view.camera, torch.from_numpy(truth[..., None] == numbers).float())[0]
+        yield scene, pipeline, torch.where(total.sum(dim=1) > 0, total.argmax(dim=1), -1).numpy()
+
+
+def find_without_strokes(name: str, chosen: range, count: int, width: int, thickness: float, trained: bool) -> None:
+    """Attaches the splat of each scene, and prints how well its objects are among the things that are found."""
+    found, shown = [], []
+    print("| scene | objects | things | IoU, mean | least | as shown | seconds |\n|---|---|---|---|---|---|---|")
+    for seed in chosen:
+        with baked(name, seed, width) if trained else attached(name, seed, count, width, thickness) as run:
+            scene, pipeline, owner = run
+            cloud = pipeline.model.cloud()
+            seen = cloud.nodes.seen[cloud.nodes.member].numpy()  # builds the graph, which strokes need too
+            start = time.perf_counter()
+            ids = cloud.things.numpy()
+            seconds = time.perf_counter() - start
+        objects = [entry.instance for entry in scene.instances if (owner == entry.instance).any()]
+        fits = best_fits(ids[owner >= 0], owner[owner >= 0], objects, np.ones((owner >= 0).sum()))
+        weighted = best_fits(ids[owner >= 0], owner[owner >= 0], objects, seen[owner >= 0])
+        found, shown = [*found, *fits], [*shown, *weighted]
+        row = f"{np.mean(fits):.3f} | {min(fits):.3f} | {np.mean(weighted):.3f} | {seconds:.1f}"
+        print(f"| {seed} | {len(objects)} | {ids.max()} | {row} |", flush=True)
+    print(f"\nMean of {len(found)} objects {np.mean(found):.3f}, least {min(found):.3f}; {np.mean(shown):.3f} as shown")
+
+
+def best_fits(ids: np.ndarray, owner: np.ndarray, objects: list[int], weight: np.ndarray) -> list[float]:
+    """IoU of each object with its thing, where each thing is taken by one object at most; 0 of those without."""
+    overlaps = np.zeros((len(objects), int(ids.max())))
+    for row, number in enumerate(objects):
+        for thing in range(overlaps.shape[1]):
+            mine, theirs = owner == number, ids == thing + 1
+            overlaps[row, thing] = weight[mine & theirs].sum() / weight[mine | theirs].sum()
+    fits = np.zeros(len(objects))
+    rows, columns = linear_sum_assignment(-overlaps)
+    fits[rows] = overlaps[rows, columns]
+    return fits.tolist()
+
+
 def select_by_strokes(seeds: int, count: int, width: int, draws: int, thickness: float) -> None:
     """Attaches the splat of each scene, draws, and prints the IoU of the Gaussians of every object."""
     found, slowest = [], 0.0
     print("| scene | object | Gaussians | IoU, mean | least |\n|---|---|---|---|---|")
     for seed in range(seeds):
-        scene = make_scene("static", seed, 24, width, width * 3 // 4)
-        vertices, owner = seen_splats(scene, count, seed, thickness)
-        with tempfile.TemporaryDirectory() as folder:
-            write_ply(Path(folder) / "scene.ply", vertices, ["comment Vertical Axis: z"])
-            with redirect_stdout(StringIO()):
-                attach(splat=Path(folder) / "scene.ply", output_dir=Path(folder) / "out")
-                run = next((Path(folder) / "out").glob("scene/*/attached/config.yml"))
-                _, pipeline = open_run(run)
+        with attached("static", seed, count, width, thickness) as (scene, pipeline, owner):
             cloud, views = pipeline.model.cloud(), scene_views(pipeline, "train")
             owners = torch.from_numpy(owner[:, None] == np.array([o.instance for o in scene.instances])).float()
             truths = [cloud.show(view.camera, owners).numpy() > 0.5 for view in views]
@@ -151,6 +217,10 @@ def main(
     width: int = 252,
     strokes: int = 0,
     thickness: float = 0.005,
+    things: bool = False,
+    trained: bool = False,
+    first: int = 0,
+    kind: str = "static",
 ) -> None:
     """Divide, compare.
 
@@ -164,7 +234,16 @@ def main(
         width: Of the views in pixels.
         strokes: Pairs of strokes for each object, one pair at a time, instead of masks.
         thickness: Of surfaces relative to the depth, with strokes.
+        things: What is found without masks and without strokes.
+        trained: Of Gaussians that were fitted to photos of the scenes.
+        first: Seed of the first scene.
+        kind: Of the scenes: static or varied.
     """
+    if things:
+        size = width if trained else max(width, 504)
+        find_without_strokes(kind, range(first, first + seeds), count, size, thickness, trained)
+        print(f"\n{machine()}")
+        return
     if strokes:
         select_by_strokes(seeds, count, max(width, 504), strokes, thickness)
         print(f"\n{machine()}")

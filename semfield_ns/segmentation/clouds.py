@@ -66,12 +66,27 @@ class Nodes:
 
     @cached_property
     def weights(self) -> Float[Tensor, "E"]:
-        """How easily something spreads between neighbours, 0..1: the more the closer and the more alike."""
-        return self.shape * torch.exp(-self.unlike.sum(dim=0))
+        """How easily something spreads between neighbours, 0..1.
+
+        The more the closer and the more alike, and little into a hollow: things that touch do so in creases.
+        """
+        return torch.exp(-self.apart - self.unlike.sum(dim=0) - (self.hollow / CREASE).square())
+
+    @cached_property
+    def apart(self) -> Float[Tensor, "E"]:
+        """How far neighbours are apart, squared: 1 stops growth."""
+        first, second = self.edges.unbind(dim=1)
+        distance = (self.points[second] - self.points[first]).norm(dim=1)
+        # Trained Gaussians are dense where there is detail, and sparse elsewhere.
+        ends, twice = self.edges.T.flatten(), distance.repeat(2)
+        total = distance.new_zeros(2, len(self.size)).index_add_(1, ends, torch.stack([twice, torch.ones_like(twice)]))
+        usual_there = total[0] / total[1].clamp(min=1)
+        spacing = torch.minimum(usual_there[first], usual_there[second])
+        return (distance / (GAP * spacing).clamp(min=TINY)).square()
 
     @cached_property
     def unlike(self) -> Float[Tensor, "2 E"]:
-        """How different the features of neighbours are, and their colours: 1 stops growth."""
+        """How different the features of neighbours are, and their colours, squared: 1 stops growth."""
         first, second = self.edges.unbind(dim=1)
         found = []
         for values in (self.features, self.colors):
@@ -80,23 +95,12 @@ class Nodes:
         return torch.stack(found)
 
     @cached_property
-    def shape(self) -> Float[Tensor, "E"]:
-        """How easily something spreads between neighbours by their places alone, 0..1.
-
-        The more the closer, and little into a hollow: things that touch do so in creases.
-        """
+    def hollow(self) -> Float[Tensor, "E"]:
+        """Sine by which the surface is hollow between neighbours, 0 where it is flat or bulges."""
         first, second = self.edges.unbind(dim=1)
         way = self.points[second] - self.points[first]
-        apart = way.norm(dim=1)
-        # Trained Gaussians are dense where there is detail, and sparse elsewhere.
-        ends, twice = self.edges.T.flatten(), apart.repeat(2)
-        total = apart.new_zeros(2, len(self.size)).index_add_(1, ends, torch.stack([twice, torch.ones_like(twice)]))
-        usual_there = total[0] / total[1].clamp(min=1)
-        spacing = torch.minimum(usual_there[first], usual_there[second])
-        exponent = (apart / (GAP * spacing).clamp(min=TINY)).square()
         turn = self.normals[first] - self.normals[second]
-        hollow = (turn * way).sum(dim=1) / apart.clamp(min=TINY)
-        return torch.exp(-exponent - (hollow.clamp(min=0) / CREASE).square())
+        return ((turn * way).sum(dim=1) / way.norm(dim=1).clamp(min=TINY)).clamp(min=0)
 
     def mean(self, values: Float[Tensor, "N C"]) -> Float[Tensor, "K C"]:
         """Means over the Gaussians of each node."""

@@ -32,8 +32,17 @@ WEAKEST = 0.15
 """mean link at which regions merge"""
 LEVELS = np.linspace(0.95, WEAKEST, 6)
 """mean links at which they do, one after another: the strong ones first"""
-LOOKS = 0.3
+CREASE = 0.15
+"""sine by which a surface is hollow that weakens a link"""
+LOOKS = 0.6
 """how much links are weakened by other features, and by other colours: a thing may have stripes"""
+VOTERS, VOTES = 24, 2
+"""nearest nodes, by place and looks together, that say what a node is of; how often"""
+REACH, SAME_COLOR, SAME_FEATURE = 4.0, 0.5, 2.0
+"""distances that count alike among these: of places, in those of neighbours; of colours and of features, in those that
+are usual between neighbours"""
+DIRECTIONS = 6
+"""principal components of features that are compared"""
 BORDER_QUANTILE = 0.02
 """of the coordinates of a scene: what is further out is its border"""
 MOST_OUT, MOST_SPAN = 0.5, 0.5
@@ -88,11 +97,15 @@ def find_things(nodes: Nodes) -> Int[Tensor, "K"]:
         mine = piece == number
         first, last = np.quantile(points[mine], (BORDER_QUANTILE, 1 - BORDER_QUANTILE), axis=0)
         if outside[mine].mean() <= MOST_OUT and np.linalg.norm(last - first) <= MOST_SPAN * extent:
-            kept.append((-size[mine].sum(), number))
+            kept.append(number)
     ids = np.zeros(len(points), dtype=np.int64)
-    for rank, (_, number) in enumerate(sorted(kept), start=1):
-        ids[piece == number] = rank
-    return torch.from_numpy(ids).to(nodes.member)
+    for thing, number in enumerate(kept, start=1):
+        ids[piece == number] = thing
+    ids = by_vote(ids, looks_and_places(nodes, sample), shown)
+    order = np.argsort(-np.bincount(ids, size)[1:], kind="stable")
+    rank = np.zeros(len(order) + 1, dtype=np.int64)
+    rank[order + 1] = np.arange(1, len(order) + 1)
+    return torch.from_numpy(rank[ids]).to(nodes.member)
 
 
 def shares(seen: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K"]:
@@ -191,8 +204,7 @@ def fitted_face(
 
 def link_strengths(nodes: Nodes) -> Float[Tensor, "E"]:
     """How much neighbours seem to be of one thing, 0..1: by the shape of the surface, and a little by their looks."""
-    weaker = sum((unlike.clamp(max=1) for unlike in nodes.unlike), torch.zeros_like(nodes.shape))
-    return nodes.shape * torch.exp(-LOOKS * weaker)
+    return torch.exp(-nodes.apart - (nodes.hollow / CREASE).square() - LOOKS * nodes.unlike.clamp(max=1).sum(dim=0))
 
 
 def merge_regions(edges: Int[np.ndarray, "E 2"], links: Float[np.ndarray, "E"], count: int) -> Int[np.ndarray, "K"]:
@@ -230,3 +242,46 @@ def merge_regions(edges: Int[np.ndarray, "E 2"], links: Float[np.ndarray, "E"], 
             joined = coo_matrix((np.ones(len(best)), (one[best], other[best])), shape=(number, number))
             region = connected_components(joined, directed=False)[1].astype(np.int64)[region]
     return region
+
+
+def looks_and_places(nodes: Nodes, sample: Int[np.ndarray, "S"]) -> Float[np.ndarray, "K D"]:
+    """Coordinates in which nodes that are close together and look alike are near each other.
+
+    Args:
+        nodes: K of them.
+        sample: numbers of those that tell in which directions features differ.
+    """
+    first, second = nodes.edges.T.cpu().numpy()
+    values = [value.double().cpu().numpy() for value in (nodes.points, nodes.colors, nodes.features)]
+    main = np.linalg.svd(values[2][sample] - values[2][sample].mean(axis=0), full_matrices=False)[2][:DIRECTIONS]
+    values[2] = values[2] @ main.T
+    units = []
+    for number, value in enumerate(values):
+        difference = np.square(value[first] - value[second]).sum(axis=1)
+        # Few neighbours are far apart; most look the same, and those that do not say what a difference is.
+        usual = np.sqrt(np.median(difference) if number == 0 else difference.mean()) if len(difference) else 0.0
+        units.append(max(usual, TINY))
+    scales = (REACH * units[0], SAME_COLOR * units[1], SAME_FEATURE * units[2])
+    return np.concatenate([value / scale for value, scale in zip(values, scales, strict=True)], axis=1)
+
+
+def by_vote(
+    ids: Int[np.ndarray, "K"], places: Float[np.ndarray, "K D"], shown: Float[np.ndarray, "K"]
+) -> Int[np.ndarray, "K"]:
+    """What most of the nearest nodes are of: the feet of things, which a floor took along, and what is left of a floor.
+
+    Args:
+        ids: things, 0 for the background.
+        places: see `looks_and_places`.
+        shown: weight of the vote of each node.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.spatial import cKDTree
+
+    count, voters = len(ids), min(VOTERS, len(ids))
+    near = cKDTree(places).query(places, k=voters)[1].ravel()
+    rows = np.repeat(np.arange(count), voters)
+    for _ in range(VOTES):
+        votes = coo_matrix((shown[near], (rows, ids[near])), shape=(count, int(ids.max()) + 1)).toarray()
+        ids = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), ids)
+    return ids
