@@ -174,11 +174,11 @@ def best_fits(ids: np.ndarray, owner: np.ndarray, objects: list[int], weight: np
     return fits.tolist()
 
 
-def select_by_strokes(seeds: int, count: int, width: int, draws: int, thickness: float) -> None:
+def select_by_strokes(seeds: range, count: int, width: int, draws: int, thickness: float, negative: bool) -> None:
     """Attaches the splat of each scene, draws, and prints the IoU of the Gaussians of every object."""
     found, slowest = [], 0.0
     print("| scene | object | Gaussians | IoU, mean | least |\n|---|---|---|---|---|")
-    for seed in range(seeds):
+    for seed in seeds:
         with attached("static", seed, count, width, thickness) as (scene, pipeline, owner):
             cloud, views = pipeline.model.cloud(), scene_views(pipeline, "train")
             owners = torch.from_numpy(owner[:, None] == np.array([o.instance for o in scene.instances])).float()
@@ -190,7 +190,8 @@ def select_by_strokes(seeds: int, count: int, width: int, draws: int, thickness:
                     session = pipeline.segmenter.session = Session()
                     target = session.add_object(thing.name)
                     for stroke in simulate_strokes(truths[best][..., number], views[best].camera, draw):
-                        session.add_prompt(target, stroke)
+                        if negative or stroke.positive:
+                            session.add_prompt(target, stroke)
                     start = time.perf_counter()
                     ids = pipeline.segmenter.selection().ids.cpu().numpy()
                     # The first stroke also builds the graph.
@@ -221,6 +222,7 @@ def main(
     trained: bool = False,
     first: int = 0,
     kind: str = "static",
+    negative: bool = True,
 ) -> None:
     """Divide, compare.
 
@@ -237,7 +239,8 @@ def main(
         things: What is found without masks and without strokes.
         trained: Of Gaussians that were fitted to photos of the scenes.
         first: Seed of the first scene.
-        kind: Of the scenes: static or varied.
+        kind: Of the scenes of which things are found: static or varied.
+        negative: A negative stroke too, with strokes.
     """
     if things:
         size = width if trained else max(width, 504)
@@ -245,7 +248,7 @@ def main(
         print(f"\n{machine()}")
         return
     if strokes:
-        select_by_strokes(seeds, count, max(width, 504), strokes, thickness)
+        select_by_strokes(range(first, first + seeds), count, max(width, 504), strokes, thickness, negative)
         print(f"\n{machine()}")
         return
     if load_config is not None:

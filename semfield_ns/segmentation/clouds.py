@@ -40,6 +40,10 @@ LIKENESS_CONFIDENCE = 3e-4
 """of what a place looks like, where there are strokes: only what these do not reach goes by its looks"""
 LIKENESS_ALONE = 0.1
 """of that of an object without strokes, of words or boxes"""
+MOSTLY = 0.8
+"""share of the Gaussians under a stroke that are of the thing which it picks"""
+THING_CONFIDENCE = 1.0
+"""of what the thing says that was picked"""
 STRENGTH = 2.0
 """of growth, at the most"""
 TINY = 1e-12
@@ -287,6 +291,8 @@ def select(
 ) -> Selection:
     """The Gaussians of objects.
 
+    An object without negative strokes is the thing that its strokes are on, where they are on one.
+
     Args:
         cloud: that they are selected from.
         objects: what they look like, O of them.
@@ -302,6 +308,10 @@ def select(
         marked = marks.sum(dim=1) > 0
         score = torch.where(marked, marks[:, 0] / marks.sum(dim=1).clamp(min=TINY), score)
         unmarked = LIKENESS_CONFIDENCE if bool(positive[:, number].any()) else LIKENESS_ALONE
+        thing = 0 if len(looks.negative) else picked(cloud, positive[:, number])
+        if thing:
+            mine = nodes.mean((cloud.things == thing)[:, None].to(score))[:, 0]
+            score, unmarked = torch.where(marked, score, mine), THING_CONFIDENCE
         confidence = torch.where(marked, SEED_CONFIDENCE, unmarked)
         strength = STRENGTH * growth[number]
         scores.append(spread(score[None], confidence[None], nodes.edges, nodes.weights, strength)[0])
@@ -313,6 +323,15 @@ def select(
         seeds = nodes.mean(positive[:, number : number + 1].to(found))[:, 0] > 0
         chosen[mine & ~connected(mine, seeds & mine, nodes.edges)] = 0
     return Selection(found[nodes.member], chosen[nodes.member])
+
+
+def picked(cloud: Cloud, marked: Bool[Tensor, "N"]) -> int:
+    """Number of the thing that most of the marked Gaussians are of; 0 where there is none."""
+    if not bool(marked.any()):
+        return 0
+    counts = torch.bincount(cloud.things[marked])
+    best = int(counts.argmax())
+    return best if float(counts[best]) >= MOSTLY * float(counts.sum()) else 0
 
 
 def connected(mask: Bool[Tensor, "K"], seeds: Bool[Tensor, "K"], edges: Int[Tensor, "E 2"]) -> Bool[Tensor, "K"]:

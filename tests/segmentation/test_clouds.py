@@ -9,7 +9,7 @@ from semfield_ns.gaussians.rasterize import rasterize, uplift
 from semfield_ns.gaussians.viewpoints import intrinsics, looking
 from semfield_ns.segmentation.appearance import Appearance
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.clouds import Cloud, cells, connected, marked, select, surface_normals
+from semfield_ns.segmentation.clouds import Cloud, cells, connected, marked, picked, select, surface_normals
 from semfield_ns.segmentation.segment import Seeds
 
 CENTRES = ((-1.0, 0.0, 0.5), (1.0, 0.0, 0.5))
@@ -80,6 +80,19 @@ def test_a_stroke_selects_a_whole_thing_and_nothing_else(alike):
     assert found.scores.shape == (len(owner), 1) and found.scores.min() >= 0 and found.scores.max() <= 1
     chosen, truth = found.ids == 1, owner == 1
     assert float((chosen & truth).sum() / (chosen | truth).sum()) > (0.9 if alike else 0.95)
+
+
+def test_a_click_alone_picks_the_thing_and_a_negative_stroke_ends_that():
+    cloud, owner = two_balls(alike=True)
+    positive, negative = marked(cloud, strokes(cloud, owner, CAMERAS[0]), 1)
+    one = F.one_hot(positive[:, 0].nonzero()[0], len(owner))[0].bool()[:, None]
+    none, looks = torch.zeros_like(one), looks_of(cloud, one, negative & False)
+    chosen = select(cloud, [looks], one, none, [0.5], [0.5]).ids == 1
+    assert float((chosen & (owner == 1)).sum() / (chosen | (owner == 1)).sum()) > 0.85
+    thing = cloud.things[owner == 1].mode().values
+    assert picked(cloud, one[:, 0]) == thing and picked(cloud, none[:, 0]) == 0
+    assert picked(cloud, owner > 0) == 0, "on two things"
+    assert picked(cloud, owner == 0) == 0, "on the background"
 
 
 def test_what_looks_alike_but_is_elsewhere_is_not_selected():
