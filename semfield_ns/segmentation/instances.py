@@ -43,7 +43,7 @@ REACH, SAME_COLOR, SAME_FEATURE = 4.0, 0.5, 2.0
 are usual between neighbours"""
 DIRECTIONS = 6
 """principal components of features that are compared"""
-BORDER_QUANTILE = 0.02
+QUANTILES = (0.02, 0.98)
 """of the coordinates of a scene: what is further out is its border"""
 MOST_OUT, MOST_SPAN = 0.5, 0.5
 """of a thing that may be in the border of the scene; of the extent of the scene that a thing may span"""
@@ -79,33 +79,19 @@ def find_things(nodes: Nodes) -> Int[Tensor, "K"]:
         next, ... The same for the same cloud.
     """
     points, normals = nodes.points.double().cpu().numpy(), nodes.normals.double().cpu().numpy()
-    size, shown = nodes.size.cpu().numpy(), shares(nodes.seen.double().cpu().numpy())
+    size = nodes.size.double().cpu().numpy()
     if len(points) < 4:
         return torch.zeros_like(nodes.member[: len(points)])
+    shown = shares(nodes.seen.double().cpu().numpy() * size)
     sample = shown_sample(shown)
     free = np.ones(len(points), dtype=bool)
     for face in find_faces(points[sample], normals[sample]):
         free &= face.height(points) < -face.thickness
     edges, links = nodes.edges.cpu().numpy(), link_strengths(nodes).double().cpu().numpy()
     inside = free[edges].all(axis=1)
-    piece = merge_regions(edges[inside], links[inside], len(points))
-    piece[~free] = -1
-    low, high = np.quantile(points[sample], (BORDER_QUANTILE, 1 - BORDER_QUANTILE), axis=0)
-    outside = ((points < low) | (points > high)).any(axis=1)
-    extent, kept = np.linalg.norm(high - low), []
-    for number in np.flatnonzero(np.bincount(piece[free], shown[free]) > CRUMB):
-        mine = piece == number
-        first, last = np.quantile(points[mine], (BORDER_QUANTILE, 1 - BORDER_QUANTILE), axis=0)
-        if outside[mine].mean() <= MOST_OUT and np.linalg.norm(last - first) <= MOST_SPAN * extent:
-            kept.append(number)
-    ids = np.zeros(len(points), dtype=np.int64)
-    for thing, number in enumerate(kept, start=1):
-        ids[piece == number] = thing
-    ids = by_vote(ids, looks_and_places(nodes, sample), shown)
-    order = np.argsort(-np.bincount(ids, size)[1:], kind="stable")
-    rank = np.zeros(len(order) + 1, dtype=np.int64)
-    rank[order + 1] = np.arange(1, len(order) + 1)
-    return torch.from_numpy(rank[ids]).to(nodes.member)
+    region = np.where(free, merge_regions(edges[inside], links[inside], len(points)), -1)
+    ids = without_border(region, points, shown, np.quantile(points[sample], QUANTILES, axis=0))
+    return torch.from_numpy(by_size(by_vote(ids, looks_and_places(nodes, sample), shown), size)).to(nodes.member)
 
 
 def shares(seen: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K"]:
@@ -137,7 +123,7 @@ def find_faces(points: Float[np.ndarray, "S 3"], normals: Float[np.ndarray, "S 3
     from scipy.spatial import cKDTree
 
     rng = np.random.default_rng(seed)
-    low, high = np.quantile(points, (BORDER_QUANTILE, 1 - BORDER_QUANTILE), axis=0)
+    low, high = np.quantile(points, QUANTILES, axis=0)
     tolerance = THICKNESS * float(np.linalg.norm(high - low))
     free = np.ones(len(points), dtype=bool)
     found: list[Face] = []
@@ -244,6 +230,47 @@ def merge_regions(edges: Int[np.ndarray, "E 2"], links: Float[np.ndarray, "E"], 
     return region
 
 
+def without_border(
+    region: Int[np.ndarray, "K"],
+    points: Float[np.ndarray, "K 3"],
+    shown: Float[np.ndarray, "K"],
+    bounds: Float[np.ndarray, "2 3"],
+) -> Int[np.ndarray, "K"]:
+    """The regions that are things: what pictures show some of, and does not reach the border of the scene.
+
+    Args:
+        region: number of the region of each node, negative for none.
+        points: places of the nodes, world units.
+        shown: `shares`.
+        bounds: lowest and highest coordinates of the scene; what is outside of them is its border.
+
+    Returns:
+        Numbers from 1, 0 for the background.
+    """
+    outside = ((points < bounds[0]) | (points > bounds[1])).any(axis=1)
+    ids, inner = np.zeros(len(region), dtype=np.int64), region >= 0
+    for number in np.flatnonzero(np.bincount(region[inner], shown[inner]) > CRUMB):
+        mine = region == number
+        first, last = np.quantile(points[mine], QUANTILES, axis=0)
+        narrow = np.linalg.norm(last - first) <= MOST_SPAN * np.linalg.norm(bounds[1] - bounds[0])
+        if narrow and outside[mine].mean() <= MOST_OUT:
+            ids[mine] = ids.max() + 1
+    return ids
+
+
+def by_size(ids: Int[np.ndarray, "K"], size: Float[np.ndarray, "K"]) -> Int[np.ndarray, "K"]:
+    """Things numbered anew, from 1, the largest first; 0 stays what it is.
+
+    Args:
+        ids: things.
+        size: Gaussians of each node.
+    """
+    order = np.argsort(-np.bincount(ids, size)[1:], kind="stable")
+    rank = np.zeros(len(order) + 1, dtype=np.int64)
+    rank[order + 1] = np.arange(1, len(order) + 1)
+    return rank[ids]
+
+
 def looks_and_places(nodes: Nodes, sample: Int[np.ndarray, "S"]) -> Float[np.ndarray, "K D"]:
     """Coordinates in which nodes that are close together and look alike are near each other.
 
@@ -268,7 +295,7 @@ def looks_and_places(nodes: Nodes, sample: Int[np.ndarray, "S"]) -> Float[np.nda
 def by_vote(
     ids: Int[np.ndarray, "K"], places: Float[np.ndarray, "K D"], shown: Float[np.ndarray, "K"]
 ) -> Int[np.ndarray, "K"]:
-    """What most of the nearest nodes are of: the feet of things, which a floor took along, and what is left of a floor.
+    """What most of the nearest nodes are of: also the lowest parts of things, which were cut off with a floor.
 
     Args:
         ids: things, 0 for the background.

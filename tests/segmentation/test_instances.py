@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 
 from semfield_ns.segmentation.clouds import Nodes, find_nodes
-from semfield_ns.segmentation.instances import find_faces, find_things, merge_regions, shares, shown_sample
+from semfield_ns.segmentation.instances import (
+    by_size,
+    find_faces,
+    find_things,
+    merge_regions,
+    shares,
+    shown_sample,
+    without_border,
+)
 from tests.segmentation.test_clouds import two_balls
 
 
@@ -87,3 +95,18 @@ def test_few_gaussians_and_all_at_one_place_are_no_problem(count):
         looks = F.normalize(torch.ones(count, 2), dim=1)
         cloud = replace(two_balls(True)[0], points=points, features=looks, colors=points, cameras=[])
         assert cloud.things.shape == (count,) and cloud.things.dtype == torch.long
+
+
+def test_what_reaches_the_border_spans_the_scene_or_is_hardly_seen_is_no_thing():
+    rng = np.random.default_rng(0)
+    inner, wall = rng.uniform(-0.2, 0.2, (100, 3)), rng.uniform((1.05, -0.2, -0.2), (1.3, 0.2, 0.2), (100, 3))
+    wide, tiny = rng.uniform(-0.9, 0.9, (100, 3)), rng.uniform(-0.1, 0.1, (100, 3))
+    region = np.repeat([0, 1, 2, 3, -1], 100)
+    shown = shares(np.repeat([1.0, 1.0, 1.0, 1e-4, 1.0], 100))
+    points = np.concatenate([inner, wall, wide, tiny, inner])
+    ids = without_border(region, points, shown, np.array([[-1.0] * 3, [1.0] * 3]))
+    assert (ids[:100] == 1).all() and not ids[100:].any()
+
+
+def test_the_largest_thing_is_the_first():
+    assert by_size(np.array([0, 1, 2, 2, 3]), np.array([9.0, 1, 1, 1, 5])).tolist() == [0, 3, 2, 2, 1]
