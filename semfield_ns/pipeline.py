@@ -18,15 +18,16 @@ from torch import Tensor
 from torch.nn import Module
 from torchvision.utils import save_image
 
-from semfield_ns import compat, parallel
+from semfield_ns import parallel
+from semfield_ns.compat import runs
 from semfield_ns.errors import SemfieldError
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.sessions.segmenter import Segmenter, segment_model
 
 # Whoever loads one of our methods gets here before any checkpoint is read.
-compat.allow_nerfstudio_checkpoints()
-compat.open_moved_runs()
-compat.save_when_stopped()
+runs.allow_nerfstudio_checkpoints()
+runs.open_moved_runs()
+runs.save_when_stopped()
 
 INFO_KEY = "_semfield_info"
 """Entry of the state dict with what the model said of itself, as JSON text in a uint8 tensor."""

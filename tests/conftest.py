@@ -13,7 +13,7 @@ CHECKED = [f"semfield_ns.{path.stem}" for path in PACKAGE.iterdir() if path.stem
 # Before anything imports the package.
 install_import_hook(CHECKED, f"{checked.__module__}.{checked.__name__}")
 
-from semfield_ns.compat import provide_ffmpeg  # noqa: E402
+from semfield_ns.compat.commands import provide_ffmpeg  # noqa: E402
 from tests.runs import train_tiny_run  # noqa: E402
 
 _DEFAULT_DATA = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"

@@ -18,7 +18,8 @@ import torch
 import yaml
 
 from semfield_ns import cli
-from semfield_ns.compat import error_sentence, open_run_folders
+from semfield_ns.compat.commands import open_run_folders
+from semfield_ns.compat.sentences import error_sentence
 from semfield_ns.method_configs.semantic_flow_splat import semantic_flow_splat_tiny
 from semfield_ns.scenes.formats.ply import write_ply
 from semfield_ns.sessions.session import FORMAT, VERSION

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from semfield_ns import compat
 from semfield_ns.cli.one_scene import read_run
+from semfield_ns.compat import commands, lpips, runs, sentences, viser
 from semfield_ns.errors import SemfieldError
 
 
@@ -66,7 +66,7 @@ def test_errors_of_data_loader_workers_lose_the_worker_s_traceback():
     with pytest.raises(SemfieldError) as caught:
         next(iter(torch.utils.data.DataLoader(FailingDataset(), num_workers=1)))
     assert "Traceback" in str(caught.value)
-    assert compat.error_sentence(caught.value) == "Frame 7 of a.png is bad: fix it."
+    assert sentences.error_sentence(caught.value) == "Frame 7 of a.png is bad: fix it."
 
 
 def spawned(rank: int) -> None:
@@ -77,13 +77,13 @@ def spawned(rank: int) -> None:
 def test_errors_of_spawned_processes_lose_the_worker_s_traceback():
     with pytest.raises(torch.multiprocessing.ProcessRaisedException) as caught:
         torch.multiprocessing.spawn(spawned, nprocs=1)
-    assert compat.error_sentence(caught.value) == "Frame 7 of a.png is bad: fix it."
+    assert sentences.error_sentence(caught.value) == "Frame 7 of a.png is bad: fix it."
 
 
 @pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.int64(3), np.bool_(True)])
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_numpy_numbers_are_read_under_old_and_new_names(tmp_path: Path, number: np.generic, module: str):
-    compat.allow_nerfstudio_checkpoints()
+    runs.allow_nerfstudio_checkpoints()
     path = tmp_path / "numbers.ckpt"
     rename_in_pickle(path, {"lr": number}, module)
     assert torch.load(path, weights_only=True)["lr"] == number
@@ -97,7 +97,7 @@ def test_without_our_list_torch_refuses_such_checkpoints(tmp_path: Path):
 
 
 def test_python_objects_stay_forbidden(tmp_path: Path):
-    compat.allow_nerfstudio_checkpoints()
+    runs.allow_nerfstudio_checkpoints()
     path = tmp_path / "objects.ckpt"
     torch.save({"array": np.array([object()], dtype=object)}, path)
     with pytest.raises(Exception, match="Weights only"):
@@ -115,9 +115,9 @@ def rename_in_pickle(path: Path, value: object, module: str) -> None:
 
 @pytest.fixture
 def fresh_lpips():
-    compat.lazy_lpips.cache_clear()
+    lpips.lazy_lpips.cache_clear()
     yield
-    compat.lazy_lpips.cache_clear()
+    lpips.lazy_lpips.cache_clear()
 
 
 def test_lpips_without_weights_is_none_and_said_once(fresh_lpips, monkeypatch, caplog):
@@ -126,8 +126,8 @@ def test_lpips_without_weights_is_none_and_said_once(fresh_lpips, monkeypatch, c
 
     monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", no_weights)
     with caplog.at_level(logging.WARNING):
-        assert compat.lazy_lpips() is None
-        assert compat.lazy_lpips() is None
+        assert lpips.lazy_lpips() is None
+        assert lpips.lazy_lpips() is None
     assert len([record for record in caplog.records if "LPIPS" in record.message]) == 1
 
 
@@ -143,7 +143,7 @@ def test_lpips_is_a_plain_function_outside_the_state_dict(fresh_lpips, monkeypat
 
     monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", Metric)
     owner = torch.nn.Module()
-    owner.lpips = compat.lazy_lpips()
+    owner.lpips = lpips.lazy_lpips()
     assert owner.state_dict() == {} and list(owner.parameters()) == []
     assert float(owner.lpips(2 * torch.ones(1, 3, 4, 4), torch.zeros(1, 3, 4, 4))) == 1.0
 
@@ -253,7 +253,7 @@ def test_missing_gpus_are_said_before_processes_start(monkeypatch):
 
     started = []
     monkeypatch.setattr(processes, "spawn", lambda function, args=(), **settings: started.append(args))
-    compat.check_devices()
+    commands.check_devices()
     machine = SimpleNamespace(num_devices=99)
     with pytest.raises(SemfieldError, match="num-devices 99"):
         processes.spawn(train_loop, nprocs=99, args=(SimpleNamespace(pipeline=Ours(), machine=machine),))
@@ -264,13 +264,13 @@ def test_missing_gpus_are_said_before_processes_start(monkeypatch):
 def sentence_of(function, *args) -> str | None:
     with pytest.raises(Exception) as caught:
         function(*args)
-    return compat.error_sentence(caught.value, caught.value.__traceback__)
+    return sentences.error_sentence(caught.value, caught.value.__traceback__)
 
 
 def test_viser_gives_its_lock_back_when_a_block_raises():
     from viser.infra import WebsockMessageHandler
 
-    compat.repair_viser()
+    viser.repair_viser()
     handler: Any = SimpleNamespace(_atomic_lock=threading.Lock(), _locked_thread_id=-1)
     with pytest.raises(ZeroDivisionError), WebsockMessageHandler.atomic(handler), WebsockMessageHandler.atomic(handler):
         raise ZeroDivisionError
@@ -281,7 +281,7 @@ def test_viser_opens_the_archive_of_its_icons_once(monkeypatch: pytest.MonkeyPat
     from viser import _gui_api, _gui_handles, _icons
 
     icons = ("eye", "camera", "settings")
-    compat.repair_viser()
+    viser.repair_viser()
     expected = [_icons.svg_from_icon(name) for name in icons]
     opened, plain = [], tarfile.open
     monkeypatch.setattr(tarfile, "open", lambda path: opened.append(path) or plain(path))
@@ -318,10 +318,10 @@ def test_progress_bars_print_lines_where_there_is_no_terminal(monkeypatch: pytes
     from rich.console import Console
     from rich.progress import Progress, track
 
-    monkeypatch.setattr(compat, "LINE_SECONDS", 0.05)
+    monkeypatch.setattr(commands, "LINE_SECONDS", 0.05)
     for name in ("start", "stop"):
         monkeypatch.setattr(Progress, name, getattr(Progress, name))
-    compat.progress_in_logs.__wrapped__()
+    commands.progress_in_logs.__wrapped__()
     for terminal in (False, True):
         console = Console(file=io.StringIO(), force_terminal=terminal)
         for step in track(range(4), description="[red]Frames", console=console):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from semfield_ns import compat
+from semfield_ns.compat import commands, runs
 from semfield_ns.errors import SemfieldError
 from semfield_ns.run_folder import checkpoint_folder, find_scene
 from tests.test_compat import Ours, Theirs, sentence_of
@@ -132,14 +132,14 @@ def test_there_is_an_ffmpeg_where_the_path_has_none(tmp_path, monkeypatch):
     monkeypatch.setenv("SEMFIELD_CACHE", str(tmp_path / "cache"))
     for _ in range(2):
         monkeypatch.setenv("PATH", str(tmp_path))
-        compat.provide_ffmpeg()
+        commands.provide_ffmpeg()
         found = shutil.which("ffmpeg")
         assert found is not None and Path(found).parent == tmp_path / "cache" / "bin"
     told = subprocess.run([found, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True).stdout
     assert "libx264" in told
-    monkeypatch.setattr(compat.shutil, "which", lambda name: "/usr/bin/ffmpeg")
+    monkeypatch.setattr(commands.shutil, "which", lambda name: "/usr/bin/ffmpeg")
     before = os.environ["PATH"]
-    compat.provide_ffmpeg()
+    commands.provide_ffmpeg()
     assert os.environ["PATH"] == before
 
 
@@ -165,11 +165,11 @@ def test_a_stopped_training_is_saved_when_it_was_long(tmp_path, monkeypatch, cap
     def train(self):
         self.step = 7
         time.sleep(0.01)
-        raise compat.Interrupted(130)
+        raise commands.Interrupted(130)
 
     monkeypatch.setattr(Trainer, "train", train)
-    monkeypatch.setattr(compat, "WORTH_SAVING_SECONDS", seconds)
-    compat.save_when_stopped.__wrapped__()
+    monkeypatch.setattr(runs, "WORTH_SAVING_SECONDS", seconds)
+    runs.save_when_stopped.__wrapped__()
     trainer = object.__new__(Trainer)
     trainer.pipeline, trainer.checkpoint_dir = Ours(), tmp_path
     steps = []

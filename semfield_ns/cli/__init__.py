@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from semfield_ns.compat import INTERRUPTED, provide_ffmpeg
+from semfield_ns.compat.commands import INTERRUPTED, provide_ffmpeg
 
 GROUPS = {
     "Start": ("demo", "synthetic", "process", "track"),

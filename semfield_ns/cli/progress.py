@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from semfield_ns.compat import LINE_SECONDS
+from semfield_ns.compat.commands import LINE_SECONDS
 
 if TYPE_CHECKING:
     from rich.console import Console

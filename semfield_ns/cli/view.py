@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from semfield_ns.cli.progress import lines
-from semfield_ns.compat import unreachable_viser
+from semfield_ns.compat.viser import unreachable_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.run_folder import run_config
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from semfield_ns.compat import allow_nerfstudio_checkpoints
+from semfield_ns.compat.runs import allow_nerfstudio_checkpoints
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.network import OFFICIAL, GSNNetwork, NetworkConfig
 from semfield_ns.io import atomic_path, reason

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from semfield_ns.compat import lazy_lpips
+from semfield_ns.compat.lpips import lazy_lpips
 
 
 def psnr(pred: Float[Tensor, "*batch"], truth: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from semfield_ns.compat import forget_node
+from semfield_ns.compat.viser import forget_node
 from semfield_ns.gaussians.harmonics import colours
 from semfield_ns.gaussians.splats import Splats
 from semfield_ns.gaussians.values import covariances

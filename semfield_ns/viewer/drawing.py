@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import Float
 
-from semfield_ns.compat import forget_node
+from semfield_ns.compat.viser import forget_node
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.prompts import Box, Prompt, Stroke, TextQuery

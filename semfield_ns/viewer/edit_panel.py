@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from semfield_ns.compat import forget_node
+from semfield_ns.compat.viser import forget_node
 from semfield_ns.editing.editor import SceneEditor
 from semfield_ns.editing.edits import Edit, Kind, edits_json
 from semfield_ns.errors import SemfieldError

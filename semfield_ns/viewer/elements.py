@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from semfield_ns.compat import relabel
+from semfield_ns.compat.viser import relabel
 from semfield_ns.viewer.text import plain
 
 Client = Any

@@ -17,7 +17,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from nerfstudio.viewer.render_state_machine import RenderAction
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
-from semfield_ns.compat import repair_viser
+from semfield_ns.compat.viser import repair_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.viewer.elements import Client

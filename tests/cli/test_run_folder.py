@@ -8,7 +8,7 @@ import pytest
 
 from semfield_ns.cli import command, names
 from semfield_ns.cli.options import RUNS, prepared
-from semfield_ns.compat import open_run_folders
+from semfield_ns.compat.commands import open_run_folders
 from semfield_ns.errors import SemfieldError
 from semfield_ns.run_folder import run_config
 from tests.runs import COMMANDS, run_command

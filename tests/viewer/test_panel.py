@@ -16,7 +16,7 @@ import torch
 from nerfstudio.viewer.render_state_machine import RenderAction, RenderStateMachine
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
-from semfield_ns.compat import unreachable_viser
+from semfield_ns.compat.viser import unreachable_viser
 from semfield_ns.errors import SemfieldError
 from semfield_ns.segmentation.prompts import Box, Stroke
 from semfield_ns.sessions.session import Session, read_session
