@@ -2,7 +2,8 @@
 
     python benchmarks/gsn_weights.py outputs/SCENES/gsn-tiny/TIME/config.yml
 
-The run must have seen synthetic scenes alone (32 of them, 160x120, 4000 steps, for the file that is there now).
+`gsn_recipe.py` trains it; for the file that is there now, the run without mold_gold_cape, whose photos may not be used
+commercially.
 """
 
 from pathlib import Path

@@ -33,7 +33,7 @@ def attach(
         data: Folder of the scene: transforms.json or LLFF. With --splat it may be left out: then views of the splat
             take the place of photos.
         load_config: Folder of a trained run of gsn, or its config.yml. By default, the small weights that come with
-            this package are used: gsn-tiny, trained on synthetic scenes only, for a first look.
+            this package are used: gsn-tiny, trained on few scenes and small pictures, for a first look.
         output_dir: The run goes to OUTPUT_DIR/SCENE/METHOD/attached.
         images: Image folder of an LLFF scene, such as images_4. By default, the one with the smallest images.
         longest_side: Shrink images to at most this many pixels on the longer side. By default, as the run does.
