@@ -24,7 +24,7 @@ def attach(
     teacher: str | None = None,
     antialiased: bool = False,
 ) -> None:
-    """Make a run of new photos, or of a Gaussian splat, without training.
+    """Make a run of new photos or of a Gaussian splat, untrained.
 
     The run opens with semfield view, ns-render and ns-eval like any other. That of a splat has the Gaussians of the
     file: strokes select among them, and semfield export --formats splats writes objects and the rest bit for bit.

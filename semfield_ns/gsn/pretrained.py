@@ -1,5 +1,6 @@
 """Small weights that come with the package: `gsn-tiny`, so that nobody has to train before a first look.
- `pack` made them from a run; `unpack` makes a run of them.
+
+`pack` made them from a run; `unpack` makes a run of them.
 
 The file is a numpy archive: a tensor of a pipeline's state an entry, floats in half precision where they are many.
 """

@@ -22,7 +22,7 @@ from semfield_ns.rendering.edges import GuidedFilter
 from semfield_ns.scenes.flow import FlowMap, consistency_gap, estimate_flow
 from semfield_ns.tracking.discriminant import Discriminant, inputs
 from semfield_ns.tracking.features import FrameFeatures, Rgb
-from semfield_ns.tracking.matching import Memory, distances, margins
+from semfield_ns.tracking.matching import SURE, Memory, distances, margins
 
 LONGEST = 480
 """px: the longer side of pictures that flow is estimated on, and of probabilities"""
@@ -40,6 +40,8 @@ RECENT_FRAMES = (1, 3, 6)
 """frames back"""
 EDGE_RADIUS, EDGE_SMOOTHNESS = 6, 2e-4
 """px, and variance of colours: how closely probabilities are drawn to the edges of the picture (`GuidedFilter`)"""
+SUFFICIENT, ENOUGH = 0.85, 0.9
+"""IoU, from which a given frame begins to suffice, and from which it does: of its labels with those found back there"""
 LEAST = 0.05
 """probability of any class in the frame before"""
 AGREEING = 1.5
@@ -200,14 +202,26 @@ class Tracker:
         nearest = sorted((n for n in self._given if n != number), key=lambda n: abs(n - number))[:MOST_GIVEN]
         given = [self._memory(n, self._on_grid(self._given[n]), self._reach[0]) for n in nearest]
         seen = [number - step * back for back in RECENT_FRAMES if number - step * back in recent]
-        told = GIVEN * margins(own, given, self._apart)
+        alone = GIVEN * margins(own, given, self._apart)
+        told = alone
         if seen:
             told = told + RECENT * margins(own, [self._memory(n, recent[n], self._reach[1]) for n in seen], self._apart)
         own_labels = self._on_grid(self._given[number]) if number in self._given else None
         told = told + LEARNED * self._discriminant.margins(self._inputs(number), own_labels)
-        cells = told.reshape(*self._features.size, -1).numpy()
-        logits = logits + resized(cells, self.size, cv2.INTER_CUBIC)
-        return drawn_to_edges(softmax(logits), self._small(number))
+        found = drawn_to_edges(softmax(logits + self._enlarged(told)), self._small(number))
+        by_given = drawn_to_edges(softmax(self._enlarged(alone)), self._small(number))
+        share = self._suffices(nearest[0], number, by_given)
+        return geometric_mean(found, by_given, share) if share else found
+
+    def _suffices(self, given: int, number: int, found: Probabilities) -> float:
+        """How far, 0 to 1, a given frame suffices for another one: whether its labels are found back from there."""
+        memory = self._memory(number, self._on_grid(found), self._reach[0])
+        back = margins(self._features(given).flatten(0, 1), [memory], self._apart)
+        again = least_iou(back, self._on_grid(self._given[given]))
+        return float(np.clip((again - SUFFICIENT) / (ENOUGH - SUFFICIENT), 0, 1))
+
+    def _enlarged(self, told: Float[Tensor, "cells classes"]) -> Probabilities:
+        return resized(told.reshape(*self._features.size, -1).numpy(), self.size, cv2.INTER_CUBIC)
 
     def _inputs(self, number: int) -> Float[Tensor, "cells inputs"]:
         return inputs(self._features(number))
@@ -223,6 +237,22 @@ class Tracker:
 
     def _estimated(self, start: int, end: int) -> FlowMap:
         return estimate_flow(self._small(start), self._small(end))
+
+
+def least_iou(told: Float[Tensor, "cells classes"], classes: Float[Tensor, "cells classes"]) -> float:
+    """The least IoU of a class: of cells where it has the largest value with those that are surely of it.
+
+    Args:
+        told: any values, the larger the likelier.
+        classes: probabilities; cells where nothing is known, or sure, do not count.
+    """
+    known = classes.amax(dim=1) > SURE
+    told, classes = told[known], classes[known]
+    best = torch.nn.functional.one_hot(told.argmax(dim=1), classes.shape[1]) > 0
+    sure = classes > SURE
+    present = sure.any(dim=0)
+    ious = (best & sure).sum(dim=0) / (best | sure).sum(dim=0).clamp(min=1)
+    return float(ious[present].min()) if bool(present.any()) else 0.0
 
 
 def one_hot(labels: LabelImage, num_classes: int, size: tuple[int, int]) -> Resized:

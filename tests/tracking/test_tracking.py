@@ -17,7 +17,7 @@ from semfield_ns.tracking.discriminant import Discriminant, inputs
 from semfield_ns.tracking.features import SAMPLED, FrameFeatures, fit_basis
 from semfield_ns.tracking.matching import MOST, Memory, distances, margins
 from semfield_ns.tracking.results import mean_iou, worth_correcting
-from semfield_ns.tracking.tracker import Arrival, Tracked, Tracker, label_image
+from semfield_ns.tracking.tracker import Arrival, Tracked, Tracker, label_image, least_iou
 
 SIZE = 64, 96
 
@@ -250,3 +250,30 @@ def test_a_discriminant_can_leave_out_what_was_given_of_a_frame():
     assert (told.argmax(1) == truth.argmax(1)).float().mean() > 0.95
     assert (judge.margins(inputs(second)).argmax(1) == truth.argmax(1)).float().mean() < 0.9
     assert (told.argmax(1) == alone.margins(inputs(second)).argmax(1)).float().mean() > 0.98
+
+
+def test_given_frames_that_suffice_keep_wrong_flow_from_drifting(monkeypatch):
+    frames, truth = moving_disks(12, DISKS)
+
+    def sideways(start, end):  # there and back agree, and nothing moves like that
+        return np.full((*SIZE, 2), (0.0, 4.0 * np.sign(end - start)), np.float32)
+
+    def found():
+        tracker = Tracker(frames, {0: truth[0]}, 3, FrameFeatures(frames, Colors()), flow=sideways)
+        return worst(list(tracker.run()), truth, 3)
+
+    module = "semfield_ns.tracking.tracker"
+    monkeypatch.setattr(f"{module}.FLOW", 5.0)  # all else is right here, and would correct it
+    with_them = found()
+    monkeypatch.setattr(f"{module}.SUFFICIENT", 1.0)
+    monkeypatch.setattr(f"{module}.ENOUGH", 1.1)
+    assert with_them > 0.8 and with_them > found() + 0.05
+
+
+def test_the_least_iou_of_classes_that_are_there():
+    told = torch.tensor([[2.0, 1, 0], [2, 1, 0], [1, 2, 0], [0, 2, 1], [0, 1, 2]])
+    classes = torch.tensor(
+        [[1.0, 0, 0], [0.9, 0.1, 0], [0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]]
+    )  # nothing known of the last
+    assert least_iou(told, classes) == pytest.approx(1 / 2)  # of the second class; of the first two thirds
+    assert least_iou(told, torch.zeros(5, 3)) == 0.0
