@@ -461,7 +461,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         }
         if self.label_map is not None:
             makers["logits"] = lambda: main().channels[..., 4:]
-        if self._selectable():
+        if self.cloud() is not None:
             makers["instances"] = lambda: self._thing_ids(seen, surface().accumulation)
         channels = RAW_CHANNELS + self.gaussians.num_classes + self.gaussians.feature_dim
         return LazyOutputs(makers, 4 * view.width * view.height * channels)
