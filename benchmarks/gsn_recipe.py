@@ -35,11 +35,12 @@ STATIC_SHARE = 5
 FEATURE_LOSS, DEPTH_LOSS = 2.0, 0.1
 STAGE_ONE_SHARE = 0.6
 """of the steps on synthetic scenes, without features"""
-HALVED_EVERY, FURTHER_HALVED_EVERY = 0.2, 0.2
-"""rates, in shares of a run's steps: on synthetic scenes alone, and further"""
-FACTORS, FURTHER_FACTORS = {"head": 1.0}, {"head": 0.5}
-FACTOR, FURTHER_FACTOR = 0.25, 0.4
-"""of the preset's rates in the second stage, for all but the head: on synthetic scenes alone, and further"""
+HALVED_EVERY = 0.2
+"""of a run's steps: rates"""
+FACTORS = {"encoder": 0.25, "trunk": 0.25, "head": 1.0}
+"""of the preset's rates in the second stage, on synthetic scenes alone"""
+FURTHER_FACTORS = {"encoder": 0.4, "trunk": 0.4, "head": 0.5}
+"""of the same, on synthetic and real ones"""
 
 
 def write_synthetic(number: int, folder: Path, size: int, views: int) -> None:
@@ -64,10 +65,10 @@ def configured(folder: Path, name: str, device: str, rays: int, steps: int, furt
     synthetic = sum(1 for path in manager.data.iterdir() if path.name.startswith(("static_", "varied_")))
     real = sorted(path.name for path in manager.data.iterdir() if not path.name.startswith(("static_", "varied_")))
     manager.scene_weights = tuple(f"{scene}={synthetic / len(real):.3f}" for scene in real)
-    factor, factors = (FURTHER_FACTOR, FURTHER_FACTORS) if further else (FACTOR, FACTORS)
+    factors = FURTHER_FACTORS if further else FACTORS
     for group, optimizer in config.optimizers.items():
-        optimizer["scheduler"].stage_two_factor = factors.get(group, factor)
-        optimizer["scheduler"].halve_every = round((FURTHER_HALVED_EVERY if further else HALVED_EVERY) * steps)
+        optimizer["scheduler"].stage_two_factor = factors[group]
+        optimizer["scheduler"].halve_every = round(HALVED_EVERY * steps)
     return config
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.clustering import kmeans, squared_distances
 from semfield_ns.segmentation.learning import SAMPLES as LEARNED_FROM
-from semfield_ns.segmentation.learning import joined, learn, margins
+from semfield_ns.segmentation.learning import combined, learn, margins
 from semfield_ns.segmentation.matching import reach, samples, similarity
 from semfield_ns.segmentation.prompts import Box, Prompt, Stroke, TextQuery
 from semfield_ns.segmentation.views import FeatureView
@@ -43,7 +43,7 @@ class Appearance:
         """Similarity in [0, 1] of features: to the strokes or to the words, whichever is higher."""
         found = similarity(features, self.positive, self.negative, self.reach)
         if self.learned is not None:
-            found = joined(found, margins(features, self.learned))
+            found = combined(found, margins(features, self.learned))
         if len(self.words):
             # Of words the nearest one counts.
             near, far = (torch.cdist(features, words).amin(dim=1) for words in (self.words, self.other_words))

@@ -22,7 +22,7 @@ LIKENESS_LIMIT = 0.05
 """likeness counts as if it were no nearer to 0 and 1"""
 
 
-def joined(likeness: Float[Tensor, "N"], margin: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+def combined(likeness: Float[Tensor, "N"], margin: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
     """Similarity in [0, 1] from likeness to the strokes and what the discriminant says."""
     told = likeness.clamp(LIKENESS_LIMIT, 1 - LIKENESS_LIMIT).logit()
     return torch.sigmoid(LEARNED * margin + LIKENESS * told)
@@ -60,7 +60,7 @@ def learn(
         if not bool(object_.any()) or not bool(background.any()):
             return weights
         weights = fitted(inputs, object_, background)
-        found = joined(drawn, inputs @ weights)
+        found = combined(drawn, inputs @ weights)
     return weights
 
 

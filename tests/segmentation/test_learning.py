@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from semfield_ns.segmentation.appearance import appearances
-from semfield_ns.segmentation.learning import fitted, joined, learn, margins
+from semfield_ns.segmentation.learning import combined, fitted, learn, margins
 from semfield_ns.segmentation.matching import similarity
 
 DIM = 16
@@ -38,7 +38,7 @@ def test_more_of_an_object_is_found_than_strokes_show(scene):
     positive, negative = object_[0, :10], background[0, :10]
     likeness = similarity(everything, positive, negative)
     weights = learn(everything, likeness, positive, negative)
-    found = joined(likeness, margins(everything, weights))
+    found = combined(likeness, margins(everything, weights))
 
     def iou(mask):
         return float((mask & truth).sum() / (mask | truth).sum())
@@ -62,8 +62,8 @@ def test_both_sides_count_alike():
 
 
 def test_what_is_undecided_is_told_by_the_discriminant_alone():
-    assert joined(torch.tensor([0.5]), torch.tensor([1.0])).item() == pytest.approx(1 / (1 + math.exp(-2)))
-    sure = joined(torch.tensor([1.0]), torch.tensor([0.0])).item()
+    assert combined(torch.tensor([0.5]), torch.tensor([1.0])).item() == pytest.approx(1 / (1 + math.exp(-2)))
+    sure = combined(torch.tensor([1.0]), torch.tensor([0.0])).item()
     assert sure == pytest.approx(1 / (1 + math.exp(-0.5 * math.log(19))))
 
 
