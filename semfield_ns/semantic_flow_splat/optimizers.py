@@ -14,7 +14,7 @@ class FusedAdam(torch.optim.Adam):
     What is kept of weights until they change goes by these: stacked planes, and pictures in the viewer.
     """
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; see `torch.optim.Adam`."""
         loss = super().step(closure)
         for group in self.param_groups:
