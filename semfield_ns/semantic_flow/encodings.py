@@ -85,10 +85,13 @@ class PlanesEncoding(Encoding):
 
     def _stacked(self) -> list[list[Tensor]]:
         """Of each level, planes of one size stacked; made when a plane has changed."""
-        state = (torch.is_grad_enabled(), *((p.data_ptr(), p._version, p.requires_grad) for p in self.parameters()))
+        inference = torch.is_inference_mode_enabled()
+        state = (inference, *((p.data_ptr(), p._version, p.requires_grad) for p in self.parameters()))
         if state != self._state:
             coefficients: list[Any] = [level.plane_coefs for level in self.levels]
-            self._stacks = [[torch.stack([c[n] for n in numbers]) for numbers in self._alike] for c in coefficients]
+            # With gradients in any case: a training step looks planes up with and without, and makes them once.
+            with torch.enable_grad():
+                self._stacks = [[torch.stack([c[n] for n in numbers]) for numbers in self._alike] for c in coefficients]
             self._state = state
         return self._stacks
 
