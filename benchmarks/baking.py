@@ -55,7 +55,7 @@ def main(
     /,
     seeds: int = 3,
     unbaked: int = 3,
-    steps: int = 400,
+    steps: int | None = None,
     longest_side: int = 504,
     output_dir: Path = Path("outputs/baking"),
 ) -> None:
@@ -87,7 +87,7 @@ def main(
         rows: list[tuple[float, ...]] = []
         for seed in range(seeds):
             start, used = time.perf_counter(), _processor()
-            baked = bake_photos(model, config, output_dir, steps, seed)
+            baked = bake_photos(model, config, output_dir, steps, longest_side, seed)
             seconds, processor = time.perf_counter() - start, _processor() - used
             pipeline = eval_setup(baked, test_mode="test")[1]
             cameras = pipeline.datamanager.eval_dataset.cameras

@@ -17,7 +17,7 @@ def attach(
     hold_out: bool = True,
     preview: int = 200,
     bake: bool = False,
-    bake_steps: int = 400,
+    bake_steps: int | None = None,
     splat: Path | None = None,
     splat_world: SplatWorld = "scene",
     up: Up = "auto",
@@ -36,12 +36,14 @@ def attach(
             this package are used: gsn-tiny, trained on few scenes and small pictures, for a first look.
         output_dir: The run goes to OUTPUT_DIR/SCENE/METHOD/attached.
         images: Image folder of an LLFF scene, such as images_4. By default, the one with the smallest images.
-        longest_side: Shrink images to at most this many pixels on the longer side. By default, as the run does.
+        longest_side: Shrink images to at most this many pixels on the longer side. By default, as the run does, and
+            to 504 for the Gaussians of --bake.
         hold_out: Keep every 8th image for evaluation, unless the scene has held-out images of its own.
         preview: Longer side of the first picture in pixels; 0 writes none.
         bake: Also fit Gaussians to the photos, minutes on a CPU: a run that is drawn in real time, takes strokes, and
             exports as a splat. It says how much nearer to the held-out photos it is.
-        bake_steps: Photos to fit the Gaussians to, one after the other.
+        bake_steps: Photos to fit the Gaussians to, one after the other. By default ten times as many as there are,
+            at least 400 and at most 1000.
         splat: A Gaussian splat of any program, a .ply file in the 3DGS format. The run goes to
             OUTPUT_DIR/FILE/METHOD/attached.
         splat_world: Coordinates of the splat, where --data is given: as in semfield export.
@@ -78,7 +80,7 @@ def attach(
     why = "This run has learned no features yet"
     try:
         with lines("Computing image features"):
-            knows_features = runs.compute_tokens(model, config)
+            knows_features = runs.compute_tokens(model, config, matching=not bake)
     except SemfieldError as error:
         if model.knows_features:
             raise
@@ -98,6 +100,6 @@ def attach(
     if bake:
         from semfield_ns.cli.baking import bake_photos
 
-        config = bake_photos(model, config, output_dir, bake_steps)
+        config = bake_photos(model, config, output_dir, bake_steps, longest_side)
     print("To see it in the browser:")
     print(viewer_line(config))

@@ -19,26 +19,42 @@ if TYPE_CHECKING:
     from semfield_ns.scene_model import SceneModel
 
 TIMESTAMP = "baked"
+LONGEST_SIDE = 504
+"""px: larger photos are reduced"""
+STEPS_A_PHOTO, LEAST_STEPS, MOST_STEPS = 10, 400, 1000
 OPTIONS = {
     # Photos are of one moment: no brightness over time, and no features along trajectories.
     "pipeline.model.num-shades": 0,
     "pipeline.model.flow-attention": False,
     "pipeline.model.harmonics-degree": 1,
-    "pipeline.model.loss-weights.ssim": 0.2,
-    "pipeline.datamanager.encoder": "auto",
+    # Depth by plane sweeping is where to begin; from then on photos know better.
+    "pipeline.model.loss-weights.depth": 0.05,
+    "pipeline.model.loss-weights.rgb-squared": 10.0,
+    "pipeline.model.loss-weights.ssim": 0.4,
+    "pipeline.model.grow-every": 50,
 }
+RATE_FACTOR, LAST_SHARE = 1.5, 0.1
+"""by which rates are higher than those of a video's longer training, and the share of them where that would end"""
 COMPARED, COMPARED_SIDE = 2, 200
 """held-out photos that the unbaked model is compared on, and their longer side, px: it takes seconds for each"""
 
 
-def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int, seed: int = 42) -> Path:
+def bake_photos(
+    model: "GSNModel",
+    config: Path,
+    output_dir: Path,
+    steps: int | None = None,
+    longest_side: int | None = None,
+    seed: int = 42,
+) -> Path:
     """Fits Gaussians to the photos of an attached run, and says what that gains.
 
     Args:
         model: of the attached run.
         config: its config.yml.
         output_dir: the run goes to OUTPUT_DIR/SCENE/METHOD/baked; an earlier one there is replaced, but for sessions.
-        steps: of the training.
+        steps: of the training; by default some for each photo.
+        longest_side: photos are shrunk to so many pixels; `LONGEST_SIDE` by default.
         seed: of the training.
 
     Returns:
@@ -51,9 +67,13 @@ def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int, s
     from nerfstudio.utils.eval_utils import eval_setup
 
     from semfield_ns.gsn.baking import write_posed_scene
+    from semfield_ns.gsn.runs import scene_of
+    from semfield_ns.method_configs.semantic_flow_splat import RATES
 
-    start = time.perf_counter()
-    scene, cuda = model.library.scenes[model.shown], torch.cuda.is_available()
+    start, cuda = time.perf_counter(), torch.cuda.is_available()
+    scene = scene_of(config, longest_side or LONGEST_SIDE)
+    if steps is None:
+        steps = min(max(STEPS_A_PHOTO * len(scene.train), LEAST_STEPS), MOST_STEPS)
     method = "semantic-flow-splat" if cuda else "semantic-flow-splat-tiny"
     folder = Path(output_dir).resolve() / scene.name / method / TIMESTAMP
     for old in ("scene", "nerfstudio_models"):  # what people saved beside them stays
@@ -72,7 +92,11 @@ def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int, s
     command += ["--machine.seed", str(seed)]
     command += ["--vis", "tensorboard", "--viewer.quit-on-train-completion", "True", "--max-num-iterations", str(steps)]
     command += ["--logging.local-writer.max-log-size", "0", "--data", str(posed.parent)]
-    command += [part for name, value in OPTIONS.items() for part in (f"--{name}", str(value))]
+    options = OPTIONS | {"pipeline.datamanager.encoder": model.stroke_teacher}
+    for group, rate in RATES.items():
+        options[f"optimizers.{group}.optimizer.lr"] = RATE_FACTOR * rate
+        options[f"optimizers.{group}.scheduler.lr-final"] = LAST_SHARE * RATE_FACTOR * rate
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     with shown("Fitting Gaussians") as progress:
         run_child(command, folder / "baking.log", progress, "The fitting of Gaussians")
     fitted = time.perf_counter()
@@ -92,7 +116,7 @@ def bake_photos(model: "GSNModel", config: Path, output_dir: Path, steps: int, s
 
 
 def _psnr(model: "SceneModel", cameras: "Sequence[Cameras]", photos: "Sequence[UInt8[Tensor, 'H W 3']]") -> float:
-    """Mean over photos, in dB, at a reduced size."""
+    """Mean over photos, in dB, at a reduced size; cameras may have more pixels than the photos."""
     import cv2
     import torch
 
@@ -101,7 +125,8 @@ def _psnr(model: "SceneModel", cameras: "Sequence[Cameras]", photos: "Sequence[U
     total = 0.0
     for camera, photo in zip(cameras, photos, strict=True):
         small = deepcopy(camera.reshape((1,)))
-        small.rescale_output_resolution(min(1.0, COMPARED_SIDE / max(photo.shape[:2])))
+        side = min(COMPARED_SIDE, *(max(size) for size in (photo.shape[:2], (int(small.width), int(small.height)))))
+        small.rescale_output_resolution(side / max(int(small.width), int(small.height)))
         with torch.no_grad():
             found = model.raw_outputs_for_camera(small)["rgb"].clamp(0, 1).cpu()
         truth = cv2.resize(photo.numpy(), found.shape[1::-1], interpolation=cv2.INTER_AREA)

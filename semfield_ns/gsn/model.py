@@ -153,10 +153,15 @@ class GSNModel(SceneModel):
         )
         return Distilled(output, projection, colors, tokens)
 
+    @property
+    def stroke_teacher(self) -> str:
+        """The teacher of the features that strokes are compared by."""
+        config = self.config
+        return matching_teacher(config.teacher) if config.matching_teacher == "auto" else config.matching_teacher
+
     def _matching_tokens(self) -> TokenStore | None:
         """Features of pictures that strokes are compared by; None where they are those of the first teacher."""
-        config = self.config
-        name = matching_teacher(config.teacher) if config.matching_teacher == "auto" else config.matching_teacher
+        config, name = self.config, self.stroke_teacher
         if name == config.teacher:
             return None
         budget = config.token_budget * _MEGABYTE

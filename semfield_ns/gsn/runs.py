@@ -18,7 +18,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.gsn.checkpoints import Kind, export_official, import_official
-from semfield_ns.gsn.library import SceneLibrary
+from semfield_ns.gsn.library import PosedScene, SceneLibrary
 from semfield_ns.gsn.model import GSNModel, GSNModelConfig
 from semfield_ns.gsn.network import GSNNetwork
 from semfield_ns.gsn.sources import nearest_views
@@ -214,7 +214,20 @@ def open_run(config: Path) -> GSNModel:
     return model
 
 
-def compute_tokens(model: GSNModel, config: Path) -> bool:
+def scene_of(config: Path, longest_side: int) -> PosedScene:
+    """The scene of an attached run, with its pictures at another size.
+
+    Args:
+        config: its config.yml.
+        longest_side: of pictures, px, at most.
+    """
+    parser = read_run(config).pipeline.datamanager.dataparser  # type: ignore[attr-defined]
+    parser.longest_side = longest_side
+    (scene,) = parser.setup().scenes
+    return scene
+
+
+def compute_tokens(model: GSNModel, config: Path, matching: bool = True) -> bool:
     """Extracts the teacher's features of the shown scene's training images into the cache, where that was not done.
 
     A projection of every scene (official weights) is fitted here, and written to the run.
@@ -222,6 +235,7 @@ def compute_tokens(model: GSNModel, config: Path) -> bool:
     Args:
         model: of an attached run.
         config: its config.yml.
+        matching: whether those that strokes are matched by are wanted at once, where they are others.
 
     Returns:
         Whether the model knows features at all.
@@ -242,7 +256,7 @@ def compute_tokens(model: GSNModel, config: Path) -> bool:
         with atomic_path(checkpoint) as temporary:
             torch.save(content, temporary)
     stores = [each.tokens for each in model.distilled]
-    for store in stores if model.matching is None else [*stores, model.matching]:
+    for store in [*stores, model.matching] if matching and model.matching is not None else stores:
         store.extract([(model.shown, index) for index in model.library.scenes[model.shown].train])
     return True
 

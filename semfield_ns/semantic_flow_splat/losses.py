@@ -1,6 +1,5 @@
 """The losses, each a pure function of what was rendered and what was given; a loss over nothing is zero."""
 
-import math
 from functools import lru_cache
 
 import torch
@@ -8,12 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from semfield_ns.rendering.constants import constant
 from semfield_ns.scenes.labels import IGNORE
 
-_WEIGHTS = [math.exp(-((place - 5) ** 2) / (2 * 1.5**2)) for place in range(11)]
-SSIM_WINDOW = tuple(weight / sum(_WEIGHTS) for weight in _WEIGHTS)
-"""of the usual similarity of pictures: a Gaussian with a standard deviation of 1.5 pixels"""
 ROBUSTNESS = 0.7
 """q of the generalised cross-entropy: 0 is cross-entropy, 1 the mean absolute error"""
 
@@ -38,17 +33,6 @@ def _covered(count: int, fewer: int, dtype: torch.dtype, device: torch.device) -
         ends = torch.arange(fewer + 1, dtype=dtype, device=device)[:, None] * (count / fewer)
         before = (ends - torch.arange(count, dtype=dtype, device=device)).clamp(0, 1)
         return (before[1:] - before[:-1]) * (fewer / count)
-
-
-def similarity_loss(rgb: Float[Tensor, "H W 3"], truth: Float[Tensor, "H W 3"]) -> Float[Tensor, ""]:
-    """1 - SSIM, with the usual window of 11 pixels; 0 for pictures that are smaller."""
-    from pytorch_msssim import ssim
-
-    if min(rgb.shape[:2]) < 11:
-        return rgb.sum() * 0
-    first, second = (image.permute(2, 0, 1)[None] for image in (rgb, truth))
-    window = constant(SSIM_WINDOW, rgb).expand(3, 1, 1, -1)  # its own one is copied to the device in every call
-    return 1 - ssim(first, second, data_range=1.0, size_average=True, win=window)
 
 
 def relative_depth_loss(depth: Float[Tensor, "H W"], given: Float[Tensor, "H W"]) -> Float[Tensor, ""]:

@@ -46,6 +46,7 @@ from semfield_ns.semantic_flow_splat.semantics import (
     mean_features,
     uplift_image,
 )
+from semfield_ns.semantic_flow_splat.similarity import similarity_loss
 from semfield_ns.semantic_flow_splat.tracks import spread
 from semfield_ns.semantic_flow_splat.view import View, view_of
 
@@ -581,7 +582,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         if self.neighbours is not None:
             values["rigidity"] = losses.rigidity_loss(self.gaussians.tracks, *self.neighbours)
         if weights["ssim"]:
-            values["ssim"] = share * losses.similarity_loss(rgb, truth)
+            values["ssim"] = share * similarity_loss(rgb, truth)
         if "depth" in batch and self.metric_depth:
             values["depth"] = losses.relative_depth_loss(outputs["depth"], batch["depth"][..., 0])
         if "dynamic_mask" in batch:
