@@ -2,10 +2,14 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semfield_ns.cli.hints import viewer_line
 from semfield_ns.cli.progress import lines
 from semfield_ns.cli.splats import SplatWorld, Up
+
+if TYPE_CHECKING:
+    from semfield_ns.gsn.model import GSNModel
 
 
 def attach(
@@ -39,7 +43,7 @@ def attach(
         longest_side: Shrink images to at most this many pixels on the longer side. By default, as the run does, and
             to 504 for the Gaussians of --bake.
         hold_out: Keep every 8th image for evaluation, unless the scene has held-out images of its own.
-        preview: Longer side of the first picture in pixels; 0 writes none.
+        preview: Longer side of the first picture in pixels; 0 writes none. None with --bake or --splat.
         bake: Also fit Gaussians to the photos, minutes on a CPU: a run that is drawn in real time, takes strokes, and
             exports as a splat. It says how much nearer to the held-out photos it is.
         bake_steps: Photos to fit the Gaussians to, one after the other. By default ten times as many as there are,
@@ -76,17 +80,42 @@ def attach(
     config = runs.attach(load_config, data, output_dir, images, longest_side, hold_out)
     with lines("Reading the scene and the weights"):
         model = runs.open_run(config)
+    print(f"Attached: {config}")
+    if bake:
+        from semfield_ns.cli.baking import bake_photos
+
+        config = bake_photos(model, config, output_dir, bake_steps, longest_side)
+    else:
+        describe(model, config, preview, start)
+    print("To see it in the browser:")
+    print(viewer_line(config))
+
+
+def describe(model: "GSNModel", config: Path, preview: int, start: float) -> None:
+    """Image features of the photos of an attached run, and a first picture of it.
+
+    Args:
+        model: of the run.
+        config: its config.yml.
+        preview: longer side of the picture, pixels; 0 for none.
+        start: when the command began, by `time.perf_counter`.
+
+    Raises:
+        SemfieldError: a run that has learned features lacks the weights of its teacher.
+    """
+    from semfield_ns.errors import SemfieldError
+    from semfield_ns.gsn import runs
+
     opened = time.perf_counter()
     why = "This run has learned no features yet"
     try:
         with lines("Computing image features"):
-            knows_features = runs.compute_tokens(model, config, matching=not bake)
+            knows_features = runs.compute_tokens(model, config)
     except SemfieldError as error:
         if model.knows_features:
             raise
         knows_features, why = False, str(error).rstrip(".")
     described = time.perf_counter()
-    print(f"Attached: {config}")
     if not knows_features:
         print(f"{why}: colour and depth only.")
     if preview > 0:
@@ -97,9 +126,3 @@ def attach(
             f"Seconds: {opened - start:.1f} for scene and weights, {described - opened:.1f} for image features, "
             f"{time.perf_counter() - described:.1f} for the picture"
         )
-    if bake:
-        from semfield_ns.cli.baking import bake_photos
-
-        config = bake_photos(model, config, output_dir, bake_steps, longest_side)
-    print("To see it in the browser:")
-    print(viewer_line(config))

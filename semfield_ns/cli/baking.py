@@ -106,17 +106,19 @@ def bake_photos(
         pipeline = eval_setup(baked, test_mode="test")[1]
         chosen = range(0, len(scene.held_out), -(-len(scene.held_out) // COMPARED))
         photos = [model.library.image(model.shown, scene.held_out[place]) for place in chosen]
-        before = _psnr(model, [scene.cameras[scene.held_out[place]] for place in chosen], photos)
+        before = _psnr(model, [scene.cameras[scene.held_out[place]] for place in chosen], photos, COMPARED_SIDE)
         held_out = pipeline.datamanager.eval_dataset
         assert held_out is not None, "the scene holds photos out"
-        after = _psnr(pipeline.model, [held_out.cameras[place] for place in chosen], photos)
+        after = _psnr(pipeline.model, [held_out.cameras[place] for place in chosen], photos, None)
         print(f"Held-out photos: {after:.1f} dB, {after - before:+.1f} dB against the run without Gaussians")
     print(f"Seconds: {found - start:.1f} for depth, {fitted - found:.1f} for Gaussians")
     return baked
 
 
-def _psnr(model: "SceneModel", cameras: "Sequence[Cameras]", photos: "Sequence[UInt8[Tensor, 'H W 3']]") -> float:
-    """Mean over photos, in dB, at a reduced size; cameras may have more pixels than the photos."""
+def _psnr(
+    model: "SceneModel", cameras: "Sequence[Cameras]", photos: "Sequence[UInt8[Tensor, 'H W 3']]", side: int | None
+) -> float:
+    """Mean over photos, in dB, of pictures that are rendered at so many pixels or all, and compared at a reduced size."""
     import cv2
     import torch
 
@@ -124,11 +126,17 @@ def _psnr(model: "SceneModel", cameras: "Sequence[Cameras]", photos: "Sequence[U
 
     total = 0.0
     for camera, photo in zip(cameras, photos, strict=True):
-        small = deepcopy(camera.reshape((1,)))
-        side = min(COMPARED_SIDE, *(max(size) for size in (photo.shape[:2], (int(small.width), int(small.height)))))
-        small.rescale_output_resolution(side / max(int(small.width), int(small.height)))
+        seen = deepcopy(camera.reshape((1,)))
+        longest = max(int(seen.width), int(seen.height))
+        if side is not None:
+            seen.rescale_output_resolution(min(side, longest) / longest)
         with torch.no_grad():
-            found = model.raw_outputs_for_camera(small)["rgb"].clamp(0, 1).cpu()
-        truth = cv2.resize(photo.numpy(), found.shape[1::-1], interpolation=cv2.INTER_AREA)
-        total += float(psnr(found, torch.from_numpy(truth).float() / 255))
+            found = model.raw_outputs_for_camera(seen)["rgb"].clamp(0, 1).cpu()
+        factor = min(COMPARED_SIDE, longest, max(photo.shape[:2])) / max(photo.shape[:2])
+        size = round(photo.shape[1] * factor), round(photo.shape[0] * factor)
+        first, second = (
+            torch.from_numpy(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+            for image in (found.numpy(), photo.numpy().astype("float32") / 255)
+        )
+        total += float(psnr(first, second))
     return total / len(photos)

@@ -227,7 +227,7 @@ def scene_of(config: Path, longest_side: int) -> PosedScene:
     return scene
 
 
-def compute_tokens(model: GSNModel, config: Path, matching: bool = True) -> bool:
+def compute_tokens(model: GSNModel, config: Path) -> bool:
     """Extracts the teacher's features of the shown scene's training images into the cache, where that was not done.
 
     A projection of every scene (official weights) is fitted here, and written to the run.
@@ -235,7 +235,6 @@ def compute_tokens(model: GSNModel, config: Path, matching: bool = True) -> bool
     Args:
         model: of an attached run.
         config: its config.yml.
-        matching: whether those that strokes are matched by are wanted at once, where they are others.
 
     Returns:
         Whether the model knows features at all.
@@ -256,7 +255,7 @@ def compute_tokens(model: GSNModel, config: Path, matching: bool = True) -> bool
         with atomic_path(checkpoint) as temporary:
             torch.save(content, temporary)
     stores = [each.tokens for each in model.distilled]
-    for store in [*stores, model.matching] if matching and model.matching is not None else stores:
+    for store in stores if model.matching is None else [*stores, model.matching]:
         store.extract([(model.shown, index) for index in model.library.scenes[model.shown].train])
     return True
 

@@ -46,8 +46,6 @@ THING_CONFIDENCE = 1.0
 """of what the thing says that was picked"""
 STRENGTH = 2.0
 """of growth, at the most"""
-LOOSEST, TIGHTEST, LEVELS = 0.15, 0.5, 64
-"""scores between which an object may end, and how many of them are tried"""
 TINY = 1e-12
 
 
@@ -316,11 +314,7 @@ def select(
             score, unmarked = torch.where(marked, score, mine), THING_CONFIDENCE
         confidence = torch.where(marked, SEED_CONFIDENCE, unmarked)
         strength = STRENGTH * growth[number]
-        found = spread(score[None], confidence[None], nodes.edges, nodes.weights, strength)[0]
-        drawn = bool(positive[:, number].any()) and not thing
-        # Cells with several Gaussians are as far apart as the grid is wide: their links do not show borders.
-        single = len(nodes.size) == len(nodes.member)
-        scores.append(calibrated(found, weakest_cut(found, nodes)) if drawn and single else found)
+        scores.append(spread(score[None], confidence[None], nodes.edges, nodes.weights, strength)[0])
     found = torch.stack(scores, dim=1)
     margin, best = (found - found.new_tensor(list(thresholds))).max(dim=1)
     chosen = torch.where(margin > 0, best + 1, 0)
@@ -329,30 +323,6 @@ def select(
         seeds = nodes.mean(positive[:, number : number + 1].to(found))[:, 0] > 0
         chosen[mine & ~connected(mine, seeds & mine, nodes.edges)] = 0
     return Selection(found[nodes.member], chosen[nodes.member])
-
-
-def weakest_cut(score: Float[Tensor, "K"], nodes: Nodes) -> float:
-    """The score at which an object ends: where the links that are cut are weakest for the Gaussians inside.
-
-    Scores fall on the way from the strokes, so that no score is the border by itself. The borders of things are where
-    hardly anything spreads (sweep cut of least conductance, Andersen, Chung and Lang 2006).
-    """
-    ends = score[nodes.edges]
-    levels = torch.linspace(LOOSEST, TIGHTEST, LEVELS, device=score.device)
-
-    def above(values: Tensor, counts: Tensor) -> Tensor:
-        """Sum of the counts of values from each level on."""
-        place = torch.searchsorted(levels, values.contiguous(), right=True)
-        return counts.new_zeros(LEVELS + 1).index_add_(0, place, counts).flip(0).cumsum(0).flip(0)[1:]
-
-    cut = above(ends.amax(dim=1), nodes.weights) - above(ends.amin(dim=1), nodes.weights)
-    inside = above(score, nodes.size)
-    return float(levels[torch.where(inside > 0, cut / inside.clamp(min=1), torch.inf).argmin()])
-
-
-def calibrated(score: Float[Tensor, "K"], level: float) -> Float[Tensor, "K"]:
-    """Scores of which that of the border is 0.5."""
-    return torch.where(score < level, 0.5 * score / level, 0.5 + 0.5 * (score - level) / (1 - level))
 
 
 def picked(cloud: Cloud, marked: Bool[Tensor, "N"]) -> int:
