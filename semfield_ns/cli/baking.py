@@ -118,7 +118,7 @@ def bake_photos(
 def _psnr(
     model: "SceneModel", cameras: "Sequence[Cameras]", photos: "Sequence[UInt8[Tensor, 'H W 3']]", side: int | None
 ) -> float:
-    """Mean over photos, in dB, of pictures that are rendered at so many pixels or all, and compared at a reduced size."""
+    """Mean over photos, in dB, of pictures of so many pixels (None: all), compared at a reduced size."""
     import cv2
     import torch
 
