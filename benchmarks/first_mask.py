@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 import tyro
+from captions import save, titled_grid
 from training import machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,6 +40,9 @@ PAGE = (1000, 640)
 CLIP = {"x": 0, "y": 60, "width": 640, "height": 560}
 STROKES = 6
 """on each object and beside it, together"""
+SHOWN = 2
+"""held-out view of pictures"""
+TITLES = ("a stroke on each object, and beside it", "held-out photo", "Gaussians", "masks", "things, no strokes")
 LEAST_SHARE = 0.005
 """of a picture: smaller objects are not drawn on"""
 
@@ -91,11 +95,36 @@ def strokes(config: Path, scene: Path) -> tuple[list[float], float, float]:
     return [1000 * value for value in seconds], float(np.nanmean(overlaps)), float(np.nanmin(overlaps))
 
 
+def pictures_of(config: Path, scene: Path) -> list[np.ndarray]:
+    """Strokes in the first photo; of a held-out view the photo, what the Gaussians show, masks, and things."""
+    _, pipeline = open_run(config)
+    truth, model = read_scene(scene), pipeline.model
+    drawn, held_out = scene_views(pipeline, "train")[0].camera, scene_views(pipeline, "test")[SHOWN].camera
+    first = np.array(read_image(truth.train[0].instance_path))
+    segmenter = Segmenter(Session(), ModelViews(model))
+    photo, other = (
+        np.array(read_image(frame.image_path).convert("RGB")) for frame in (truth.train[0], truth.test[SHOWN])
+    )
+    marked = photo.copy()
+    numbers, counts = np.unique(first[first > 0], return_counts=True)
+    for number in numbers[counts > LEAST_SHARE * first.size]:
+        entry = segmenter.session.add_object("object")
+        for stroke, color in zip(
+            simulate_strokes(first == number, drawn, 0), ((80, 255, 80), (255, 60, 60)), strict=True
+        ):
+            segmenter.session.add_prompt(entry, stroke)
+            marked[stroke.pixels(*first.shape).numpy()] = color
+    masks = segmenter.segment(held_out).overlay
+    outputs = model.get_outputs_for_camera(held_out.cameras())
+    return [marked, other, *((image * 255).byte().numpy() for image in (outputs["rgb"], masks, outputs["instances"]))]
+
+
 def main(
     kind: Literal["static", "varied"] = "static",
     seeds: tuple[int, ...] = (20, 21, 22),
     pictures: int = 20,
     output_dir: Path = Path("outputs/first_mask"),
+    picture_file: Path | None = None,
 ) -> None:
     """Measure.
 
@@ -104,7 +133,9 @@ def main(
         seeds: of the scenes.
         pictures: of a scene; every 8th is held out beside them.
         output_dir: of scenes and runs.
+        picture_file: where to draw what comes of each scene, a row a seed.
     """
+    drawn = []
     output_dir = output_dir.resolve()
     print(
         "| scene | s of attach --bake (processor) | viewer open | stroke to mask | together | ms of a further stroke, "
@@ -125,12 +156,15 @@ def main(
         (config,) = output_dir.glob(f"{name}/semantic-flow-splat*/baked/config.yml")
         opened, masked = first_mask(config, output_dir / f"{name}_viewer.log")
         times, mean, lowest = strokes(config, scene)
+        drawn.append(pictures_of(config, scene) if picture_file is not None else [])
         print(
             f"| {name} | {baked:.0f} ({used:.0f}) | {opened:.0f} | {masked:.0f} | {baked + opened + masked:.0f} "
             f"| {np.median(times):.0f} ({max(times):.0f}) | {mean:.3f} | {lowest:.3f} |",
             flush=True,
         )
     print(f"\n{machine()}")
+    if picture_file is not None:
+        save(titled_grid(drawn, column_titles=TITLES), picture_file)
 
 
 if __name__ == "__main__":

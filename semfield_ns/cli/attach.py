@@ -44,8 +44,8 @@ def attach(
             to 504 for the Gaussians of --bake.
         hold_out: Keep every 8th image for evaluation, unless the scene has held-out images of its own.
         preview: Longer side of the first picture in pixels; 0 writes none. None with --bake or --splat.
-        bake: Also fit Gaussians to the photos, minutes on a CPU: a run that is drawn in real time, takes strokes, and
-            exports as a splat. It says how much nearer to the held-out photos it is.
+        bake: Fit Gaussians to the photos, in a minute or two on a CPU: a run that is drawn in real time, takes
+            strokes, and exports as a splat. It says how much nearer to the held-out photos it is.
         bake_steps: Photos to fit the Gaussians to, one after the other. By default ten times as many as there are,
             at least 400 and at most 1000.
         splat: A Gaussian splat of any program, a .ply file in the 3DGS format. The run goes to
