@@ -22,6 +22,7 @@ TIMESTAMP = "baked"
 LONGEST_SIDE = 504
 """px: larger photos are reduced"""
 STEPS_A_PHOTO, LEAST_STEPS, MOST_STEPS = 10, 400, 1000
+"""of the training, where none are asked for"""
 OPTIONS = {
     # Photos are of one moment: no brightness over time, and no features along trajectories.
     "pipeline.model.num-shades": 0,
