@@ -32,19 +32,17 @@ from semfield_ns.gsn.network import GSNNetwork, NetworkConfig
 from semfield_ns.gsn.projection import SourceViews
 from semfield_ns.gsn.rendering import RaySettings, render_image, render_parts, render_rays
 from semfield_ns.gsn.schedule import follow_stages
-from semfield_ns.gsn.sources import nearest_views, same_camera
+from semfield_ns.gsn.sources import nearest_views
 from semfield_ns.gsn.tokens import TokenProjection, TokenStore, matching_teacher, matching_tokens
 from semfield_ns.metrics.images import image_quality, psnr
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.rays import sent
 from semfield_ns.scene_model import Parts, SceneModel, finished
-from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.views import Pictures
+from semfield_ns.segmentation.cameras import ViewCamera, same_camera
+from semfield_ns.segmentation.views import Pictures, asked_pictures, picture_cells
 from semfield_ns.teachers.registry import teacher_dim
 
 _MEGABYTE = 1 << 20
-MAX_PICTURES, PICTURE_CELLS = 48, 40
-"""how many pictures are asked what a view shows, and cells of their longer side"""
 
 
 @dataclass
@@ -456,13 +454,9 @@ class GSNModel(SceneModel):
         posed = self.library.scenes[self.shown]
         if not self.knows_features or len(posed.train) < 2:
             return None
-        # Evenly over the scene: what is on the other side of an object matters as well.
-        count = min(len(posed.train), MAX_PICTURES)
-        chosen = [posed.train[round(i * (len(posed.train) - 1) / (count - 1))] for i in range(count)]
+        chosen = [posed.train[number] for number in asked_pictures(len(posed.train))]
         cameras = [ViewCamera.of(posed.cameras, index) for index in chosen]
-        first = cameras[0]
-        side = PICTURE_CELLS / max(first.width, first.height)
-        size = max(2, round(first.height * side)), max(2, round(first.width * side))
+        size = picture_cells(cameras[0])
         features = torch.stack([self._matched(index, size) for index in chosen])
         return Pictures(cameras, F.normalize(features, dim=-1), posed.near, posed.far)
 

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 POOL_SCALES, POOL_CHANCES = (1, 2, 3), (0.2, 0.45, 0.35)
 MAX_POOL = 20
 _SAME_PLACE = 1e-6
-_SAME_CAMERA = 1e-4
-"""in poses of normalised scenes, and in shares of a picture"""
 
 
 def nearest_views(
@@ -29,21 +26,6 @@ def nearest_views(
     distances = (centres[list(candidates)] - centre).norm(dim=-1)
     order = distances.argsort(stable=True)
     return [candidates[i] for i in order.tolist() if distances[i] > _SAME_PLACE][:count]
-
-
-def same_camera(camera: Cameras, cameras: Cameras, candidates: Sequence[int]) -> int | None:
-    """The candidate that has the pose and the field of view of a camera, at whatever resolution, if there is one."""
-    chosen = list(candidates)
-
-    def described(some: Cameras) -> Float[Tensor, "N 16"]:
-        width, height = some.width.reshape(-1, 1), some.height.reshape(-1, 1)
-        view = [some.fx.reshape(-1, 1) / width, some.fy.reshape(-1, 1) / height]
-        view += [some.cx.reshape(-1, 1) / width, some.cy.reshape(-1, 1) / height]
-        return torch.cat([some.camera_to_worlds.reshape(-1, 12), *view], dim=1).cpu()
-
-    difference = (described(cameras)[chosen] - described(camera)[:1]).abs().amax(dim=1)
-    best = int(difference.argmin())
-    return chosen[best] if float(difference[best]) < _SAME_CAMERA else None
 
 
 def draw_sources(

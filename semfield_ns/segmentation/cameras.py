@@ -1,6 +1,7 @@
 """A camera as a value: what a stroke remembers of the view that it was drawn in."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from semfield_ns.errors import SemfieldError
 from semfield_ns.rendering.projection import inside, project
+
+_SAME_CAMERA = 1e-4
+"""in poses of normalised scenes, and in shares of a picture"""
 
 
 @dataclass(frozen=True)
@@ -108,3 +112,18 @@ class ViewCamera:
         pixels, depth = project(points, pose, intrinsics, distortion)
         size = torch.tensor([self.width, self.height], dtype=torch.float32, device=points.device)
         return pixels, depth, inside(pixels, depth, size)
+
+
+def same_camera(camera: Cameras, cameras: Cameras, candidates: Sequence[int]) -> int | None:
+    """The candidate that has the pose and the field of view of a camera, at whatever resolution, if there is one."""
+    chosen = list(candidates)
+
+    def described(some: Cameras) -> Float[Tensor, "N 16"]:
+        width, height = some.width.reshape(-1, 1), some.height.reshape(-1, 1)
+        view = [some.fx.reshape(-1, 1) / width, some.fy.reshape(-1, 1) / height]
+        view += [some.cx.reshape(-1, 1) / width, some.cy.reshape(-1, 1) / height]
+        return torch.cat([some.camera_to_worlds.reshape(-1, 12), *view], dim=1).cpu()
+
+    difference = (described(cameras)[chosen] - described(camera)[:1]).abs().amax(dim=1)
+    best = int(difference.argmin())
+    return chosen[best] if float(difference[best]) < _SAME_CAMERA else None

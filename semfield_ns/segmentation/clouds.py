@@ -1,6 +1,9 @@
 """Strokes that select Gaussians: from scores of single places to connected parts of a cloud.
 
 As `growing.py` does it in a picture, but in space: places that are close and look alike get the same score.
+
+Of photos, features of the photos tell more than those of Gaussians, and so does what a stroke amounts to in the photo
+that it was drawn in (`Opinion`): as much more as the surface is to be doubted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +18,9 @@ from torch import Tensor
 
 from semfield_ns.segmentation.appearance import Appearance
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.segment import Seeds
+from semfield_ns.segmentation.segment import DOUBT, Seeds, joined
+from semfield_ns.segmentation.silhouettes import Silhouettes, seen_in
+from semfield_ns.segmentation.views import Pictures
 
 MOST_NODES = 80_000
 """of a graph: of more Gaussians, those in one cell of a grid are a node together"""
@@ -38,6 +43,12 @@ SEED_MASS = 0.5
 SEED_CONFIDENCE = 1e3
 LIKENESS_CONFIDENCE = 3e-4
 """of what a place looks like, where there are strokes: only what these do not reach goes by its looks"""
+PHOTO_CONFIDENCE = 0.05
+"""of what photos say, together with that, where the surface cannot be trusted at all"""
+OPINION_CONFIDENCE = 0.3
+"""of what a view that was drawn in says, likewise"""
+SHOWN_ENOUGH = 0.5
+"""of the contributions to a picture that its nodes usually make: those that make less are hardly shown"""
 LIKENESS_ALONE = 0.1
 """of that of an object without strokes, of words or boxes"""
 MOSTLY = 0.8
@@ -127,6 +138,13 @@ class Cloud:
     """composites values of Gaussians in a view"""
     gather: Callable[[ViewCamera, Float[Tensor, "H W V"]], tuple[Float[Tensor, "N V"], Float[Tensor, "N"]]]
     """sums over a view's pixels of contribution times value, and of contributions, for each Gaussian"""
+    pictures: Pictures | None = None
+    """the photos that the Gaussians are of"""
+
+    @cached_property
+    def outlines(self) -> Silhouettes | None:
+        """Where the photos see the nodes."""
+        return None if self.pictures is None else seen_in(self.nodes.points, self.pictures)
 
     @cached_property
     def nodes(self) -> Nodes:
@@ -149,6 +167,18 @@ class Cloud:
             _, weight = self.gather(small, self.points.new_ones(small.height, small.width, 1))
             total += weight[:, None] * F.normalize(self.points.new_tensor(camera.centre) - self.points, dim=1)
         return total
+
+
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What the masks of one view say of the nodes that it shows."""
+
+    scores: Float[Tensor, "O K"]
+    """of each object, in [0, 1]"""
+    shown: Float[Tensor, "K"]
+    """how much the view shows of a node, in [0, 1]"""
+    doubt: float
+    """of the surface that the view shows, in [0, 1]"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,6 +304,22 @@ def marked(
     return found[:, :objects], found[:, objects:]
 
 
+def opinion(cloud: Cloud, camera: ViewCamera, scores: Float[Tensor, "O H W"], trust: float) -> Opinion:
+    """What the scores of a view's pixels say of nodes.
+
+    Args:
+        cloud: of all Gaussians.
+        camera: of the view.
+        scores: of each object, in [0, 1].
+        trust: in the surface that the view shows, in [0, 1].
+    """
+    sums, weight = cloud.gather(camera, scores.permute(1, 2, 0).contiguous())
+    shown = cloud.nodes.mean(weight[:, None])
+    found = cloud.nodes.mean(sums) / shown.clamp(min=TINY)
+    enough = (SHOWN_ENOUGH * usual(shown)).clamp(min=TINY)
+    return Opinion(found.T.clamp(0, 1), (shown / enough)[:, 0].clamp(max=1), 1 - trust)
+
+
 def usual(masses: Float[Tensor, "N M"]) -> Float[Tensor, "M"]:
     """Of each column the value from which on larger ones make half of its sum."""
     ordered = masses.sort(dim=0, descending=True).values
@@ -288,6 +334,7 @@ def select(
     negative: Bool[Tensor, "N O"],
     growth: Sequence[float],
     thresholds: Sequence[float],
+    opinions: Sequence[Opinion] = (),
 ) -> Selection:
     """The Gaussians of objects.
 
@@ -300,19 +347,30 @@ def select(
         negative: Gaussians under its negative strokes.
         growth: for each object, from 0 (places by themselves) to 1.
         thresholds: scores from which a Gaussian is the object's.
+        opinions: of the views that people drew in, of photos.
     """
     nodes, scores = cloud.nodes, []
+    doubt = sum(other.doubt for other in opinions) / max(len(opinions), 1)
     for number, looks in enumerate(objects):
         score = looks.similarity(nodes.features)
+        if cloud.outlines is not None:
+            seen, known = cloud.outlines.scores([looks])
+            score = torch.where(known > 0, (score.clamp(min=DOUBT) * seen[0]).sqrt(), score)
         marks = nodes.mean(torch.stack([positive[:, number], negative[:, number]], dim=1).to(score))
         marked = marks.sum(dim=1) > 0
-        score = torch.where(marked, marks[:, 0] / marks.sum(dim=1).clamp(min=TINY), score)
-        unmarked = LIKENESS_CONFIDENCE if bool(positive[:, number].any()) else LIKENESS_ALONE
+        alone = not bool(positive[:, number].any())
+        unmarked = LIKENESS_ALONE if alone else max(LIKENESS_CONFIDENCE, PHOTO_CONFIDENCE * doubt**2)
+        confidence = torch.full_like(score, unmarked)
         thing = 0 if len(looks.negative) else picked(cloud, positive[:, number])
         if thing:
-            mine = nodes.mean((cloud.things == thing)[:, None].to(score))[:, 0]
-            score, unmarked = torch.where(marked, score, mine), THING_CONFIDENCE
-        confidence = torch.where(marked, SEED_CONFIDENCE, unmarked)
+            score = nodes.mean((cloud.things == thing)[:, None].to(score))[:, 0]
+            confidence = torch.full_like(score, THING_CONFIDENCE)
+        for other in () if thing else opinions:
+            score, confidence = joined(
+                score, confidence, other.scores[number], OPINION_CONFIDENCE * other.doubt * other.shown
+            )
+        score = torch.where(marked, marks[:, 0] / marks.sum(dim=1).clamp(min=TINY), score)
+        confidence = torch.where(marked, SEED_CONFIDENCE, confidence)
         strength = STRENGTH * growth[number]
         scores.append(spread(score[None], confidence[None], nodes.edges, nodes.weights, strength)[0])
     found = torch.stack(scores, dim=1)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SMALLEST_SPACING = 1e-12
 LOGITS_SHARE = 0.5
 """of semantics in |df|^2, where a model has both semantics and features"""
+MAX_PICTURES, PICTURE_CELLS = 48, 40
+"""how many pictures are asked what a view shows, and cells of their longer side"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,21 @@ class Pictures:
     near: float
     """depths between which there is anything, along the optical axes"""
     far: float
+
+
+def asked_pictures(count: int) -> list[int]:
+    """Numbers of those of a scene's pictures that are asked: at most `MAX_PICTURES`.
+
+    Evenly over the scene: what is on the other side of an object matters as well.
+    """
+    chosen = min(count, MAX_PICTURES)
+    return [round(i * (count - 1) / max(chosen - 1, 1)) for i in range(chosen)]
+
+
+def picture_cells(camera: ViewCamera) -> tuple[int, int]:
+    """Height and width of the grid of features of a camera's picture."""
+    side = PICTURE_CELLS / max(camera.width, camera.height)
+    return max(2, round(camera.height * side)), max(2, round(camera.width * side))
 
 
 class ViewProvider(Protocol):

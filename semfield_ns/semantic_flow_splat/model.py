@@ -3,12 +3,13 @@
 Read `get_outputs` (training) and `raw_outputs_for_camera` (a picture) first.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -28,8 +29,9 @@ from semfield_ns.gaussians.values import Gaussians
 from semfield_ns.rendering.features import FixedPCA
 from semfield_ns.rendering.lazy import LazyOutputs
 from semfield_ns.rendering.projection import project
-from semfield_ns.segmentation.cameras import ViewCamera
+from semfield_ns.segmentation.cameras import ViewCamera, same_camera
 from semfield_ns.segmentation.clouds import Cloud
+from semfield_ns.segmentation.views import Pictures, asked_pictures, picture_cells
 from semfield_ns.semantic_flow.frames import SourceFrames
 from semfield_ns.semantic_flow.video_model import EMPTY, VideoModel
 from semfield_ns.semantic_flow_splat import losses
@@ -54,6 +56,8 @@ RAW_CHANNELS = 22
 """of the outputs of a render, besides logits and features"""
 GROWTH_FRAMES = 6
 """whose pictures say where Gaussians are needed"""
+BETWEEN = 0.01, 0.99
+"""quantiles of the depths of Gaussians, between which strokes look for things"""
 RIGID_NEIGHBOURS = 4
 """nearest tracks with which a track should move"""
 
@@ -268,6 +272,45 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
             self.known_cloud = version, self._cloud()
         return self.known_cloud[1]
 
+    @torch.no_grad()
+    def image_outputs(self, camera: Cameras) -> Mapping[str, Float[Tensor, "H W channels"]]:
+        """The "features" of the photo that a camera took; empty where none did, and of what moves."""
+        cameras = self.kwargs["metadata"]["cameras"]
+        if not self._photographed():
+            return {}
+        taken = same_camera(camera, cameras, range(len(cameras)))
+        if taken is None:
+            return {}
+        return {"features": self._picture(taken, (int(camera.height.reshape(-1)[0]), int(camera.width.reshape(-1)[0])))}
+
+    @torch.no_grad()
+    def pictures(self) -> Pictures | None:
+        """The photos that the Gaussians were fitted to, where none moves and all have features."""
+        if not self._photographed() or not self._selectable():
+            return None
+        cameras = self.kwargs["metadata"]["cameras"]
+        chosen = asked_pictures(len(cameras))
+        views = [ViewCamera.of(cameras, number) for number in chosen]
+        size = picture_cells(views[0])
+        features = torch.stack([self._picture(number, size) for number in chosen])
+        depths = []
+        for view in views:
+            _, depth, inside = view.project(self.gaussians.means_at(0.0))
+            depths.append(depth[inside])
+        near, far = np.quantile(torch.cat(depths).cpu().numpy(), BETWEEN)
+        return Pictures(views, F.normalize(features, dim=-1), float(near), max(float(far), 1.01 * float(near)))
+
+    def _photographed(self) -> bool:
+        """Whether the Gaussians are of several photos of one moment, rather than of a video or a file."""
+        cameras = self.kwargs["metadata"]["cameras"]
+        return len(self.frames) == 1 and len(cameras) > 1 and self.splat_file() is None
+
+    def _picture(self, number: int, size: tuple[int, int]) -> Float[Tensor, "H W F"]:
+        """The features of a photo, in so many pixels."""
+        grid = torch.as_tensor(self.frames.features[number]).to(self.device).float().permute(2, 0, 1)
+        smaller = size[0] < grid.shape[1]
+        return F.interpolate(grid[None], size=size, mode="bilinear", antialias=smaller)[0].permute(1, 2, 0)
+
     def _selectable(self) -> bool:
         """Whether there are Gaussians, none of which moves, and all have features."""
         gaussians = self.gaussians
@@ -305,7 +348,9 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         shown = (gaussians.colors * CONSTANT + 0.5).clamp(0, 1)
         cameras = self.kwargs["metadata"]["cameras"]
         pictures = [ViewCamera.of(cameras, index) for index in range(len(cameras))]
-        return Cloud(gaussians.means_at(0.0), F.normalize(features, dim=-1), shown, pictures, show, gather)
+        return Cloud(
+            gaussians.means_at(0.0), F.normalize(features, dim=-1), shown, pictures, show, gather, self.pictures()
+        )
 
     @torch.no_grad()
     def uplifted_features(self) -> Float[Tensor, "N F"]:

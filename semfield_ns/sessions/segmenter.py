@@ -26,7 +26,7 @@ from torch import Tensor
 from semfield_ns.scene_model import SceneModel
 from semfield_ns.segmentation.appearance import Appearance, appearances
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.clouds import Selection, marked, select
+from semfield_ns.segmentation.clouds import Cloud, Opinion, Selection, marked, opinion, select
 from semfield_ns.segmentation.clustering import kmeans
 from semfield_ns.segmentation.components import supported_parts, without_holes
 from semfield_ns.segmentation.matching import samples
@@ -49,6 +49,8 @@ MAX_HOLE_SHARE = 0.002
 OVERLAY_ALPHA = 0.55
 PART_SHADE, PART_SHADES = 0.22, 4
 """how much darker each further part is, and how many shades there are"""
+LEAST_DOUBT = 0.01
+"""of a surface, for strokes on the photos that Gaussians are of"""
 PART_SAMPLES = 4096
 """features of selected Gaussians that parts are found in"""
 REFRESH_SECONDS = 30.0
@@ -315,14 +317,17 @@ class Segmenter:
         pictures = self.provider.pictures()
         scene = None if pictures is None else pictures.features.flatten(0, 2)
         cloud = self.provider.cloud()
-        if cloud is not None:
+        if cloud is not None and pictures is None:
             scene = cloud.nodes.features
         looks = appearances(prompts, views, self.provider.text_features, scene, learned=pictures is not None)
         growth = [entry.growth for entry in state.objects]
         if cloud is not None and state.objects:
             strokes = {camera: seeds_of(view, state.objects) for camera, view in views.items()}
             limits = [entry.threshold for entry in state.objects]
-            return Compiled(looks, [], {}, select(cloud, looks, *marked(cloud, strokes, len(looks)), growth, limits))
+            opinions = [self._opinion(cloud, view, looks, strokes[camera], growth) for camera, view in views.items()]
+            marks = marked(cloud, strokes, len(looks))
+            told = [each for each in opinions if each is not None]
+            return Compiled(looks, [], {}, select(cloud, looks, *marks, growth, limits, told))
         own, evidence = {}, []
         for camera, view in views.items():
             seeds, outlines = seeds_of(view, state.objects), self.outlines(view)
@@ -330,6 +335,19 @@ class Segmenter:
             own[camera] = found
             evidence.append(Evidence(view, found[0]))
         return Compiled(looks, evidence, own)
+
+    def _opinion(
+        self, cloud: Cloud, view: FeatureView, looks: list[Appearance], seeds: Seeds | None, growth: list[float]
+    ) -> Opinion | None:
+        """What a view that was drawn in says of a cloud, where there are photos to ask."""
+        outlines = self.outlines(view)
+        if outlines is None:
+            return None
+        # The truer the surface, the more counts what joins a place with the strokes, and the less what it looks like.
+        doubt = max(1 - outlines.trust, LEAST_DOUBT)
+        further = [each / doubt for each in growth]
+        scores, _ = segment(view, looks, seeds, (), self.provider.trace, further, outlines)
+        return opinion(cloud, view.camera, scores, outlines.trust)
 
 
 @dataclass(frozen=True, eq=False)

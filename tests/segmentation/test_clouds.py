@@ -1,5 +1,7 @@
 """Strokes that select Gaussians of a made-up cloud: two balls on a floor, seen from above."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,19 @@ from semfield_ns.gaussians.rasterize import rasterize, uplift
 from semfield_ns.gaussians.viewpoints import intrinsics, looking
 from semfield_ns.segmentation.appearance import Appearance
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.clouds import Cloud, cells, connected, marked, picked, select, surface_normals
+from semfield_ns.segmentation.clouds import (
+    Cloud,
+    Opinion,
+    cells,
+    connected,
+    marked,
+    opinion,
+    picked,
+    select,
+    surface_normals,
+)
 from semfield_ns.segmentation.segment import Seeds
+from semfield_ns.segmentation.views import Pictures
 
 CENTRES = ((-1.0, 0.0, 0.5), (1.0, 0.0, 0.5))
 WIDTH, HEIGHT = 120, 90
@@ -108,6 +121,50 @@ def test_what_looks_alike_but_is_elsewhere_is_not_selected():
     found = select(cloud, [looks_of(cloud, positive, negative)], nothing, nothing, [0.5], [0.5])
     assert all((found.ids[owner == ball] == 1).float().mean() > 0.9 for ball in (1, 2))
     assert (found.ids[owner == 0] == 1).float().mean() < 0.05
+
+
+def test_an_opinion_is_of_what_a_view_shows():
+    cloud, owner = two_balls(alike=True)
+    camera = CAMERAS[0]
+    mask = (cloud.show(camera, F.one_hot(owner, 3).float())[..., 1] > 0.5).float()
+    told = opinion(cloud, camera, mask[None], trust=0.75)
+    of_node = cloud.nodes.mean(F.one_hot(owner, 3).float())
+    seen, ball = told.shown > 0.9, of_node[:, 1] > 0.5
+    assert told.doubt == 0.25 and told.scores.shape == (1, len(ball))
+    assert told.scores[0, seen & ball].mean() > 0.9 and told.scores[0, seen & ~ball].mean() < 0.05
+    # The far side of the ball, and the floor below it.
+    behind = ball & (cloud.nodes.points[:, 1] > 0.3) & (cloud.nodes.points[:, 2] < 0.4)
+    assert behind.any() and told.shown[behind].mean() < 0.2
+
+
+@pytest.mark.parametrize("doubt", [0.0, 1.0])
+def test_opinions_count_as_much_as_the_surface_is_doubted(doubt):
+    cloud, owner = two_balls(alike=True)
+    positive, negative = marked(cloud, strokes(cloud, owner, CAMERAS[0]), 1)
+    looks = [looks_of(cloud, positive, negative)]
+    both = cloud.nodes.mean((owner > 0).float()[:, None]).T
+    told = Opinion(both, torch.ones_like(both[0]), doubt)
+    plain, found = (
+        select(cloud, looks, positive, negative, [0.5], [0.5], opinions).scores[:, 0] for opinions in ((), [told])
+    )
+    if doubt:
+        assert found[owner == 2].mean() > 0.8, "what they say of the other ball is believed"
+    else:
+        assert torch.equal(found, plain)
+
+
+def test_photos_tell_apart_what_the_features_of_gaussians_do_not():
+    cloud, owner = two_balls(alike=True)
+    kind = torch.eye(3)[owner]
+    features = torch.stack([F.normalize(cloud.show(camera, kind) + 1e-3, dim=-1) for camera in CAMERAS])
+    pictures = Pictures(CAMERAS, features, 1.0, 9.0)
+    nothing = torch.zeros(len(owner), 1, dtype=torch.bool)
+    looks = Appearance(kind[owner == 1][:50], kind[owner != 1], kind[:0], kind[:0])
+    chosen = []
+    for of in (cloud, replace(cloud, pictures=pictures)):
+        scores = select(of, [looks], nothing, nothing, [0.5], [0.5]).scores[:, 0]
+        chosen.append(float(scores[owner == 1].mean() - scores[owner == 2].mean()))
+    assert abs(chosen[0]) < 0.01 and chosen[1] > 0.15
 
 
 def test_nothing_is_in_two_objects():
