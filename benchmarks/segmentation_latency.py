@@ -54,6 +54,9 @@ class OneView:
     def view_of(self, raw: dict[str, torch.Tensor], cameras: Cameras) -> FeatureView:
         return self.view
 
+    def photo_of(self, view: FeatureView) -> FeatureView:
+        return view
+
     def pictures(self) -> None:
         return None
 

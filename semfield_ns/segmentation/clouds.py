@@ -2,8 +2,8 @@
 
 As `growing.py` does it in a picture, but in space: places that are close and look alike get the same score.
 
-Of photos, features of the photos tell more than those of Gaussians, and so does what a stroke amounts to in the photo
-that it was drawn in (`Opinion`): as much more as the surface is to be doubted.
+Of photos, what a stroke amounts to in the photo that it was drawn in counts too (`Opinion`): the more, the less their
+surface can be trusted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,7 @@ from torch import Tensor
 
 from semfield_ns.segmentation.appearance import Appearance
 from semfield_ns.segmentation.cameras import ViewCamera
-from semfield_ns.segmentation.segment import DOUBT, Seeds, joined
-from semfield_ns.segmentation.silhouettes import Silhouettes, seen_in
-from semfield_ns.segmentation.views import Pictures
+from semfield_ns.segmentation.segment import Seeds, joined
 
 MOST_NODES = 80_000
 """of a graph: of more Gaussians, those in one cell of a grid are a node together"""
@@ -43,10 +41,8 @@ SEED_MASS = 0.5
 SEED_CONFIDENCE = 1e3
 LIKENESS_CONFIDENCE = 3e-4
 """of what a place looks like, where there are strokes: only what these do not reach goes by its looks"""
-PHOTO_CONFIDENCE = 0.05
-"""of what photos say, together with that, where the surface cannot be trusted at all"""
-OPINION_CONFIDENCE = 0.3
-"""of what a view that was drawn in says, likewise"""
+OPINION_CONFIDENCE = 3.0
+"""of what the masks of a view say, where the surface cannot be trusted at all"""
 SHOWN_ENOUGH = 0.5
 """of the contributions to a picture that its nodes usually make: those that make less are hardly shown"""
 LIKENESS_ALONE = 0.1
@@ -138,13 +134,6 @@ class Cloud:
     """composites values of Gaussians in a view"""
     gather: Callable[[ViewCamera, Float[Tensor, "H W V"]], tuple[Float[Tensor, "N V"], Float[Tensor, "N"]]]
     """sums over a view's pixels of contribution times value, and of contributions, for each Gaussian"""
-    pictures: Pictures | None = None
-    """the photos that the Gaussians are of"""
-
-    @cached_property
-    def outlines(self) -> Silhouettes | None:
-        """Where the photos see the nodes."""
-        return None if self.pictures is None else seen_in(self.nodes.points, self.pictures)
 
     @cached_property
     def nodes(self) -> Nodes:
@@ -350,25 +339,20 @@ def select(
         opinions: of the views that people drew in, of photos.
     """
     nodes, scores = cloud.nodes, []
-    doubt = sum(other.doubt for other in opinions) / max(len(opinions), 1)
     for number, looks in enumerate(objects):
         score = looks.similarity(nodes.features)
-        if cloud.outlines is not None:
-            seen, known = cloud.outlines.scores([looks])
-            score = torch.where(known > 0, (score.clamp(min=DOUBT) * seen[0]).sqrt(), score)
         marks = nodes.mean(torch.stack([positive[:, number], negative[:, number]], dim=1).to(score))
         marked = marks.sum(dim=1) > 0
         alone = not bool(positive[:, number].any())
-        unmarked = LIKENESS_ALONE if alone else max(LIKENESS_CONFIDENCE, PHOTO_CONFIDENCE * doubt**2)
+        unmarked = LIKENESS_ALONE if alone else LIKENESS_CONFIDENCE
         confidence = torch.full_like(score, unmarked)
         thing = 0 if len(looks.negative) else picked(cloud, positive[:, number])
         if thing:
             score = nodes.mean((cloud.things == thing)[:, None].to(score))[:, 0]
             confidence = torch.full_like(score, THING_CONFIDENCE)
         for other in () if thing else opinions:
-            score, confidence = joined(
-                score, confidence, other.scores[number], OPINION_CONFIDENCE * other.doubt * other.shown
-            )
+            sure = OPINION_CONFIDENCE * other.doubt**2 * other.shown
+            score, confidence = joined(score, confidence, other.scores[number], sure)
         score = torch.where(marked, marks[:, 0] / marks.sum(dim=1).clamp(min=TINY), score)
         confidence = torch.where(marked, SEED_CONFIDENCE, confidence)
         strength = STRENGTH * growth[number]

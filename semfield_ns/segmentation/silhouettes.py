@@ -36,7 +36,7 @@ ELSEWHERE = 16
 
 @dataclass(frozen=True, eq=False)
 class Silhouettes:
-    """The rays of a view's superpixels (or places, D = 1), and where the pictures see their places."""
+    """The rays of a view's superpixels, and where the pictures see their places."""
 
     pictures: Pictures
     cells: Int[Tensor, "D R K"]
@@ -84,18 +84,6 @@ def silhouettes(view: FeatureView, pictures: Pictures) -> Silhouettes:
     trust = _trust(view.camera, cells, seen, pictures)
     nowhere = pictures.features.shape[:3].numel()
     return Silhouettes(pictures, torch.where(seen, cells, nowhere)[1:], seen[1:].sum(dim=-1), trust)
-
-
-def seen_in(points: Float[Tensor, "N 3"], pictures: Pictures) -> Silhouettes:
-    """Looks up places themselves, instead of rays that they might be on.
-
-    Args:
-        points: in the world.
-        pictures: of a scene that does not move.
-    """
-    cells, seen = _look(points[None], pictures)
-    nowhere = pictures.features.shape[:3].numel()
-    return Silhouettes(pictures, torch.where(seen, cells, nowhere), seen.sum(dim=-1), trust=1.0)
 
 
 def _look(points: Float[Tensor, "D R 3"], pictures: Pictures) -> tuple[Int[Tensor, "D R K"], Bool[Tensor, "D R K"]]:

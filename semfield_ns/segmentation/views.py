@@ -123,6 +123,9 @@ class ViewProvider(Protocol):
     def view_of(self, raw: Mapping[str, Tensor], cameras: Cameras) -> FeatureView:
         """The same, from what the model rendered for that camera already."""
 
+    def photo_of(self, view: FeatureView) -> FeatureView:
+        """A view with the features of the photo that its camera took; the view itself where none did."""
+
     def pictures(self) -> Pictures | None:
         """The pictures of the scene, where their features are known and nothing moves."""
 

@@ -348,9 +348,7 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         shown = (gaussians.colors * CONSTANT + 0.5).clamp(0, 1)
         cameras = self.kwargs["metadata"]["cameras"]
         pictures = [ViewCamera.of(cameras, index) for index in range(len(cameras))]
-        return Cloud(
-            gaussians.means_at(0.0), F.normalize(features, dim=-1), shown, pictures, show, gather, self.pictures()
-        )
+        return Cloud(gaussians.means_at(0.0), F.normalize(features, dim=-1), shown, pictures, show, gather)
 
     @torch.no_grad()
     def uplifted_features(self) -> Float[Tensor, "N F"]:

@@ -34,7 +34,7 @@ from semfield_ns.segmentation.parts import part_ids, part_prototypes
 from semfield_ns.segmentation.prompts import Box, TextQuery
 from semfield_ns.segmentation.segment import Evidence, Seeds, choose, segment
 from semfield_ns.segmentation.silhouettes import Silhouettes, silhouettes
-from semfield_ns.segmentation.views import FeatureView, ViewProvider
+from semfield_ns.segmentation.views import FeatureView, Pictures, ViewProvider
 from semfield_ns.sessions.actions import ObjectState, SessionState
 from semfield_ns.sessions.session import Session, read_session
 from semfield_ns.sessions.views import ModelViews, Render, Renders
@@ -126,6 +126,7 @@ class Segmenter:
         self.session, self.provider = session, provider
         self._renders = renders or Renders(budget)
         self._lock = RLock()
+        self._photos: WeakKeyDictionary[FeatureView, FeatureView] = WeakKeyDictionary()
         self._outlines: WeakKeyDictionary[FeatureView, Silhouettes] = WeakKeyDictionary()
         self._compiled: tuple[SessionState, Hashable, Compiled, float] | None = None
 
@@ -314,20 +315,17 @@ class Segmenter:
             if not isinstance(prompt, TextQuery) and prompt.camera not in views:
                 views[prompt.camera] = self.view(prompt.camera)
         prompts = [[prompt for _, prompt in entry.prompts] for entry in state.objects]
-        pictures = self.provider.pictures()
-        scene = None if pictures is None else pictures.features.flatten(0, 2)
-        cloud = self.provider.cloud()
-        if cloud is not None and pictures is None:
-            scene = cloud.nodes.features
-        looks = appearances(prompts, views, self.provider.text_features, scene, learned=pictures is not None)
         growth = [entry.growth for entry in state.objects]
+        cloud, pictures = self.provider.cloud(), self.provider.pictures()
         if cloud is not None and state.objects:
-            strokes = {camera: seeds_of(view, state.objects) for camera, view in views.items()}
+            text = self.provider.text_features
+            looks = appearances(prompts, views, text, cloud.nodes.features)
+            marks = marked(cloud, {camera: seeds_of(view, state.objects) for camera, view in views.items()}, len(looks))
+            opinions = [] if pictures is None else self._opinions(state, views, cloud, pictures)
             limits = [entry.threshold for entry in state.objects]
-            opinions = [self._opinion(cloud, view, looks, strokes[camera], growth) for camera, view in views.items()]
-            marks = marked(cloud, strokes, len(looks))
-            told = [each for each in opinions if each is not None]
-            return Compiled(looks, [], {}, select(cloud, looks, *marks, growth, limits, told))
+            return Compiled(looks, [], {}, select(cloud, looks, *marks, growth, limits, opinions))
+        scene = None if pictures is None else pictures.features.flatten(0, 2)
+        looks = appearances(prompts, views, self.provider.text_features, scene, learned=pictures is not None)
         own, evidence = {}, []
         for camera, view in views.items():
             seeds, outlines = seeds_of(view, state.objects), self.outlines(view)
@@ -336,18 +334,37 @@ class Segmenter:
             evidence.append(Evidence(view, found[0]))
         return Compiled(looks, evidence, own)
 
-    def _opinion(
-        self, cloud: Cloud, view: FeatureView, looks: list[Appearance], seeds: Seeds | None, growth: list[float]
-    ) -> Opinion | None:
-        """What a view that was drawn in says of a cloud, where there are photos to ask."""
-        outlines = self.outlines(view)
-        if outlines is None:
-            return None
-        # The truer the surface, the more counts what joins a place with the strokes, and the less what it looks like.
-        doubt = max(1 - outlines.trust, LEAST_DOUBT)
-        further = [each / doubt for each in growth]
-        scores, _ = segment(view, looks, seeds, (), self.provider.trace, further, outlines)
-        return opinion(cloud, view.camera, scores, outlines.trust)
+    def _opinions(
+        self, state: SessionState, views: Mapping[ViewCamera, FeatureView], cloud: Cloud, pictures: Pictures
+    ) -> list[Opinion]:
+        """What the views that were drawn in, as photos where they are, say of the photos' Gaussians."""
+        photos = {camera: self._photo(view) for camera, view in views.items()}
+        prompts = [[prompt for _, prompt in entry.prompts] for entry in state.objects]
+        scene = pictures.features.flatten(0, 2)
+        looks = appearances(prompts, photos, self.provider.text_features, scene, learned=True)
+        found = []
+        for camera, photo in photos.items():
+            outlines = self.outlines(photo)
+            if outlines is None:
+                continue
+            # The truer the surface, the more counts what joins a place with the strokes, and the less its looks.
+            doubt = max(1 - outlines.trust, LEAST_DOUBT)
+            further = [entry.growth / doubt for entry in state.objects]
+            seeds = seeds_of(photo, state.objects)
+            scores, _ = segment(photo, looks, seeds, (), self.provider.trace, further, outlines)
+            found.append(opinion(cloud, camera, scores, outlines.trust))
+        return found
+
+    def _photo(self, view: FeatureView) -> FeatureView:
+        """A view as the photo that its camera took; kept as long as the view is."""
+        with self._lock:
+            found = self._photos.get(view)
+        if found is None:
+            found = self.provider.photo_of(view)
+            if found is not view:  # which would keep itself
+                with self._lock:
+                    self._photos[view] = found
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
+import torch.nn.functional as F
 from cachetools import LRUCache
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
@@ -93,10 +94,22 @@ class ModelViews:
         return self.view_of(raw, cameras)
 
     def view_of(self, raw: Mapping[str, Tensor], cameras: Cameras) -> FeatureView:
-        """The same, of a render. Where the camera is that of a training image, the image and its features are used."""
+        """The same, of a render. Where the camera is that of a training image, the image and its features are used.
+
+        But not where strokes select among Gaussians: what is compared with their features is rendered of these.
+        """
+        if self.cloud() is not None:
+            return view_of_outputs(raw, cameras)
         taken = self.model.image_outputs(cameras)
         known = taken or self.model.surface_outputs(surface_points(raw, cameras), cameras)
         return replace(view_of_outputs({**raw, **known}, cameras), photo=bool(taken))
+
+    def photo_of(self, view: FeatureView) -> FeatureView:
+        """A view with the features of the photo that its camera took; the view itself where none did."""
+        taken = self.model.image_outputs(view.camera.cameras())
+        if "features" not in taken:
+            return view
+        return replace(view, features=F.normalize(taken["features"].float(), dim=-1), photo=True)
 
     def pictures(self) -> Pictures | None:
         """The pictures of the scene; kept until weights change."""

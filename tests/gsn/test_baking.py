@@ -83,10 +83,11 @@ def test_baked_photos_are_a_run_of_gaussians(scene, tmp_path, monkeypatch, capsy
     assert -10 * torch.log10(error) > 20
     assert raw["features"].isfinite().all() and raw["features"].any(), "strokes can be compared"
     cloud = pipeline.model.cloud()
-    assert cloud is not None and cloud.pictures is not None
-    # Strokes on a photo are compared by the photo's own features, those elsewhere by rendered ones.
+    pictures = pipeline.model.pictures()
+    assert cloud is not None and pictures is not None
+    # A stroke in a photo is looked at by the photo's own features as well.
     trained, held_out = pipeline.datamanager.train_dataset.cameras, dataset.cameras
     photo = pipeline.model.image_outputs(trained[0:1])["features"]
     assert photo.shape[:2] == (int(trained.height[0]), int(trained.width[0])) and photo.isfinite().all()
     assert not pipeline.model.image_outputs(held_out[0:1])
-    assert len(cloud.pictures.cameras) == len(trained) and 0 < cloud.pictures.near < cloud.pictures.far
+    assert len(pictures.cameras) == len(trained) and 0 < pictures.near < pictures.far

@@ -65,6 +65,9 @@ class BallScene:
     def view_of(self, raw, cameras):
         return view_of_outputs(raw, cameras)
 
+    def photo_of(self, view):
+        return view
+
     def pictures(self):
         return None
 

@@ -1,7 +1,5 @@
 """Strokes that select Gaussians of a made-up cloud: two balls on a floor, seen from above."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,7 +21,6 @@ from semfield_ns.segmentation.clouds import (
     surface_normals,
 )
 from semfield_ns.segmentation.segment import Seeds
-from semfield_ns.segmentation.views import Pictures
 
 CENTRES = ((-1.0, 0.0, 0.5), (1.0, 0.0, 0.5))
 WIDTH, HEIGHT = 120, 90
@@ -151,20 +148,6 @@ def test_opinions_count_as_much_as_the_surface_is_doubted(doubt):
         assert found[owner == 2].mean() > 0.8, "what they say of the other ball is believed"
     else:
         assert torch.equal(found, plain)
-
-
-def test_photos_tell_apart_what_the_features_of_gaussians_do_not():
-    cloud, owner = two_balls(alike=True)
-    kind = torch.eye(3)[owner]
-    features = torch.stack([F.normalize(cloud.show(camera, kind) + 1e-3, dim=-1) for camera in CAMERAS])
-    pictures = Pictures(CAMERAS, features, 1.0, 9.0)
-    nothing = torch.zeros(len(owner), 1, dtype=torch.bool)
-    looks = Appearance(kind[owner == 1][:50], kind[owner != 1], kind[:0], kind[:0])
-    chosen = []
-    for of in (cloud, replace(cloud, pictures=pictures)):
-        scores = select(of, [looks], nothing, nothing, [0.5], [0.5]).scores[:, 0]
-        chosen.append(float(scores[owner == 1].mean() - scores[owner == 2].mean()))
-    assert abs(chosen[0]) < 0.01 and chosen[1] > 0.15
 
 
 def test_nothing_is_in_two_objects():

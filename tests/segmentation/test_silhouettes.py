@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from semfield_ns.segmentation.segment import segment
-from semfield_ns.segmentation.silhouettes import seen_in, silhouettes
+from semfield_ns.segmentation.silhouettes import silhouettes
 from semfield_ns.segmentation.views import FeatureView, Pictures
 from semfield_ns.sessions.segmenter import Segmenter
 from semfield_ns.sessions.session import Session
@@ -48,22 +48,6 @@ def ball_by_strokes(scene: BallScene) -> tuple[torch.Tensor, torch.Tensor]:
     session.add_stroke(number, drawn, [(10.0, 10.0), (20.0, 50.0)], positive=False)
     asked = camera(0.25, 3.0)
     return Segmenter(session, scene).segment(asked).ids == 1, scene.labels(asked)[0] > 0
-
-
-def test_places_are_looked_up_where_pictures_show_them():
-    pictures = PicturedScene().known
-    first, *others = pictures.cameras
-    ahead = torch.tensor(first.camera_to_world).view(3, 4) @ torch.tensor([0.0, 0.0, -3.0, 1.0])
-    away = torch.tensor([0.0, 0.0, 1e4])
-    found = seen_in(torch.stack([ahead, away]), pictures)
-    height, width = pictures.features.shape[1:3]
-    assert found.cells.shape == (1, 2, len(pictures.cameras))
-    row, column = divmod(int(found.cells[0, 0, 0]), width)
-    assert abs(row + 0.5 - height / 2) <= 1 and abs(column + 0.5 - width / 2) <= 1
-    expected = sum(bool(view.project(ahead[None])[2]) for view in pictures.cameras)
-    assert found.seen_by.tolist()[0][0] == expected >= len(others) / 2
-    nowhere = len(pictures.cameras) * height * width
-    assert found.seen_by[0, 1] == int((found.cells[0, 1] < nowhere).sum())
 
 
 def test_a_true_surface_is_trusted_and_a_wrong_one_is_not():
