@@ -9,6 +9,7 @@ surface can be trusted.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from torch import Tensor
 from semfield_ns.segmentation.appearance import Appearance
 from semfield_ns.segmentation.cameras import ViewCamera
 from semfield_ns.segmentation.segment import Seeds, joined
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 MOST_NODES = 80_000
 """of a graph: of more Gaussians, those in one cell of a grid are a node together"""
@@ -82,6 +86,17 @@ class Nodes:
         The more the closer and the more alike, and little into a hollow: things that touch do so in creases.
         """
         return torch.exp(-self.apart - self.unlike.sum(dim=0) - (self.hollow / CREASE).square())
+
+    @cached_property
+    def laplacian(self) -> "csr_array":
+        """Of the graph, with these weights; on the CPU."""
+        from scipy.sparse import coo_array, csr_array
+        from scipy.sparse.csgraph import laplacian
+
+        count = len(self.size)
+        (first, second), weight = self.edges.T.cpu().numpy(), self.weights.double().cpu().numpy()
+        joined = coo_array((weight, (first, second)), shape=(count, count))
+        return csr_array(laplacian((joined + joined.T).tocsr()))
 
     @cached_property
     def apart(self) -> Float[Tensor, "E"]:
@@ -247,25 +262,20 @@ def cells(points: Float[np.ndarray, "N 3"], most: int) -> Int[np.ndarray, "N"]:
 def spread(
     score: Float[Tensor, "O K"],
     confidence: Float[Tensor, "O K"],
-    edges: Int[Tensor, "E 2"],
-    weights: Float[Tensor, "E"],
+    laplacian: "csr_array",
     strength: float,
 ) -> Float[Tensor, "O K"]:
     """As `growing.grow`, for many nodes: by conjugate gradients on the CPU."""
-    from scipy.sparse import coo_matrix, diags
-    from scipy.sparse.csgraph import laplacian
+    from scipy.sparse import diags_array
     from scipy.sparse.linalg import cg
 
-    if strength == 0 or len(edges) == 0:
+    if strength == 0 or laplacian.nnz == 0:
         return score
-    count = score.shape[1]
-    (first, second), weight = edges.T.cpu().numpy(), (strength * weights.double()).cpu().numpy()
-    joined = coo_matrix((weight, (first, second)), shape=(count, count))
-    graph = laplacian((joined + joined.T).tocsr())
+    graph = strength * laplacian
     found = []
     for wanted, sure in zip(score.double().cpu().numpy(), confidence.double().cpu().numpy(), strict=True):
-        matrix = (graph + diags(sure)).tocsr()
-        x, _ = cg(matrix, sure * wanted, x0=wanted, rtol=1e-5, maxiter=2000, M=diags(1 / matrix.diagonal()))
+        matrix = (graph + diags_array(sure)).tocsr()
+        x, _ = cg(matrix, sure * wanted, x0=wanted, rtol=1e-5, maxiter=2000, M=diags_array(1 / matrix.diagonal()))
         found.append(torch.from_numpy(x))
     return torch.stack(found).to(score).clamp(0, 1)
 
@@ -356,7 +366,7 @@ def select(
         score = torch.where(marked, marks[:, 0] / marks.sum(dim=1).clamp(min=TINY), score)
         confidence = torch.where(marked, SEED_CONFIDENCE, confidence)
         strength = STRENGTH * growth[number]
-        scores.append(spread(score[None], confidence[None], nodes.edges, nodes.weights, strength)[0])
+        scores.append(spread(score[None], confidence[None], nodes.laplacian, strength)[0])
     found = torch.stack(scores, dim=1)
     margin, best = (found - found.new_tensor(list(thresholds))).max(dim=1)
     chosen = torch.where(margin > 0, best + 1, 0)
