@@ -10,9 +10,14 @@ import torch
 from semfield_ns.cli.attach import attach
 from semfield_ns.gsn.baking import write_posed_scene
 from semfield_ns.gsn.library import load_scene
-from semfield_ns.io import read_npy, read_rgb
+from semfield_ns.io import read_image, read_npy, read_rgb
 from semfield_ns.scenes.formats import read_scene
 from semfield_ns.scenes.synthetic import write_scene
+from semfield_ns.segmentation.simulation import simulate_strokes
+from semfield_ns.sessions.masks import scene_views
+from semfield_ns.sessions.segmenter import Segmenter
+from semfield_ns.sessions.session import Session
+from semfield_ns.sessions.views import ModelViews
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,29 @@ def test_baked_photos_are_a_run_of_gaussians(scene, tmp_path, monkeypatch, capsy
     assert photo.shape[:2] == (int(trained.height[0]), int(trained.width[0])) and photo.isfinite().all()
     assert not pipeline.model.image_outputs(held_out[0:1])
     assert len(pictures.cameras) == len(trained) and 0 < pictures.near < pictures.far
+    _strokes_find_an_object(pipeline, read_scene(scene))
+
+
+def _strokes_find_an_object(pipeline, truth) -> None:
+    """A stroke on what the first photo shows most of, and one beside it; with and without asking the photo."""
+    drawn = scene_views(pipeline, "train")[0].camera
+    of_photo = np.array(read_image(truth.train[0].instance_path))
+    number = np.bincount(of_photo[of_photo > 0]).argmax()
+    found = []
+    for provider in (ModelViews, PhotosUnasked):
+        segmenter = Segmenter(Session(), provider(pipeline.model))
+        entry = segmenter.session.add_object("object")
+        for stroke in simulate_strokes(of_photo == number, drawn, 0):
+            segmenter.session.add_prompt(entry, stroke)
+        masks = [segmenter.segment(view.camera).masks[0].numpy() for view in scene_views(pipeline, "test")]
+        target = [np.array(read_image(frame.instance_path)) == number for frame in truth.test]
+        found.append(np.stack(masks))
+        assert (found[-1] & target).sum() > 0.5 * (found[-1] | target).sum()
+    assert not np.array_equal(*found), "the photo says something"
+
+
+class PhotosUnasked(ModelViews):
+    """Views of a model whose photos nobody asks."""
+
+    def pictures(self) -> None:
+        return None
