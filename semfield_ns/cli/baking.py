@@ -99,7 +99,7 @@ def bake_photos(
         options[f"optimizers.{group}.scheduler.lr-final"] = LAST_SHARE * RATE_FACTOR * rate
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
     with shown("Fitting Gaussians") as progress:
-        run_child(command, folder / "baking.log", progress, "The fitting of Gaussians")
+        run_child(command, folder / "baking.log", progress, "The fitting of Gaussians", bars=False)
     fitted = time.perf_counter()
     baked = folder / "config.yml"
     print(f"Baked: {baked}")

@@ -170,7 +170,7 @@ class DemoPlan:
         elif iterations is not None:
             command += ["--max-num-iterations", str(iterations)]
         session = (iterations - done) / iterations if iterations else 1.0
-        run_child(command, self.log("train"), lambda share: progress(share * session), "The training")
+        run_child(command, self.log("train"), lambda share: progress(share * session), "The training", bars=False)
 
     def evaluate(self, progress: Progress) -> None:
         self.confusion_counts.unlink(missing_ok=True)

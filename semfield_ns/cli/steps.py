@@ -142,7 +142,7 @@ def progress_share(line: str) -> float | None:
     return None
 
 
-def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) -> None:
+def run_child(command: Sequence[str], log: Path, progress: Progress, what: str, bars: bool = True) -> None:
     """Runs a command to its end, its output in a log file and its progress reported.
 
     The log is locked for as long as the command lives, even if this process is killed; see `wait_for_earlier`.
@@ -152,6 +152,7 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
         log: file for stdout and stderr, without progress bars; an earlier one is overwritten.
         progress: told the share that is done, as far as the command says.
         what: name of the work, for the error.
+        bars: whether bars count as progress; in training they are of what comes before the first step.
 
     Raises:
         SemfieldError: the command does not exit with 0. The message ends with the last line that it printed.
@@ -177,10 +178,10 @@ def run_child(command: Sequence[str], log: Path, progress: Progress, what: str) 
                 print(*command, file=sink, flush=True)
                 assert child.stdout is not None
                 for line in _lines(child.stdout):
-                    share = progress_share(line)
-                    if share is not None:
+                    share, bar = progress_share(line), re.search("[━╸╺]", line) is not None
+                    if share is not None and (bars or not bar):
                         progress(share)
-                    if share is None or not re.search("[━╸╺]", line):
+                    if share is None or not bar:
                         print(line, file=sink, flush=True)
                         last = line.strip() if re.search(r"\w", line) else last
             except BaseException:

@@ -106,6 +106,9 @@ def test_a_child_reports_progress_and_its_log_has_no_bars(tmp_path):
     assert {0.25, 0.5, 0.75, 1.0} <= set(seen) and seen[-1] == 0.5
     text = (tmp_path / "logs" / "child.log").read_text()
     assert "hello" in text and "10 (50.00%)" in text and "━" not in text and "\x1b" not in text
+    steps = []
+    run_child([sys.executable, "-c", code], tmp_path / "logs" / "child.log", steps.append, "The child", bars=False)
+    assert steps == [0.5], "of a training, bars are of what comes before it"
 
 
 def test_a_child_that_fails_is_one_sentence_with_its_log(tmp_path):
