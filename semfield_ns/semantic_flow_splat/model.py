@@ -293,11 +293,14 @@ class SemanticFlowSplatModel(SplatfactoValues, VideoModel):
         views = [ViewCamera.of(cameras, number) for number in chosen]
         size = picture_cells(views[0])
         features = torch.stack([self._picture(number, size) for number in chosen])
-        depths = []
+        found = []
         for view in views:
             _, depth, inside = view.project(self.gaussians.means_at(0.0))
-            depths.append(depth[inside])
-        near, far = np.quantile(torch.cat(depths).cpu().numpy(), BETWEEN)
+            found.append(depth[inside])
+        depths = torch.cat(found).cpu().numpy()
+        if not len(depths):  # no photo shows any Gaussian
+            return None
+        near, far = np.quantile(depths, BETWEEN)
         return Pictures(views, F.normalize(features, dim=-1), float(near), max(float(far), 1.01 * float(near)))
 
     def _photographed(self) -> bool:
