@@ -57,8 +57,15 @@ def baked_run(folder: Path, output_dir: Path) -> Path:
     return found[0]
 
 
-def overlaps(provider: ModelViews, drawn: ViewCamera, target: np.ndarray, held_out, seed: int, strokes: int):
-    """IoU in held-out photos after each stroke."""
+def overlaps(
+    provider: ModelViews,
+    drawn: ViewCamera,
+    target: Bool[np.ndarray, "H W"],
+    held_out: list[tuple[ViewCamera, Bool[np.ndarray, "H W"]]],
+    seed: int,
+    strokes: int,
+) -> list[float]:
+    """Mean IoU in held-out photos after each stroke."""
     segmenter = Segmenter(Session(), provider)
     entry = segmenter.session.add_object("target")
     found = []
@@ -89,7 +96,7 @@ def main(
         strokes: By turns on the object and beside it.
         output_dir: Of the runs.
     """
-    print(f"| scene | | {' | '.join(f'{number + 1} strokes' for number in range(strokes))} |")
+    print(f"| scene | | {' | '.join(f'strokes: {number + 1}' for number in range(strokes))} |")
     print("|---|---|" + "---|" * strokes)
     for folder in scenes:
         _, pipeline = open_run(baked_run(folder, output_dir))
